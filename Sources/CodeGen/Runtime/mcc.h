@@ -1,0 +1,158 @@
+/*
+ * The runtime of a program compiled by mcc.
+ *
+ * A compiled program is made of three parts.
+ *
+ *   model.c, kernels.c      generated: one `run` function per role of the model, the kernels it calls, and the
+ *                           descriptor `mcc_model` that tells the rest about them. Compiled for the chosen CPU.
+ *   the files of this folder  fixed: everything that is the same in every program. Compiled for the baseline of the
+ *                           architecture (no -m flags), so that the check of the CPU's features runs on any CPU.
+ *   the bundle              data appended to the executable file: weights, tokenizer, manifest, generation settings.
+ *                           Mapped in place, never copied. bundle.h describes it.
+ *
+ * The fixed part, from the bottom up:
+ *
+ *   failure.c          one sentence on standard error and an exit status
+ *   cpu.c              which features the CPU has, how many cores may be used
+ *   thread_pool.c      the threads, the barrier
+ *   mapping.c          finds, checks and maps the bundle; allocates the arena
+ *   program.c          ties the above together; binds symbols to sizes, calls functions
+ *   options.c          the command line
+ *   tensor_file.c      reads and writes .npy and .npz
+ *   tokenizer.c        text to token ids and back; tokenizer_split.c cuts text into words before byte pair encoding
+ *   sampler.c          logits to a token id
+ *   text_stream.c      bytes of tokens to whole characters on standard output; stop texts
+ *   language_model.c   feeds tokens through the functions `prefill` and `decode`
+ *
+ * and one of two faces with `main`: language_model_main.c (with generate.c, perplexity.c, language_model_bench.c) when
+ * the model has a function `decode`, tensor_main.c (with nothing of the tokenizer, sampler, text_stream or
+ * language_model) for any other network.
+ *
+ * How a model is evaluated. All threads of the pool call `run` with the same arguments (single program, multiple
+ * data). Each kernel computes the part of its output that mcc_partition gives the thread, and mcc_barrier separates
+ * steps that depend on each other. `run` needs no barrier at its end: mcc_pool_run has one. No kernel adds up what
+ * several threads computed, so the results do not depend on the number of threads.
+ *
+ * Memory. `weights` points to the weights section of the bundle (read only, aligned to 4096 bytes). `arena` is one
+ * block of zero-initialised memory aligned to 64 bytes, laid out by the compiler: inputs, outputs, intermediate
+ * buffers, and the states (KV caches), which keep their place and contents from call to call.
+ */
+#ifndef MCC_H
+#define MCC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- threads ---- */
+
+typedef struct mcc_pool mcc_pool;
+
+/* One thread of the pool, as seen by a kernel. */
+typedef struct mcc_thread {
+  int index; /* 0 ..< count */
+  int count;
+  mcc_pool *pool;
+} mcc_thread;
+
+/* Half-open range of work units. */
+typedef struct mcc_range {
+  int64_t begin, end;
+} mcc_range;
+
+/* The part of `units` equal units of work that belongs to this thread: contiguous, sizes differ by at most one. */
+static inline mcc_range mcc_partition(const mcc_thread *thread, int64_t units) {
+  int64_t share = units / thread->count, rest = units % thread->count;
+  int64_t begin = share * thread->index + (thread->index < rest ? thread->index : rest);
+  return (mcc_range){begin, begin + share + (thread->index < rest ? 1 : 0)};
+}
+
+void mcc_barrier_wait(mcc_pool *pool);
+
+/* Returns once every thread of the pool has arrived; what each wrote before is then visible to all. */
+static inline void mcc_barrier(mcc_thread *thread) {
+  if (thread->count > 1) mcc_barrier_wait(thread->pool);
+}
+
+/* ---- what model.c describes ---- */
+
+typedef enum mcc_dtype {
+  MCC_F64,
+  MCC_F32,
+  MCC_F16,
+  MCC_BF16,
+  MCC_I64,
+  MCC_I32,
+  MCC_I16,
+  MCC_I8,
+  MCC_U8,
+  MCC_BOOL,
+} mcc_dtype;
+
+enum { MCC_MAX_RANK = 8, MCC_MAX_SYMBOLS = 16 };
+
+/*
+ * The size of one axis: offset + multiplier * symbols[symbol]. A number has multiplier 0, so {128} is 128 and
+ * {.symbol = 0, .multiplier = 1} the first symbol. Axes of inputs have this form: their sizes bind the symbols.
+ * An axis of an output that is no linear function of one symbol gives `extent` instead, which then decides alone.
+ */
+typedef struct mcc_dim {
+  int64_t offset;
+  int64_t multiplier;
+  int32_t symbol;
+  int64_t (*extent)(const int64_t *symbols);
+} mcc_dim;
+
+/* An input or output: dense, row-major, at `offset` bytes into the arena (a multiple of 64). */
+typedef struct mcc_tensor {
+  const char *name;
+  mcc_dtype dtype;
+  int32_t rank;
+  mcc_dim dims[MCC_MAX_RANK];
+  int64_t offset;
+} mcc_tensor;
+
+/* A size known only when the function is called, and its inclusive range. */
+typedef struct mcc_symbol {
+  const char *name;
+  int64_t minimum, maximum;
+} mcc_symbol;
+
+/*
+ * `role` is "main" for a tensor network. A language model has
+ *
+ *   "decode"   inputs tokens: i32[1], position: i32[1]; output logits: f32[1, vocabulary]; no symbols
+ *   "prefill"  inputs tokens: i32[T], position: i32[1]; output logits: f32[L, vocabulary]; symbols T and L, L <= T
+ *
+ * found by these names. `position` is the number of tokens already in the cache; the logits are those of the last L
+ * tokens. Row p of a cache is written by the token at position p and read by later ones only, so a new text starts at
+ * position 0 without clearing anything.
+ */
+typedef struct mcc_function {
+  const char *role;
+  int32_t symbol_count, input_count, output_count;
+  const mcc_symbol *symbols;
+  const mcc_tensor *inputs, *outputs;
+  void (*run)(mcc_thread *thread, const uint8_t *weights, uint8_t *arena, const int64_t *symbols);
+} mcc_function;
+
+typedef struct mcc_program {
+  const char *name;             /* of the model */
+  const char *compiler;         /* "mcc 0.1.0" */
+  uint64_t identity;            /* equals that of the bundle; ties the code to its weights */
+  const char *const *features;  /* of the CPU, as __builtin_cpu_supports spells them ("avx2", "fma"); ends with NULL */
+  int32_t function_count;
+  const mcc_function *functions;
+  int64_t weights_bytes;        /* size of the weights section of the bundle */
+  int64_t arena_bytes;
+  /* Of a language model; 0 otherwise. */
+  int64_t context;              /* positions in the cache */
+  int64_t vocabulary;
+  int64_t bytes_per_token;      /* of weights, read to decode one token */
+  int64_t cache_bytes_per_position; /* of all caches, read by one decoded token for each position before it */
+} mcc_program;
+
+/* Defined by model.c. */
+extern const mcc_program mcc_model;
+
+#endif
