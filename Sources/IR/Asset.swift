@@ -1,0 +1,80 @@
+/// What a model carries besides numbers.
+package enum Asset: Hashable, Sendable {
+  case tokenizer(Tokenizer)
+  case generation(GenerationSettings)
+  /// Names of classes.
+  case labels([String])
+}
+
+/// How text becomes token ids and back: data read from `tokenizer.json` or a GGUF file.
+package struct Tokenizer: Hashable, Codable, Sendable {
+  /// How pieces are merged into tokens.
+  package enum Algorithm: String, Hashable, Codable, Sendable {
+    /// Merges by rank over characters, unknown characters as byte tokens (`<0x41>`): Llama 2 in tokenizer.json.
+    case byteFallbackBPE = "byte_fallback_bpe"
+    /// Joins the neighbours whose joined piece has the best score: SentencePiece BPE as stored in GGUF.
+    case scoredBPE = "scored_bpe"
+    /// Merges by rank over bytes shown as characters: GPT-2 and Llama 3.
+    case byteLevelBPE = "byte_level_bpe"
+  }
+
+  /// How byte-level text is split before merging.
+  package enum Splitting: String, Hashable, Codable, Sendable {
+    case none, gpt2, llama3, qwen2
+  }
+
+  /// What a token is.
+  package enum Kind: Int, Hashable, Codable, Sendable {
+    case normal = 1
+    case unknown = 2
+    /// Recognised in text as a whole, not shown when decoding.
+    case control = 3
+    /// Added by the user: recognised in text as a whole, shown when decoding.
+    case added = 4
+    case unused = 5
+    case byte = 6
+  }
+
+  package var algorithm: Algorithm
+  package var splitting: Splitting = .none
+  /// The text of each token as the checkpoint spells it: `▁` for a space or byte-level characters.
+  package var tokens: [String] = []
+  /// One kind per token.
+  package var kinds: [Kind] = []
+  /// One score per token for `scoredBPE`, else empty.
+  package var scores: [Float] = []
+  /// Pairs of token texts, best first, for merges by rank: `left right` joined by one space.
+  package var merges: [String] = []
+  /// Ids put before a text.
+  package var prefix: [Int] = []
+  /// Ids put behind a text.
+  package var suffix: [Int] = []
+  package var beginID: Int?
+  package var endIDs: [Int] = []
+  package var unknownID: Int?
+  /// Whether a space is put before the text (byte-fallback and scored forms).
+  package var addsSpacePrefix = false
+  /// Whether a word that is a token as a whole is not merged from parts.
+  package var ignoresMerges = false
+  /// Whether neighbouring unknown characters become one unknown token.
+  package var fusesUnknown = false
+  /// Whether decoding drops one space at the start of the text.
+  package var stripsLeadingSpace = false
+
+  package init(algorithm: Algorithm) { self.algorithm = algorithm }
+}
+
+/// How a language model is sampled when the command line does not say; from `generation_config.json`.
+package struct GenerationSettings: Hashable, Codable, Sendable {
+  /// Whether tokens are drawn; false means the likeliest token is taken.
+  package var samples = false
+  @Exact package var temperature: Float = 1
+  package var topK = 0
+  @Exact package var topP: Float = 1
+  @Exact package var repeatPenalty: Float = 1
+  /// Ids that end a text.
+  package var endIDs: [Int] = []
+  package var beginID: Int?
+
+  package init() {}
+}
