@@ -1,0 +1,118 @@
+#define _GNU_SOURCE
+#include "program.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "cpu.h"
+#include "failure.h"
+
+void mcc_require_cpu(void) {
+  const char *missing = mcc_cpu_missing_feature(mcc_model.features);
+  if (missing == NULL) return;
+  mcc_fail(MCC_EXIT_UNSUPPORTED, "this program was compiled for processors with %s, which this one does not have",
+           missing);
+}
+
+mcc_session mcc_session_start(mcc_bundle bundle, int64_t threads) {
+  if (threads == 0) threads = mcc_cpu_cores();
+  if (threads > MCC_MAX_THREADS) threads = MCC_MAX_THREADS;
+  return (mcc_session){bundle, mcc_arena_allocate(mcc_model.arena_bytes), mcc_pool_create((int)threads)};
+}
+
+void mcc_session_end(mcc_session *session) {
+  mcc_pool_destroy(session->pool);
+  munmap(session->arena, mcc_model.arena_bytes > 0 ? (size_t)mcc_model.arena_bytes : 1);
+}
+
+typedef struct call {
+  const mcc_function *function;
+  const mcc_session *session;
+  const int64_t *symbols;
+} call;
+
+static void run_call(mcc_thread *thread, void *argument) {
+  const call *it = argument;
+  it->function->run(thread, it->session->bundle.weights.data, it->session->arena, it->symbols);
+}
+
+void mcc_session_call(mcc_session *session, const mcc_function *function, const int64_t *symbols) {
+  call it = {function, session, symbols};
+  mcc_pool_run(session->pool, run_call, &it);
+}
+
+const mcc_function *mcc_find_function(const char *role) {
+  for (int32_t i = 0; i < mcc_model.function_count; i++) {
+    if (strcmp(mcc_model.functions[i].role, role) == 0) return &mcc_model.functions[i];
+  }
+  return NULL;
+}
+
+const mcc_tensor *mcc_find_tensor(const mcc_tensor *tensors, int32_t count, const char *name) {
+  for (int32_t i = 0; i < count; i++) {
+    if (strcmp(tensors[i].name, name) == 0) return &tensors[i];
+  }
+  return NULL;
+}
+
+int mcc_find_symbol(const mcc_function *function, const char *name) {
+  for (int32_t i = 0; i < function->symbol_count; i++) {
+    if (strcmp(function->symbols[i].name, name) == 0) return i;
+  }
+  return -1;
+}
+
+int64_t mcc_dim_size(const mcc_dim *dim, const int64_t *symbols) {
+  if (dim->extent != NULL) return dim->extent(symbols);
+  return dim->multiplier == 0 ? dim->offset : dim->offset + dim->multiplier * symbols[dim->symbol];
+}
+
+int64_t mcc_tensor_count(const mcc_tensor *tensor, const int64_t *symbols) {
+  int64_t count = 1;
+  for (int32_t axis = 0; axis < tensor->rank; axis++) count *= mcc_dim_size(&tensor->dims[axis], symbols);
+  return count;
+}
+
+static const struct {
+  const char *name;
+  int64_t size;
+} dtypes[] = {
+    [MCC_F64] = {"f64", 8}, [MCC_F32] = {"f32", 4}, [MCC_F16] = {"f16", 2}, [MCC_BF16] = {"bf16", 2},
+    [MCC_I64] = {"i64", 8}, [MCC_I32] = {"i32", 4}, [MCC_I16] = {"i16", 2}, [MCC_I8] = {"i8", 1},
+    [MCC_U8] = {"u8", 1},   [MCC_BOOL] = {"bool", 1},
+};
+
+int64_t mcc_dtype_size(mcc_dtype dtype) {
+  return dtypes[dtype].size;
+}
+
+const char *mcc_dtype_name(mcc_dtype dtype) {
+  return dtypes[dtype].name;
+}
+
+double mcc_seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+void mcc_print_version(void) {
+  printf("%s (compiled by %s)\n", mcc_model.name, mcc_model.compiler);
+  mcc_flush_output();
+}
+
+void mcc_print_manifest(mcc_bytes manifest) {
+  fwrite(manifest.data, 1, manifest.size, stdout);
+  if (manifest.size > 0 && manifest.data[manifest.size - 1] != '\n') putchar('\n');
+  mcc_flush_output();
+}
+
+void mcc_flush_output(void) {
+  if (fflush(stdout) == 0 && !ferror(stdout)) return;
+  if (errno == EPIPE) exit(0);
+  mcc_fail(MCC_EXIT_IO, "cannot write to standard output: %s", strerror(errno));
+}
