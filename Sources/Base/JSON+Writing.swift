@@ -4,8 +4,8 @@ extension JSON {
   /// Numbers are written with the fewest digits that read back equal; NaN and infinities, which JSON lacks, as `null`.
   /// Characters outside ASCII stay as they are.
   ///
-  /// - Parameter pretty: one member or element per line, indented by two spaces, with a line feed at the end; otherwise
-  ///   everything on one line without spaces.
+  /// With `pretty` there is one member or element per line, indented by two spaces, and a line feed at the end; otherwise
+  /// everything is on one line without spaces.
   package func text(pretty: Bool = false) -> String {
     String(decoding: bytes(pretty: pretty), as: UTF8.self)
   }
