@@ -3,7 +3,7 @@
  *
  *   offset in the file
  *   0                      the executable, padded with zeros to a multiple of 4096 bytes
- *   B                      the bundle: sections, each at a multiple of 64 bytes (weights: 4096) from B, then the trailer
+ *   B                      the bundle: sections, each at a multiple of 64 bytes (weights: 4096) from B; trailer
  *   file size - 128        the trailer, the last 128 bytes of the file
  *
  * so that a bundle may be appended by hand: truncate -s %4096 program && cat bundle.bin >> program.

@@ -19,7 +19,8 @@
  *   program.c          ties the above together; binds symbols to sizes, calls functions
  *   options.c          the command line
  *   tensor_file.c      reads and writes .npy and .npz
- *   tokenizer.c        text to token ids and back; tokenizer_split.c cuts text into words before byte pair encoding
+ *   tokenizer.c        text to token ids and back, with tokenizer_encode.c, tokenizer_merge.c (byte pair encoding) and
+ *                      tokenizer_split.c (cuts text into the words that merges never cross)
  *   sampler.c          logits to a token id
  *   text_stream.c      bytes of tokens to whole characters on standard output; stop texts
  *   language_model.c   feeds tokens through the functions `prefill` and `decode`

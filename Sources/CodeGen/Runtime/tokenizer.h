@@ -2,7 +2,7 @@
  * Byte pair encoding of text, and back.
  *
  * The tokenizer section of the bundle. Little-endian; offsets count from the start of the section and are multiples of
- * 4; nothing is compressed or terminated.
+ * 4 (of an empty array, anything); nothing is compressed or terminated.
  *
  *     0  char magic[8]        "mcctoken"
  *     8  u32  version         1
@@ -20,7 +20,7 @@
  *    44  u32  merge_count     M; 0 with MCC_TOKENIZER_SCORES
  *    48  u32  special_count   S
  *    52  u32  section_bytes   size of the whole section
- *    56  u32  offset of       u32 text_offsets[V + 1]: token i has the bytes text[text_offsets[i] ..< text_offsets[i+1]]
+ *    56  u32  offset of       u32 text_offsets[V + 1]: token i is text[text_offsets[i] ..< text_offsets[i + 1]]
  *    60  u32  offset of       u8  text[text_offsets[V]]
  *    64  u32  offset of       u8  kinds[V]: MCC_TOKEN_* below
  *    68  u32  offset of       f32 scores[V], with MCC_TOKENIZER_SCORES only
