@@ -18,18 +18,31 @@ package struct Tokenizer: Hashable, Codable, Sendable {
     case byteLevelBPE = "byte_level_bpe"
   }
 
-  /// How byte-level text is split before merging.
+  /// How text is split into words that merges never cross.
   package enum Splitting: String, Hashable, Codable, Sendable {
-    case none, gpt2, llama3, qwen2
+    case none
+    /// The regular expressions of these models, for the byte-level form.
+    case gpt2, llama3, qwen2
+    /// Before each `▁`.
+    case metaspace
+  }
+
+  /// Where a space is put before text.
+  package enum SpacePrefix: String, Hashable, Codable, Sendable {
+    case none
+    /// Before each piece of text between tokens that are recognised as a whole.
+    case eachPiece = "each_piece"
+    /// Only at the start of the text.
+    case start
   }
 
   /// What a token is.
   package enum Kind: Int, Hashable, Codable, Sendable {
     case normal = 1
     case unknown = 2
-    /// Recognised in text as a whole, not shown when decoding.
+    /// Stands for no text: not shown when decoding.
     case control = 3
-    /// Added by the user: recognised in text as a whole, shown when decoding.
+    /// Added to the vocabulary with a plain text of its own, which decoding shows.
     case added = 4
     case unused = 5
     case byte = 6
@@ -37,14 +50,22 @@ package struct Tokenizer: Hashable, Codable, Sendable {
 
   package var algorithm: Algorithm
   package var splitting: Splitting = .none
-  /// The text of each token as the checkpoint spells it: `▁` for a space or byte-level characters.
+  /// The text of each token as the checkpoint spells it: `▁` for a space or byte-level characters; plain text for
+  /// `control` and `added` tokens.
   package var tokens: [String] = []
   /// One kind per token.
   package var kinds: [Kind] = []
   /// One score per token for `scoredBPE`, else empty.
   package var scores: [Float] = []
-  /// Pairs of token texts, best first, for merges by rank: `left right` joined by one space.
-  package var merges: [String] = []
+  /// Merges by rank, best first: the ids of the left and the right token, in turn; the result is the token whose text
+  /// is both texts joined.
+  package var merges: [Int32] = []
+  /// Ids of tokens that are recognised in text as a whole, ascending.
+  package var specials: [Int] = []
+  /// Those of `specials` to which white space before them belongs.
+  package var absorbsSpaceBefore: [Int] = []
+  /// Those of `specials` to which white space after them belongs.
+  package var absorbsSpaceAfter: [Int] = []
   /// Ids put before a text.
   package var prefix: [Int] = []
   /// Ids put behind a text.
@@ -52,8 +73,12 @@ package struct Tokenizer: Hashable, Codable, Sendable {
   package var beginID: Int?
   package var endIDs: [Int] = []
   package var unknownID: Int?
-  /// Whether a space is put before the text (byte-fallback and scored forms).
-  package var addsSpacePrefix = false
+  /// Where a space is put before text.
+  package var spacePrefix: SpacePrefix = .none
+  /// Whether that space is left out where the text begins with one.
+  package var singlePrefix = false
+  /// Whether characters without a token become byte tokens.
+  package var byteFallback = false
   /// Whether a word that is a token as a whole is not merged from parts.
   package var ignoresMerges = false
   /// Whether neighbouring unknown characters become one unknown token.
