@@ -1,0 +1,313 @@
+/// Prints statements and collects the helper functions they need.
+struct CPrinter {
+  let target: Target
+  /// Texts of the helpers used so far, each after those it calls.
+  private(set) var helpers: [String] = []
+  private var known: Set<String> = []
+
+  init(target: Target) { self.target = target }
+
+  // MARK: Helpers
+
+  /// Adds the vocabulary's helper functions whose names occur in a text.
+  private mutating func require(namesIn text: String) {
+    for name in CPrinter.names(in: text) where !known.contains(name) {
+      guard let function = target.vocabulary.functions[name] else { continue }
+      known.insert(name)
+      require(namesIn: function)
+      helpers.append(function)
+    }
+  }
+
+  /// Words that start with `mcc_`, in order.
+  private static func names(in text: String) -> [String] {
+    guard text.contains("mcc_") else { return [] }
+    return text.split { !($0.isLetter || $0.isNumber || $0 == "_") }.map(String.init).filter { $0.hasPrefix("mcc_") }
+  }
+
+  private mutating func require(_ function: MathFunction, vector: Bool) {
+    let name = vector ? function.vectorName : function.scalarName
+    guard known.insert(name).inserted else { return }
+    guard vector else {
+      if function == .sigmoid {
+        helpers.append("static inline float mcc_sigmoid(float x) {\n  return 1.0f / (1.0f + expf(-x));\n}")
+      }
+      return
+    }
+    let type = target.vocabulary.f32
+    let names = function.arity == 2 ? ["x", "y"] : ["x"]
+    let head = "static inline \(type) \(name)(\(names.map { "\(type) \($0)" }.joined(separator: ", "))) {\n"
+    if let definition = function.definition(target: target) {
+      let body = block(definition.body, indent: "  ")
+      helpers.append(head + body + "  return \(expression(definition.result));\n}")
+    } else {
+      let lanes = target.lanes
+      var body = "  float lanes[\(lanes)];\n"
+      if function.arity == 2 {
+        body += "  float exponents[\(lanes)];\n"
+        body += "  " + verb("store.f32", ["exponents", "y"]) + ";\n"
+      }
+      body += "  " + verb("store.f32", ["lanes", "x"]) + ";\n"
+      let arguments = function.arity == 2 ? "lanes[i], exponents[i]" : "lanes[i]"
+      body += "  for (int i = 0; i < \(lanes); i++) lanes[i] = \(function.scalarName)(\(arguments));\n"
+      helpers.append(head + body + "  return \(verb("load.f32", ["lanes"]));\n}")
+    }
+  }
+
+  /// The template of a verb with operands filled in.
+  private mutating func verb(_ name: String, _ operands: [String]) -> String {
+    guard let template = target.vocabulary.verbs[name] else {
+      preconditionFailure("target \(target.name) has no verb \(name)")
+    }
+    require(namesIn: template)
+    var text = ""
+    var rest = template[...]
+    while let dollar = rest.firstIndex(of: "$") {
+      text += rest[..<dollar]
+      let digit = rest.index(after: dollar)
+      let operand = operands[rest[digit].wholeNumberValue ?? 0]
+      text += operand
+      rest = rest[rest.index(after: digit)...]
+    }
+    return text + rest
+  }
+
+  // MARK: Functions and statements
+
+  mutating func function(_ kernel: KernelFunction) -> String {
+    var text = ""
+    if !kernel.comment.isEmpty {
+      text += "/*\n" + kernel.comment.map { $0.isEmpty ? " *\n" : " * \($0)\n" }.joined() + " */\n"
+    }
+    text += CRenderer(target: target).prototype(kernel) + " {\n"
+    let body = block(kernel.body, indent: "  ")
+    let used = Set(body.split { !($0.isLetter || $0.isNumber || $0 == "_") }.map(String.init))
+    for name in ["t"] + kernel.parameters.map(\.name) where !used.contains(name) { text += "  (void)\(name);\n" }
+    return text + body + "}\n"
+  }
+
+  mutating func block(_ statements: [Statement], indent: String) -> String {
+    var text = ""
+    for statement in statements { text += self.statement(statement, indent: indent) }
+    return text
+  }
+
+  private func cType(_ type: ValueType) -> String {
+    switch type {
+    case .scalar(let scalar): CRenderer.cType(scalar)
+    case .vector(.f32): target.vocabulary.f32
+    case .vector(.i32): target.vocabulary.i32
+    case .mask: target.vocabulary.mask
+    case .condition: "int"
+    }
+  }
+
+  private mutating func statement(_ statement: Statement, indent: String) -> String {
+    switch statement {
+    case .comment(let text): return "\(indent)/* \(text) */\n"
+    case .declare(let name, let value, let isMutable):
+      return "\(indent)\(isMutable ? "" : "const ")\(cType(value.type)) \(name) = \(expression(value));\n"
+    case .assign(let name, _, let value): return assignment(name, value, indent: indent)
+    case .array(let pointer, let count):
+      return "\(indent)\(CRenderer.cType(pointer.element)) \(pointer.name)[\(count)] __attribute__((aligned(64)));\n"
+    case .derive(let pointer, let base, let offset):
+      let address = self.address(base, offset)
+      let cast =
+        pointer.element == base.element
+        ? "" : "(\(pointer.isMutable ? "" : "const ")\(CRenderer.cType(pointer.element)) *)"
+      let place = cast.isEmpty || !address.contains(" ") ? address : "(\(address))"
+      return "\(indent)\(CRenderer.declaration(pointer)) = \(cast)\(place);\n"
+    case .store(let pointer, let index, let value, let count):
+      return indent + store(pointer, index, value, count) + ";\n"
+    case .loop(let name, let from, let to, let step, let body):
+      let advance = step == 1 ? "\(name)++" : "\(name) += \(step)"
+      let limit = expression(to, precedence: 6)
+      return "\(indent)for (int64_t \(name) = \(expression(from)); \(name) < \(limit); \(advance)) {\n"
+        + block(body, indent: indent + "  ") + "\(indent)}\n"
+    case .condition(let condition, let then, let otherwise):
+      var text = "\(indent)if (\(expression(condition))) {\n" + block(then, indent: indent + "  ") + "\(indent)}"
+      if !otherwise.isEmpty { text += " else {\n" + block(otherwise, indent: indent + "  ") + "\(indent)}" }
+      return text + "\n"
+    case .prefetch(let pointer, let index): return "\(indent)__builtin_prefetch(\(address(pointer, index)));\n"
+    case .partition(let begin, let end, let units):
+      let name = "\(begin)_\(end)"
+      return "\(indent)const mcc_range \(name) = mcc_partition(t, \(expression(units)));\n"
+        + "\(indent)const int64_t \(begin) = \(name).begin, \(end) = \(name).end;\n"
+    }
+  }
+
+  private mutating func assignment(_ name: String, _ value: Expression, indent: String) -> String {
+    if case .binary(let operation, .variable(let left, let type), let right) = value, left == name, !type.isVector {
+      let symbol: String? =
+        switch operation {
+        case .add: "+="
+        case .subtract: "-="
+        case .multiply: "*="
+        default: nil
+        }
+      if let symbol { return "\(indent)\(name) \(symbol) \(expression(right));\n" }
+    }
+    return "\(indent)\(name) = \(expression(value));\n"
+  }
+
+  private mutating func store(_ pointer: Pointer, _ index: Expression, _ value: Expression, _ count: Expression?)
+    -> String
+  {
+    let element = pointer.element.rawValue
+    if value.type.isVector {
+      let place = address(pointer, index)
+      if let count { return verb("storeTail.\(element)", [place, expression(value), expression(count)]) }
+      return verb("store.\(element)", [place, expression(value)])
+    }
+    let place = "\(pointer.name)[\(expression(index))]"
+    let text = expression(value)
+    switch pointer.element {
+    case .f16, .bf16: return "\(place) = \(verb("storeElement.\(element)", [text]))"
+    default:
+      if value.type == .scalar(pointer.element) || value.type == .condition { return "\(place) = \(text)" }
+      return "\(place) = (\(CRenderer.cType(pointer.element)))\(expression(value, precedence: 14))"
+    }
+  }
+
+  private mutating func address(_ pointer: Pointer, _ index: Expression) -> String {
+    if index == .integer(0) { return pointer.name }
+    return "\(pointer.name) + \(expression(index, precedence: 12))"
+  }
+
+  // MARK: Expressions
+
+  /// The C text of an expression, in parentheses if it binds less than `precedence` (C's levels, 15 binds most).
+  mutating func expression(_ value: Expression, precedence: Int = 0) -> String {
+    let (text, own) = render(value)
+    return own < precedence ? "(\(text))" : text
+  }
+
+  private func literal(_ value: Float) -> String {
+    if value.isNaN { return "NAN" }
+    if value.isInfinite { return value < 0 ? "-INFINITY" : "INFINITY" }
+    return "\(value)f"
+  }
+
+  private mutating func render(_ value: Expression) -> (String, Int) {
+    switch value {
+    case .integer(let value): return ("\(value)", value < 0 ? 14 : 15)
+    case .real(let value): return (literal(value), value < 0 ? 14 : 15)
+    case .variable(let name, _): return (name, 15)
+    case .element(let pointer, let index):
+      let place = "\(pointer.name)[\(expression(index))]"
+      switch pointer.element {
+      case .f16, .bf16: return (verb("element.\(pointer.element.rawValue)", [place]), 15)
+      default: return (place, 15)
+      }
+    case .load(let pointer, let index, let count):
+      let place = address(pointer, index)
+      if let count { return (verb("loadTail.\(pointer.element.rawValue)", [place, expression(count)]), 14) }
+      return (verb("load.\(pointer.element.rawValue)", [place]), 14)
+    case .broadcast(let scalar): return (broadcast(scalar), 14)
+    case .laneNumbers: return (verb("lanes", []), 14)
+    case .unary(let operation, let operand): return unary(operation, operand)
+    case .binary(let operation, let left, let right): return binary(operation, left, right)
+    case .fma(let a, let b, let c):
+      if value.type.isVector { return (verb("fma.f32", operands([a, b, c])), 14) }
+      return ("fmaf(\(expression(a)), \(expression(b)), \(expression(c)))", 15)
+    case .compare(let comparison, let a, let b):
+      if case .vector(let lane) = a.type {
+        return (verb("\(comparison.rawValue).\(lane.rawValue)", operands([a, b])), 14)
+      }
+      let (symbol, own) = CPrinter.symbols[comparison] ?? ("<", 10)
+      return ("\(expression(a, precedence: own)) \(symbol) \(expression(b, precedence: own + 1))", own)
+    case .select(let condition, let a, let b):
+      if case .vector(let lane) = value.type {
+        return (verb("select.\(lane.rawValue)", operands([condition, a, b])), 14)
+      }
+      return (
+        "\(expression(condition, precedence: 4)) ? \(expression(a, precedence: 4)) : \(expression(b, precedence: 3))", 3
+      )
+    case .convert(let operand, let type):
+      if operand.type.isVector { return (verb("convert.\(type.rawValue)", operands([operand])), 14) }
+      return ("(\(CRenderer.cType(type)))\(expression(operand, precedence: 14))", 14)
+    case .reinterpret(let operand, let lane):
+      if operand.type == .vector(lane) { return render(operand) }
+      return (verb("reinterpret.\(lane.rawValue)", operands([operand])), 14)
+    case .reduce(let reduction, let operand):
+      let lane = operand.type == .vector(.f32) ? "f32" : "i32"
+      return (verb("reduce.\(reduction.rawValue).\(lane)", operands([operand])), 15)
+    case .call(let function, let arguments):
+      let vector = value.type.isVector
+      require(function, vector: vector)
+      let texts = arguments.map { expression($0) }.joined(separator: ", ")
+      return ("\(vector ? function.vectorName : function.scalarName)(\(texts))", 15)
+    case .dotStep(let dot, let sum, let weights, let activations):
+      return (verb("dotStep.\(dot.weights.rawValue)", operands([sum, weights, activations])), 14)
+    case .dotFlush(let dot, let sum, let partial):
+      return (verb("dotFlush.\(dot.weights.rawValue)", operands([sum, partial])), 14)
+    }
+  }
+
+  /// Operands of verbs; those that are no primary expression are put in parentheses, as a template may be an infix form.
+  private mutating func operands(_ values: [Expression]) -> [String] { values.map { expression($0, precedence: 14) } }
+
+  private mutating func broadcast(_ scalar: Expression) -> String {
+    if case .real(let value) = scalar, value == 0, value.sign == .plus { return verb("zero.f32", []) }
+    if scalar == .integer(0) { return verb("zero.i32", []) }
+    if case .integer(let value) = scalar {
+      return verb("broadcast.i32", [value == -0x8000_0000 ? "INT32_MIN" : "\(value)"])
+    }
+    if scalar.type == .index { return verb("broadcast.i32", ["(int32_t)" + expression(scalar, precedence: 14)]) }
+    return verb(scalar.type == .f32 ? "broadcast.f32" : "broadcast.i32", [expression(scalar)])
+  }
+
+  private static let symbols: [Comparison: (String, Int)] = [
+    .less: ("<", 10), .lessEqual: ("<=", 10), .greater: (">", 10), .greaterEqual: (">=", 10), .equal: ("==", 9),
+    .notEqual: ("!=", 9),
+  ]
+
+  private mutating func unary(_ operation: UnaryOperation, _ operand: Expression) -> (String, Int) {
+    switch operand.type {
+    case .vector(let lane): return (verb("\(operation.rawValue).\(lane.rawValue)", operands([operand])), 14)
+    case .mask: return (verb("\(operation.rawValue).mask", operands([operand])), 14)
+    default: break
+    }
+    switch operation {
+    case .negate: return ("-\(expression(operand, precedence: 15))", 14)
+    case .not: return ("!\(expression(operand, precedence: 15))", 14)
+    case .absolute: return ("fabsf(\(expression(operand)))", 15)
+    case .squareRoot: return ("sqrtf(\(expression(operand)))", 15)
+    case .floor: return ("floorf(\(expression(operand)))", 15)
+    case .round: return ("rintf(\(expression(operand)))", 15)
+    }
+  }
+
+  private mutating func binary(_ operation: BinaryOperation, _ left: Expression, _ right: Expression) -> (String, Int) {
+    switch left.type {
+    case .vector(let lane):
+      var texts = operands([left, right])
+      if case .integer(let count) = right { texts[1] = "\(count)" }
+      return (verb("\(operation.rawValue).\(lane.rawValue)", texts), 14)
+    case .mask: return (verb("\(operation.rawValue).mask", operands([left, right])), 14)
+    default: break
+    }
+    func infix(_ symbol: String, _ own: Int) -> (String, Int) {
+      ("\(expression(left, precedence: own)) \(symbol) \(expression(right, precedence: own + 1))", own)
+    }
+    let isCondition = left.type == .condition
+    switch operation {
+    case .add:
+      if case .integer(let value) = right, value < 0 { return ("\(expression(left, precedence: 12)) - \(-value)", 12) }
+      return infix("+", 12)
+    case .subtract: return infix("-", 12)
+    case .multiply: return infix("*", 13)
+    case .divide: return infix("/", 13)
+    case .remainder: return infix("%", 13)
+    case .and: return isCondition ? infix("&&", 5) : infix("&", 8)
+    case .or: return isCondition ? infix("||", 4) : infix("|", 6)
+    case .exclusiveOr: return infix("^", 7)
+    case .shiftLeft: return infix("<<", 11)
+    case .shiftRight, .shiftRightArithmetic: return infix(">>", 11)
+    case .minimum, .maximum:
+      let a = expression(left, precedence: 11), b = expression(right, precedence: 11)
+      let symbol = operation == .minimum ? "<" : ">"
+      return ("\(a) \(symbol) \(b) ? \(a) : \(b)", 3)
+    }
+  }
+}

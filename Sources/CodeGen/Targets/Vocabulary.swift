@@ -1,0 +1,32 @@
+/// How one instruction set says the vector verbs of KernelIR in C: a template per verb in which `$0`, `$1`, ... stand for
+/// the operands, plus helper functions that templates may call and that are printed only where used.
+package struct Vocabulary: Sendable {
+  /// C types of f32 vectors, i32 vectors and masks.
+  package var f32: String
+  package var i32: String
+  package var mask: String
+  /// Lines printed before everything else: includes and type definitions.
+  package var preamble: [String]
+  /// Verb to template, for instance `add.f32` to `_mm256_add_ps($0, $1)`.
+  package var verbs: [String: String]
+  /// Helper functions by name; their text may call other helpers.
+  package var functions: [String: String]
+  /// How 8-bit weights must lie for `ByteDot`: u8 means code + 128.
+  package var eightBitWeights: ByteDot.Weights
+  /// Number of dot steps whose partial sums cannot overflow; nil if partial sums are i32 and need no flush.
+  package var stepsPerFlush: [ByteDot.Weights: Int]
+
+  package init(
+    f32: String, i32: String, mask: String, preamble: [String], verbs: [String: String], functions: [String: String],
+    eightBitWeights: ByteDot.Weights, stepsPerFlush: [ByteDot.Weights: Int]
+  ) {
+    self.f32 = f32
+    self.i32 = i32
+    self.mask = mask
+    self.preamble = preamble
+    self.verbs = verbs
+    self.functions = functions
+    self.eightBitWeights = eightBitWeights
+    self.stepsPerFlush = stepsPerFlush
+  }
+}
