@@ -1,0 +1,105 @@
+import Base
+import Tensors
+
+/// Scaled dot-product attention with grouped key and value heads (Vaswani and others, 2017; Ainslie and others, 2023).
+///
+/// For each head `h` and query `i`: `softmax(scale * q[i, h] . k[j, h'] + mask)` over the visible keys `j`, times
+/// `v[j, h']`, with `h' = h * kvHeads / heads`. A soft cap replaces a score `s` by `softcap * tanh(s / softcap)`.
+///
+/// Inputs: `q[T, heads * D]`, `k[S, kvHeads * D]`, `v[S, kvHeads * Dv]`, all with one leading batch axis or none; then
+/// optionally `position: i32[1]`, the number of keys before those of the first query; then optionally a mask that
+/// broadcasts to `[B, heads, T, S]`: bool (true is visible) or floating point (added to the scores). If `causal`,
+/// query `i` sees keys `0 ... position + i` (position `S - T` if not given), with a window only the last `window` of
+/// them; else all keys. A query that sees no key gives zeros. Result `[T, heads * Dv]` with the element type of `q`.
+package struct Attention: Operator {
+  package static let name = "attention"
+
+  package var heads: Int = 1
+  package var kvHeads: Int = 1
+  @Exact package var scale: Float = 1
+  package var causal: Bool = true
+  package var window: Int?
+  package var softcap: Float?
+
+  package init() {}
+
+  package init(
+    heads: Int, kvHeads: Int, scale: Float, causal: Bool = true, window: Int? = nil, softcap: Float? = nil
+  ) {
+    self.heads = heads
+    self.kvHeads = kvHeads
+    self.scale = scale
+    self.causal = causal
+    self.window = window
+    self.softcap = softcap
+  }
+
+  /// The indices of position and mask among the inputs.
+  package func optionalInputs(_ inputs: [TensorType]) -> (position: Int?, mask: Int?) {
+    guard inputs.count > 3 else { return (nil, nil) }
+    if inputs[3].element.isInteger { return (3, inputs.count > 4 ? 4 : nil) }
+    return (nil, 3)
+  }
+
+  package func inferTypes(_ inputs: [TensorType]) throws -> [TensorType] {
+    try expect(inputs, count: 3...5)
+    let (q, k, v) = (inputs[0], inputs[1], inputs[2])
+    for (input, role) in zip(inputs, ["queries", "keys", "values"]) {
+      try expectFloat(input, role)
+      try expectRank(input, 2...3, role)
+      guard input.rank == q.rank, q.rank == 2 || input.shape[0] == q.shape[0] else {
+        throw failure("found \(role) of shape \(input.shape) for queries of shape \(q.shape), expected the same batch")
+      }
+    }
+    guard heads >= 1, kvHeads >= 1, heads % kvHeads == 0 else {
+      throw failure("\(heads) heads do not divide into \(kvHeads) key and value heads")
+    }
+    guard scale.isFinite else { throw failure("attribute 'scale' is \(scale), expected a finite number") }
+    if let window {
+      guard causal else { throw failure("attribute 'window' is for causal attention") }
+      guard window >= 1 else { throw failure("attribute 'window' is \(window), expected at least 1") }
+    }
+    if let softcap, !(softcap > 0 && softcap.isFinite) {
+      throw failure("attribute 'softcap' is \(softcap), expected a positive number")
+    }
+    let rows = q.rank - 2
+    let columns = (
+      try expectFixed(q.shape.last, "query columns"), try expectFixed(k.shape.last, "key columns"),
+      try expectFixed(v.shape.last, "value columns")
+    )
+    guard columns.0 % heads == 0, columns.1 % kvHeads == 0, columns.0 / heads == columns.1 / kvHeads else {
+      throw failure(
+        "queries of shape \(q.shape) in \(heads) heads do not fit keys of shape \(k.shape) in \(kvHeads) heads")
+    }
+    guard columns.2 % kvHeads == 0 else {
+      throw failure("values of shape \(v.shape) do not divide into \(kvHeads) heads")
+    }
+    guard k.shape[rows] == v.shape[rows] else {
+      throw failure("found \(v.shape[rows]) rows of values for \(k.shape[rows]) keys")
+    }
+    let optional = optionalInputs(inputs)
+    if let index = optional.position {
+      try expectPosition(inputs[index])
+      guard causal else { throw failure("a position is for causal attention") }
+    } else {
+      guard inputs.count <= 4 else { throw failure("found input 3 of type \(inputs[3]), expected the position i32[1]") }
+      if causal, (q.shape[rows] - k.shape[rows]).bounds.lowerBound > 0 {
+        throw failure("\(q.shape[rows]) causal queries need as many keys, found \(k.shape[rows])")
+      }
+    }
+    if let index = optional.mask {
+      let mask = inputs[index]
+      try expectDense(mask, "mask")
+      guard mask.element.isFloat || mask.element == .bool else {
+        throw failure("found mask of element type \(mask.element.rawValue), expected bool or a floating-point type")
+      }
+      let full = Shape([q.rank == 3 ? q.shape[0] : 1, .fixed(heads), q.shape[rows], k.shape[rows]])
+      guard mask.rank <= 4, Shape.broadcast(mask.shape, full) == full else {
+        throw failure("mask of shape \(mask.shape) does not broadcast to \(full)")
+      }
+    }
+    var shape = q.shape
+    shape[q.rank - 1] = .fixed(columns.2 / kvHeads * heads)
+    return [q.with(shape: shape)]
+  }
+}

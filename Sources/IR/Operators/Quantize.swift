@@ -1,0 +1,57 @@
+import Base
+import Tensors
+
+/// Rounds rows of numbers to a block format: per group a scale, then codes (``BlockFormat``).
+///
+/// Weights and, at run time, activations. Rows run along the last axis. Eight bits: `scale = max|x| / 127`, codes
+/// rounded half to even. Four bits: `scale = m / -8` with `m` the number of largest magnitude, codes rounded half up
+/// to `-8 ... 7`. The scale is rounded to its type before it divides. The result has the shape of the input and
+/// element type f32.
+package struct Quantize: RowMapped {
+  package static let name = "quantize"
+
+  package var format: BlockFormat = .w8c
+
+  package init() {}
+
+  package init(_ format: BlockFormat) { self.format = format }
+
+  package func inferTypes(_ inputs: [TensorType]) throws -> [TensorType] {
+    try expect(inputs, count: 1...1)
+    let x = inputs[0]
+    try expectFloat(x, "input")
+    guard x.rank >= 1 else { throw failure("found a single number, expected rank 1 or more") }
+    _ = try expectFixed(x.shape.last, "columns")
+    return [TensorType(.f32, x.shape, encoding: .block(format))]
+  }
+
+  package func inputRows(for rows: Range<Int>, _ inputs: [TensorType]) -> [Range<Int>?]? {
+    inputs[0].rank >= 2 ? [rows] : nil
+  }
+}
+
+/// The numbers that the blocks of a quantized tensor stand for, as a dense tensor.
+package struct Dequantize: RowMapped {
+  package static let name = "dequantize"
+
+  package var type: DType = .f32
+
+  package init() {}
+
+  package init(_ type: DType) { self.type = type }
+
+  package func inferTypes(_ inputs: [TensorType]) throws -> [TensorType] {
+    try expect(inputs, count: 1...1)
+    guard case .block = inputs[0].encoding else {
+      throw failure("found input of type \(inputs[0]), expected a block format")
+    }
+    guard type.isFloat else {
+      throw failure("attribute 'type' is \(type.rawValue), expected a floating-point type")
+    }
+    return [TensorType(type, inputs[0].shape)]
+  }
+
+  package func inputRows(for rows: Range<Int>, _ inputs: [TensorType]) -> [Range<Int>?]? {
+    inputs[0].rank >= 2 ? [rows] : nil
+  }
+}

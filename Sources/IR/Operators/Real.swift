@@ -1,0 +1,116 @@
+import Tensors
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Darwin)
+  import Darwin
+#endif
+
+/// Numbers that operators are evaluated in: Float, Double, and Int64 for whole numbers and truth values.
+protocol Computable: Comparable, Sendable {
+  static var zero: Self { get }
+  init(rounding value: Double)
+  init(rounding value: Float)
+  init(whole value: Int64)
+  /// As a Float, rounded to the nearest.
+  var float: Float { get }
+  var double: Double { get }
+  /// Towards zero; out of range the nearest limit, NaN gives 0.
+  var whole: Int64 { get }
+  /// Whether storing in a narrower whole type keeps the low bits (else the nearest limit is stored).
+  static var wraps: Bool { get }
+
+  /// Replaces each number by the function of it.
+  static func apply(_ function: UnaryFunction, to x: UnsafeMutablePointer<Self>, count: Int)
+  /// Replaces each number of `x` by the function of it and the number of `y`; false if it is not defined for one.
+  static func apply(
+    _ function: BinaryFunction, to x: UnsafeMutablePointer<Self>, _ y: UnsafePointer<Self>, count: Int
+  ) -> Bool
+}
+
+/// Floating-point numbers that operators are evaluated in, with the functions of libm.
+protocol Real: Computable, BinaryFloatingPoint {
+  /// Its element type.
+  static var dtype: DType { get }
+  static func exp(_ x: Self) -> Self
+  static func log(_ x: Self) -> Self
+  static func log1p(_ x: Self) -> Self
+  static func sin(_ x: Self) -> Self
+  static func cos(_ x: Self) -> Self
+  static func tanh(_ x: Self) -> Self
+  static func erf(_ x: Self) -> Self
+  static func pow(_ x: Self, _ y: Self) -> Self
+
+  /// `c = alpha * a * b + beta * c` on row-major matrices with row strides: `a` is `m x k`; `b` is `k x n`, or `n x k`
+  /// if transposed; `c` is `m x n`.
+  static func multiply(
+    m: Int, n: Int, k: Int, alpha: Self, _ a: UnsafePointer<Self>, stride lda: Int, _ b: UnsafePointer<Self>,
+    stride ldb: Int, transposeB: Bool, beta: Self, into c: UnsafeMutablePointer<Self>, stride ldc: Int)
+}
+
+extension Float: Real {
+  static var dtype: DType { .f32 }
+  init(rounding value: Double) { self.init(value) }
+  init(rounding value: Float) { self = value }
+  init(whole value: Int64) { self.init(value) }
+  var float: Float { self }
+  var double: Double { Double(self) }
+  var whole: Int64 { Double(self).whole }
+  static var wraps: Bool { false }
+
+  static func exp(_ x: Float) -> Float { expf(x) }
+  static func log(_ x: Float) -> Float { logf(x) }
+  static func log1p(_ x: Float) -> Float { log1pf(x) }
+  static func sin(_ x: Float) -> Float { sinf(x) }
+  static func cos(_ x: Float) -> Float { cosf(x) }
+  static func tanh(_ x: Float) -> Float { tanhf(x) }
+  static func erf(_ x: Float) -> Float { erff(x) }
+  static func pow(_ x: Float, _ y: Float) -> Float { powf(x, y) }
+}
+
+extension Double: Real {
+  static var dtype: DType { .f64 }
+  init(rounding value: Double) { self = value }
+  init(rounding value: Float) { self.init(value) }
+  init(whole value: Int64) { self.init(value) }
+  var float: Float { Float(self) }
+  var double: Double { self }
+  var whole: Int64 {
+    if isNaN { return 0 }
+    if self >= 0x1p63 { return .max }
+    if self <= -0x1p63 { return .min }
+    return Int64(self)
+  }
+  static var wraps: Bool { false }
+
+  // The module's name keeps these from calling themselves.
+  #if canImport(Glibc)
+    static func exp(_ x: Double) -> Double { Glibc.exp(x) }
+    static func log(_ x: Double) -> Double { Glibc.log(x) }
+    static func log1p(_ x: Double) -> Double { Glibc.log1p(x) }
+    static func sin(_ x: Double) -> Double { Glibc.sin(x) }
+    static func cos(_ x: Double) -> Double { Glibc.cos(x) }
+    static func tanh(_ x: Double) -> Double { Glibc.tanh(x) }
+    static func erf(_ x: Double) -> Double { Glibc.erf(x) }
+    static func pow(_ x: Double, _ y: Double) -> Double { Glibc.pow(x, y) }
+  #elseif canImport(Darwin)
+    static func exp(_ x: Double) -> Double { Darwin.exp(x) }
+    static func log(_ x: Double) -> Double { Darwin.log(x) }
+    static func log1p(_ x: Double) -> Double { Darwin.log1p(x) }
+    static func sin(_ x: Double) -> Double { Darwin.sin(x) }
+    static func cos(_ x: Double) -> Double { Darwin.cos(x) }
+    static func tanh(_ x: Double) -> Double { Darwin.tanh(x) }
+    static func erf(_ x: Double) -> Double { Darwin.erf(x) }
+    static func pow(_ x: Double, _ y: Double) -> Double { Darwin.pow(x, y) }
+  #endif
+}
+
+extension Int64: Computable {
+  init(rounding value: Double) { self = value.whole }
+  init(rounding value: Float) { self = Double(value).whole }
+  init(whole value: Int64) { self = value }
+  var float: Float { Float(self) }
+  var double: Double { Double(self) }
+  var whole: Int64 { self }
+  static var wraps: Bool { true }
+}

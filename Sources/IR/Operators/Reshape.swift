@@ -1,0 +1,57 @@
+import Base
+import Tensors
+
+/// The same numbers in the same order with another shape.
+package struct Reshape: DimensionAttributes, RowMapped {
+  package static let name = "reshape"
+
+  package var shape: [Dim] = []
+
+  package init() {}
+
+  package init(_ shape: [Dim]) { self.shape = shape }
+
+  package func inferTypes(_ inputs: [TensorType]) throws -> [TensorType] {
+    try expect(inputs, count: 1...1)
+    let x = inputs[0]
+    try expectDense(x, "input")
+    guard shape.allSatisfy({ $0.bounds.upperBound >= 0 }) else {
+      throw failure("found shape \(Shape(shape)), expected sizes of at least 0")
+    }
+    guard Shape.countsAgree(x.shape, Shape(shape)) else {
+      throw failure("shape \(x.shape) has not as many elements as \(Shape(shape))")
+    }
+    return [x.with(shape: Shape(shape))]
+  }
+
+  package func substituting(_ replacement: (Symbol) -> Dim?) -> Reshape {
+    Reshape(shape.map { $0.substituting(replacement) })
+  }
+
+  package func inputRows(for rows: Range<Int>, _ inputs: [TensorType]) -> [Range<Int>?]? {
+    inputs[0].rank >= 1 && !shape.isEmpty && inputs[0].shape[0] == shape[0] ? [rows] : nil
+  }
+}
+
+extension Shape {
+  /// Whether two shapes have the same number of elements for every value of their symbols, as far as that shows once
+  /// equal sizes are struck out.
+  static func countsAgree(_ left: Shape, _ right: Shape) -> Bool {
+    var rest = right.dims
+    var own: [Dim] = []
+    for dim in left.dims {
+      if let index = rest.firstIndex(of: dim) { rest.remove(at: index) } else { own.append(dim) }
+    }
+    guard let a = product(own), let b = product(rest) else { return false }
+    return a == b
+  }
+
+  private static func product(_ dims: [Dim]) -> Dim? {
+    var result: Dim = 1
+    for dim in dims {
+      guard let next = Dim.product(result, dim) else { return nil }
+      result = next
+    }
+    return result
+  }
+}
