@@ -1,0 +1,40 @@
+# The commands of the README. `make help` lists them.
+
+SWIFT_FLAGS = -c release --disable-testable-imports
+MCC = .build/release/mcc
+
+.PHONY: help prerequisites build demo test lint format bench fuzz clean
+
+help:
+	@echo "make demo    build mcc, compile the bundled checkpoint, let it tell a story"
+	@echo "make test    run the test suite"
+	@echo "make build   build .build/release/mcc"
+	@echo "make lint    check formatting"
+	@echo "make bench   speed and memory against llama.cpp and ONNX Runtime (installs them with pip)"
+	@echo "make clean   remove what was built"
+
+prerequisites:
+	@Scripts/prerequisites.sh
+
+build: prerequisites
+	swift build $(SWIFT_FLAGS) --product mcc
+
+demo: build
+	@mkdir -p build
+	$(MCC) compile Examples/stories260K -o build/story
+	build/story "Once upon a time"
+
+test: prerequisites
+	swift test $(SWIFT_FLAGS)
+
+lint:
+	swift format lint --strict --recursive Package.swift Sources Passes Formats Tests
+
+format:
+	swift format --in-place --recursive Package.swift Sources Passes Formats Tests
+
+bench: build
+	Benchmarks/run.sh
+
+clean:
+	rm -rf .build build
