@@ -33,11 +33,8 @@ final class Numbers<S: Computable> {
 
   /// The tensor's own bytes, where they are numbers of this type.
   private static func direct(_ view: TensorView) -> UnsafePointer<S>? {
-    switch (S.self, view.type.element) {
-    case (is Float.Type, .f32), (is Double.Type, .f64), (is Int64.Type, .i64):
-      return view.count == 0 ? nil : view.bytes.bindMemory(to: S.self).baseAddress.map { UnsafePointer($0) }
-    default: return nil
-    }
+    guard view.type.element == S.dtype, view.type.isDense else { return nil }
+    return view.elements(as: S.self).baseAddress
   }
 }
 
@@ -52,12 +49,7 @@ final class Results<S: Computable> {
   init(_ view: MutableTensorView) {
     self.view = view
     count = view.count
-    let direct: UnsafeMutablePointer<S>?
-    switch (S.self, view.type.element) {
-    case (is Float.Type, .f32), (is Double.Type, .f64), (is Int64.Type, .i64):
-      direct = view.bytes.bindMemory(to: S.self).baseAddress
-    default: direct = nil
-    }
+    let direct = view.type.element == S.dtype ? view.elements(as: S.self).baseAddress : nil
     owned = direct == nil
     data = direct ?? .allocate(capacity: max(count, 1))
   }
@@ -65,7 +57,7 @@ final class Results<S: Computable> {
   deinit { if owned { data.deallocate() } }
 
   /// Converts the numbers to the element type of the result, where that is another.
-  func store() { if owned { storeNumbers(UnsafePointer(data), count: count, into: view) } }
+  func store() { if owned { storeNumbers(data, count: count, into: view) } }
 }
 
 /// Memory for intermediate numbers, freed with the object.
@@ -113,54 +105,33 @@ extension Operator {
 
 /// Writes the numbers `range` of a dense tensor to `target`.
 func loadNumbers<S: Computable>(_ view: TensorView, _ range: Range<Int>, into target: UnsafeMutablePointer<S>) {
-  func each<T>(_ type: T.Type, _ convert: (T) -> S) {
-    let source = view.elements(as: T.self)
-    for i in range { target[i - range.lowerBound] = convert(source[i]) }
-  }
-  switch view.type.element {
-  case .f64: each(Double.self) { S(rounding: $0) }
-  case .f32: each(Float.self) { S(rounding: $0) }
-  case .f16: each(Float16.self) { S(rounding: Float($0)) }
-  case .bf16: each(UInt16.self) { S(rounding: Float(bitPattern: UInt32($0) << 16)) }
-  case .f8e4m3, .f8e5m2: preconditionFailure("not there")
-  case .i64: each(Int64.self) { S(whole: $0) }
-  case .i32: each(Int32.self) { S(whole: Int64($0)) }
-  case .i16: each(Int16.self) { S(whole: Int64($0)) }
-  case .i8: each(Int8.self) { S(whole: Int64($0)) }
-  case .u8: each(UInt8.self) { S(whole: Int64($0)) }
-  case .bool: each(UInt8.self) { S(whole: $0 == 0 ? 0 : 1) }
-  }
+  let size = view.type.element.byteCount
+  let source = UnsafeRawBufferPointer(rebasing: view.bytes[(range.lowerBound * size)..<(range.upperBound * size)])
+  parallelConvert(
+    source, view.type.element,
+    into: UnsafeMutableRawBufferPointer(UnsafeMutableBufferPointer(start: target, count: range.count)),
+    S.dtype, count: range.count)
 }
 
 /// Converts `count` numbers to the element type of a dense tensor and writes them there.
 func storeNumbers<S: Computable>(_ source: UnsafePointer<S>, count: Int, into view: MutableTensorView) {
-  func each<T>(_ type: T.Type, _ convert: (S) -> T) {
-    let target = view.elements(as: T.self)
-    for i in 0..<count { target[i] = convert(source[i]) }
-  }
-  func whole<T: FixedWidthInteger>(_ type: T.Type) {
-    if S.wraps {
-      each(type) { T(truncatingIfNeeded: $0.whole) }
-    } else {
-      each(type) { T(clamping: $0.whole) }
-    }
-  }
-  switch view.type.element {
-  case .f64: each(Double.self) { $0.double }
-  case .f32: each(Float.self) { $0.float }
-  case .f16: each(Float16.self) { Float16($0.float) }
-  case .bf16:
-    each(UInt16.self) { value in
-      let bits = value.float.bitPattern
-      if bits & 0x7fff_ffff > 0x7f80_0000 { return UInt16(bits >> 16) | 0x40 }
-      return UInt16((bits + 0x7fff + (bits >> 16 & 1)) >> 16)
-    }
-  case .f8e4m3, .f8e5m2: preconditionFailure("not there")
-  case .i64: whole(Int64.self)
-  case .i32: whole(Int32.self)
-  case .i16: whole(Int16.self)
-  case .i8: whole(Int8.self)
-  case .u8: whole(UInt8.self)
-  case .bool: each(UInt8.self) { $0 == S.zero ? 0 : 1 }
+  parallelConvert(
+    UnsafeRawBufferPointer(UnsafeBufferPointer(start: source, count: count)), S.dtype, into: view.bytes,
+    view.type.element, count: count)
+}
+
+/// Converts numbers on all threads.
+func parallelConvert(
+  _ source: UnsafeRawBufferPointer, _ from: DType, into target: UnsafeMutableRawBufferPointer, _ to: DType, count: Int
+) {
+  // Raw pointers are not Sendable; the ranges do not overlap.
+  nonisolated(unsafe) let (source, target) = (source, target)
+  parallelFor(count, grain: 1 << 18) { range in
+    convertRow(
+      UnsafeRawBufferPointer(
+        rebasing: source[(range.lowerBound * from.byteCount)..<(range.upperBound * from.byteCount)]),
+      from,
+      into: UnsafeMutableRawBufferPointer(
+        rebasing: target[(range.lowerBound * to.byteCount)..<(range.upperBound * to.byteCount)]), to)
   }
 }

@@ -8,17 +8,11 @@ import Tensors
 
 /// Numbers that operators are evaluated in: Float, Double, and Int64 for whole numbers and truth values.
 protocol Computable: Comparable, Sendable {
+  /// Its element type.
+  static var dtype: DType { get }
   static var zero: Self { get }
+  /// The nearest number.
   init(rounding value: Double)
-  init(rounding value: Float)
-  init(whole value: Int64)
-  /// As a Float, rounded to the nearest.
-  var float: Float { get }
-  var double: Double { get }
-  /// Towards zero; out of range the nearest limit, NaN gives 0.
-  var whole: Int64 { get }
-  /// Whether storing in a narrower whole type keeps the low bits (else the nearest limit is stored).
-  static var wraps: Bool { get }
 
   /// Replaces each number by the function of it.
   static func apply(_ function: UnaryFunction, to x: UnsafeMutablePointer<Self>, count: Int)
@@ -30,8 +24,6 @@ protocol Computable: Comparable, Sendable {
 
 /// Floating-point numbers that operators are evaluated in, with the functions of libm.
 protocol Real: Computable, BinaryFloatingPoint {
-  /// Its element type.
-  static var dtype: DType { get }
   static func exp(_ x: Self) -> Self
   static func log(_ x: Self) -> Self
   static func log1p(_ x: Self) -> Self
@@ -51,12 +43,6 @@ protocol Real: Computable, BinaryFloatingPoint {
 extension Float: Real {
   static var dtype: DType { .f32 }
   init(rounding value: Double) { self.init(value) }
-  init(rounding value: Float) { self = value }
-  init(whole value: Int64) { self.init(value) }
-  var float: Float { self }
-  var double: Double { Double(self) }
-  var whole: Int64 { Double(self).whole }
-  static var wraps: Bool { false }
 
   static func exp(_ x: Float) -> Float { expf(x) }
   static func log(_ x: Float) -> Float { logf(x) }
@@ -71,17 +57,6 @@ extension Float: Real {
 extension Double: Real {
   static var dtype: DType { .f64 }
   init(rounding value: Double) { self = value }
-  init(rounding value: Float) { self.init(value) }
-  init(whole value: Int64) { self.init(value) }
-  var float: Float { Float(self) }
-  var double: Double { self }
-  var whole: Int64 {
-    if isNaN { return 0 }
-    if self >= 0x1p63 { return .max }
-    if self <= -0x1p63 { return .min }
-    return Int64(self)
-  }
-  static var wraps: Bool { false }
 
   // The module's name keeps these from calling themselves.
   #if canImport(Glibc)
@@ -106,11 +81,10 @@ extension Double: Real {
 }
 
 extension Int64: Computable {
-  init(rounding value: Double) { self = value.whole }
-  init(rounding value: Float) { self = Double(value).whole }
-  init(whole value: Int64) { self = value }
-  var float: Float { Float(self) }
-  var double: Double { Double(self) }
-  var whole: Int64 { self }
-  static var wraps: Bool { true }
+  static var dtype: DType { .i64 }
+
+  init(rounding value: Double) {
+    let nearest = value.rounded(.toNearestOrEven)
+    self = Int64(exactly: nearest) ?? (nearest.isNaN ? 0 : (nearest < 0 ? .min : .max))
+  }
 }

@@ -1,0 +1,108 @@
+import Base
+import Tensors
+
+extension Attention: NumericOperator {
+  func compute<R: Real>(_ inputs: [Numbers<R>], into results: [Results<R>]) throws {
+    let (q, k, v, y) = (inputs[0], inputs[1], inputs[2], results[0])
+    let rank = q.sizes.count
+    let batches = rank == 3 ? q.sizes[0] : 1
+    let queries = q.sizes[rank - 2]
+    let keys = k.sizes[rank - 2]
+    let optional = optionalInputs(inputs.map(\.view.type))
+    var past: Int?
+    if causal { past = optional.position.map { integer(inputs[$0].view) } ?? keys - queries }
+    if let past, past < 0 || past > keys - queries {
+      throw failure("\(queries) queries at position \(past) need more keys than \(keys)")
+    }
+    // Rows beyond the last visible key are not read.
+    let visible = past.map { $0 + queries } ?? keys
+    let (kWidth, vWidth) = (k.sizes[rank - 1], v.sizes[rank - 1])
+    let mask = optional.mask.map { AttentionMask(inputs[$0], batches, heads, queries, keys) }
+    nonisolated(unsafe) let plan = AttentionPlan<R>(
+      op: self, queries: queries, visible: visible, past: past, qWidth: q.sizes[rank - 1], kWidth: kWidth,
+      vWidth: vWidth, q: q.data, k: k.prefix(batches == 1 ? visible * kWidth : k.count),
+      v: v.prefix(batches == 1 ? visible * vWidth : v.count), y: y.data, mask: mask, keys: keys)
+    let work = batches * heads * queries * visible
+    if work < 1 << 16 {
+      for head in 0..<(batches * heads) { plan.run(head) }
+    } else {
+      withSingleThreadedBLAS {
+        parallelFor(batches * heads) { range in for head in range { plan.run(head) } }
+      }
+    }
+  }
+}
+
+/// A mask as numbers to add to scores.
+private struct AttentionMask<R: Real> {
+  let data: UnsafePointer<R>
+  let strides: [Int]
+  let isBool: Bool
+
+  init(_ mask: Numbers<R>, _ batches: Int, _ heads: Int, _ queries: Int, _ keys: Int) {
+    data = mask.data
+    strides = broadcastStrides(mask.sizes, over: [batches, heads, queries, keys])
+    isBool = mask.view.type.element == .bool
+  }
+
+  func apply(to scores: UnsafeMutablePointer<R>, batch: Int, head: Int, query: Int, keys: Range<Int>) {
+    let row = data + batch * strides[0] + head * strides[1] + query * strides[2]
+    if isBool {
+      for j in keys where row[j * strides[3]] == 0 { scores[j] = -R.infinity }
+    } else {
+      for j in keys { scores[j] += row[j * strides[3]] }
+    }
+  }
+}
+
+/// One attention: what each head reads and writes.
+private struct AttentionPlan<R: Real> {
+  let op: Attention
+  let queries, visible: Int
+  let past: Int?
+  let qWidth, kWidth, vWidth: Int
+  let q, k, v: UnsafePointer<R>
+  let y: UnsafeMutablePointer<R>
+  let mask: AttentionMask<R>?
+  let keys: Int
+
+  func run(_ index: Int) {
+    let (batch, head) = index.quotientAndRemainder(dividingBy: op.heads)
+    let group = head / (op.heads / op.kvHeads)
+    let depth = qWidth / op.heads
+    let valueDepth = vWidth / op.kvHeads
+    let yWidth = valueDepth * op.heads
+    let scores = Scratch<R>(queries * visible)
+    R.multiply(
+      m: queries, n: visible, k: depth, alpha: R(rounding: Double(op.scale)),
+      q + batch * queries * qWidth + head * depth, stride: qWidth, k + batch * keys * kWidth + group * depth,
+      stride: kWidth, transposeB: true, beta: 0, into: scores.data, stride: visible)
+    for i in 0..<queries { weigh(scores.data + i * visible, batch: batch, head: head, query: i) }
+    R.multiply(
+      m: queries, n: valueDepth, k: visible, alpha: 1, scores.data, stride: visible,
+      v + batch * keys * vWidth + group * valueDepth, stride: vWidth, transposeB: false, beta: 0,
+      into: y + batch * queries * yWidth + head * valueDepth, stride: yWidth)
+    withExtendedLifetime(scores) {}
+  }
+
+  /// Turns the scores of a query into weights: cap, mask, softmax; zeros for keys it does not see.
+  private func weigh(_ scores: UnsafeMutablePointer<R>, batch: Int, head: Int, query: Int) {
+    let end = past.map { $0 + query + 1 } ?? visible
+    let seen = max(0, op.window.map { end - $0 } ?? 0)..<end
+    if let softcap = op.softcap.map({ R(rounding: Double($0)) }) {
+      for j in seen { scores[j] = softcap * R.tanh(scores[j] / softcap) }
+    }
+    mask?.apply(to: scores, batch: batch, head: head, query: query, keys: seen)
+    var largest = -R.infinity
+    for j in seen where scores[j] > largest || scores[j].isNaN { largest = scores[j] }
+    var sum = 0.0
+    for j in seen {
+      scores[j] = largest == -R.infinity ? 0 : R.exp(scores[j] - largest)
+      sum += Double(scores[j])
+    }
+    let factor = R(rounding: sum == 0 ? 0 : 1 / sum)
+    for j in seen { scores[j] *= factor }
+    for j in 0..<seen.lowerBound { scores[j] = 0 }
+    for j in end..<max(end, visible) { scores[j] = 0 }
+  }
+}
