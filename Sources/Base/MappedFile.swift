@@ -3,7 +3,7 @@ import Glibc
 /// A file mapped read-only into memory for as long as the object lives.
 ///
 /// Weights are addressed in place through `bytes`; nothing is copied. Symbolic links in the path are followed. Pointers
-/// into the mapping must not outlive the object.
+/// into the mapping must not outlive the object: keep it in a variable or property, never take `bytes` of a temporary.
 package final class MappedFile: Sendable {
   /// The path as it was given.
   package let path: String
@@ -59,6 +59,12 @@ package final class MappedFile: Sendable {
 
   /// All bytes of the file.
   package var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: base, count: size) }
+
+  /// A copy of a whole file, for small ones.
+  package static func contents(path: String) throws -> [UInt8] {
+    let file = try MappedFile(path: path)
+    return withExtendedLifetime(file) { Array(file.bytes) }
+  }
 
   /// The bytes of `range`.
   ///

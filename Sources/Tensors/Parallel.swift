@@ -8,10 +8,9 @@ package let availableThreads = max(1, Int(openblas_get_num_procs()))
 /// Calls `body` for ranges that together cover `0..<count`, on all threads at once.
 ///
 /// Ranges have `grain` elements, the last one perhaps fewer, and are handed out in order; one range runs on one thread.
-/// `body` must be safe to run concurrently on different ranges. Calls may be nested. If `body` throws, ranges that have
-/// not begun are left out and the error of the first failing range is thrown, whatever the number of threads.
-///
-/// - Parameter threads: the most threads to use.
+/// At most `threads` are used. `body` must be safe to run concurrently on different ranges. Calls may be nested. If `body`
+/// throws, ranges that have not begun are left out and the error of the first failing range is thrown, whatever the
+/// number of threads.
 package func parallelFor<Failure: Error>(
   _ count: Int, grain: Int = 1, threads: Int = availableThreads, _ body: (Range<Int>) throws(Failure) -> Void
 ) throws(Failure) {
