@@ -1,0 +1,227 @@
+import IR
+import Tensors
+
+/// How the weights of a matmul are stored.
+package enum WeightType: Hashable, Codable, Sendable {
+  case f32, f16, bf16
+  /// Signed bytes with one f32 scale per row, or one f16 scale per group.
+  case w8(group: Int?)
+  /// Codes 0...15 with value (code - 8) * scale, one f16 scale per group.
+  case w4(group: Int)
+
+  /// The spelling in kernel names: `w4g32`.
+  package var text: String {
+    switch self {
+    case .f32: "f32"
+    case .f16: "f16"
+    case .bf16: "bf16"
+    case .w8(let group): "w8" + (group.map { "g\($0)" } ?? "")
+    case .w4(let group): "w4g\(group)"
+    }
+  }
+
+  /// Whether weights are codes with scales.
+  package var isQuantized: Bool {
+    switch self {
+    case .f32, .f16, .bf16: false
+    case .w8, .w4: true
+    }
+  }
+
+  /// The element type in memory of weights that are not quantized.
+  var element: ScalarType? {
+    switch self {
+    case .f32: .f32
+    case .f16: .f16
+    case .bf16: .bf16
+    case .w8, .w4: nil
+    }
+  }
+}
+
+/// One specialised y[T, N] = epilogue(x[T, K] W[N, K]^T).
+///
+/// W lies in panels of `vectors` x lanes rows. Within a panel k runs slowest (groups of k, for quantized weights), then
+/// vectors, then the lanes of a vector; quantized panels hold four bytes of consecutive k (eight nibbles) per lane. In a
+/// gated matmul even vectors hold gate rows (canonical rows 2j) and odd vectors the up rows (2j + 1) of the same results.
+package struct MatMulConfig: Hashable, Codable, Sendable {
+  package var weights: WeightType
+  /// Group length of int8 activations; nil for f32 activations.
+  package var activationGroup: Int?
+  /// Canonical rows of W, and columns.
+  package var rows: Int
+  package var depth: Int
+  /// Number of tokens; `.fixed(1)` gives a matrix-vector product.
+  package var tokens: Extent
+  package var epilogue: Epilogue
+  /// Elements between rows of x; for f32 activations only.
+  package var inputStride: Int
+  /// Vectors of rows in a panel, and tokens computed at a time.
+  package var vectors: Int
+  package var tokenTile: Int
+
+  package init(
+    weights: WeightType, activationGroup: Int? = nil, rows: Int, depth: Int, tokens: Extent,
+    epilogue: Epilogue = .identity, inputStride: Int? = nil, vectors: Int, tokenTile: Int
+  ) {
+    self.weights = weights
+    self.activationGroup = activationGroup
+    self.rows = rows
+    self.depth = depth
+    self.tokens = tokens
+    self.epilogue = epilogue
+    self.inputStride = inputStride ?? depth
+    self.vectors = vectors
+    self.tokenTile = tokenTile
+  }
+
+  /// Results of one token.
+  package var columns: Int { epilogue.gated ? rows / 2 : rows }
+
+  /// `mcc_matmul_w4g32a8_2048x5632_silu_residual_8x32_avx512`: types, K x N, epilogue, tile, instruction set.
+  package func name(target: Target) -> String {
+    var parts = ["mcc_matmul", weights.text + (activationGroup == nil ? "" : "a8"), "\(depth)x\(rows)"]
+    if let group = activationGroup, group != weightGroup { parts[1] += "g\(group)" }
+    if inputStride != depth { parts.append("stride\(inputStride)") }
+    if epilogue.bias { parts.append("bias") }
+    if epilogue.residual == .beforeActivation { parts.append("residual") }
+    if epilogue.activation != .none { parts.append(epilogue.activation.rawValue) }
+    if epilogue.gated { parts.append("gated") }
+    if epilogue.residual == .afterActivation { parts.append("residual") }
+    parts.append("\(tokens.fixedValue == 1 ? 1 : tokenTile)x\(vectors * target.lanes)")
+    parts.append(target.suffix)
+    return parts.joined(separator: "_")
+  }
+
+  /// Columns per weight scale; nil for one scale per row and for weights that are not quantized.
+  var weightGroup: Int? {
+    switch weights {
+    case .w8(let group): group
+    case .w4(let group): group
+    case .f32, .f16, .bf16: nil
+    }
+  }
+
+  /// Columns that share a scale of either side: the unit of the inner loops of quantized kernels.
+  var group: Int { activationGroup ?? weightGroup ?? 32 }
+
+  /// The panel layout of the weights.
+  package func panel(target: Target) -> PanelLayout {
+    PanelLayout(
+      weights: weights, rows: rows, depth: depth, lanes: target.lanes, vectors: vectors, gated: epilogue.gated,
+      offset: activationGroup != nil && target.vocabulary.eightBitWeights == .u8,
+      paddedDepth: activationGroup.map { (depth + $0 - 1) / $0 * $0 })
+  }
+}
+
+/// Where each weight of a matrix lies in panels (see `MatMulConfig`); computed alike by the packer and the kernels.
+package struct PanelLayout: Hashable, Sendable {
+  package var weights: WeightType
+  package var rows: Int
+  package var depth: Int
+  package var lanes: Int
+  package var vectors: Int
+  package var gated: Bool
+  /// Whether signed bytes are stored plus 128.
+  package var offset: Bool
+  /// Columns up to which quantized rows are padded with codes of value 0.
+  package var paddedDepth: Int
+
+  package init(
+    weights: WeightType, rows: Int, depth: Int, lanes: Int, vectors: Int, gated: Bool, offset: Bool,
+    paddedDepth: Int? = nil
+  ) {
+    self.weights = weights
+    self.rows = rows
+    self.depth = depth
+    self.lanes = lanes
+    self.vectors = vectors
+    self.gated = gated
+    switch weights {
+    case .f32, .f16, .bf16:
+      self.offset = false
+      self.paddedDepth = depth
+    case .w8(let group):
+      self.offset = offset
+      let unit = group ?? 32
+      self.paddedDepth = (max(paddedDepth ?? depth, depth) + unit - 1) / unit * unit
+    case .w4(let group):
+      self.offset = false
+      self.paddedDepth = (max(paddedDepth ?? depth, depth) + group - 1) / group * group
+    }
+  }
+
+  /// Rows of a panel.
+  package var panelRows: Int { vectors * lanes }
+
+  package var panelCount: Int { (rows + panelRows - 1) / panelRows }
+
+  /// Columns per scale; the whole padded row for one scale per row.
+  package var group: Int {
+    switch weights {
+    case .w8(let group): group ?? paddedDepth
+    case .w4(let group): group
+    case .f32, .f16, .bf16: depth
+    }
+  }
+
+  /// Bytes of the scales of one group of a panel.
+  package var scaleBytes: Int {
+    switch weights {
+    case .w8(nil): 4 * panelRows
+    case .w8, .w4: 2 * panelRows
+    case .f32, .f16, .bf16: 0
+    }
+  }
+
+  /// Bytes of one group of a panel: scales, then codes.
+  package var groupBytes: Int {
+    switch weights {
+    case .f32: 4 * panelRows * depth
+    case .f16, .bf16: 2 * panelRows * depth
+    case .w8: scaleBytes + panelRows * group
+    case .w4: scaleBytes + panelRows * group / 2
+    }
+  }
+
+  package var panelBytes: Int { group == 0 ? 0 : paddedDepth / group * groupBytes }
+
+  package var byteCount: Int { panelCount * panelBytes }
+
+  /// The canonical row that lane `lane` of vector `vector` of a panel holds; may lie beyond the last row.
+  package func row(panel: Int, vector: Int, lane: Int) -> Int {
+    if gated { return 2 * ((panel * vectors + vector) / 2 * lanes + lane) + vector % 2 }
+    return (panel * vectors + vector) * lanes + lane
+  }
+
+  /// The layout as an encoding of tensor types.
+  package var packed: PackedLayout {
+    PackedLayout(
+      name: "panel_\(weights.text)", rows: panelRows, panelBytes: panelBytes,
+      parameters: [depth, lanes, vectors, gated ? 1 : 0, offset ? 1 : 0, paddedDepth])
+  }
+}
+
+/// Where the quantized activations of one token lie: the codes of all (padded) columns, then per group the f32 scale, then
+/// per group -8 times the sum of its codes as i32, which corrects for weights stored with an offset.
+package struct ActivationLayout: Hashable, Sendable {
+  package var depth: Int
+  package var group: Int
+
+  package init(depth: Int, group: Int) {
+    self.depth = depth
+    self.group = group
+  }
+
+  package var groups: Int { (depth + group - 1) / group }
+  package var paddedDepth: Int { groups * group }
+  package var scaleOffset: Int { paddedDepth }
+  package var sumOffset: Int { paddedDepth + 4 * groups }
+  /// Bytes of one token, a multiple of 32.
+  package var rowBytes: Int { (paddedDepth + 8 * groups + 31) / 32 * 32 }
+
+  /// The layout as an encoding of tensor types.
+  package var packed: PackedLayout {
+    PackedLayout(name: "activations_a8", rows: 1, panelBytes: rowBytes, parameters: [depth, group])
+  }
+}
