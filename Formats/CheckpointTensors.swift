@@ -1,0 +1,94 @@
+import Base
+import IR
+import Tensors
+
+/// A tensor of a checkpoint: its type and where its bytes lie.
+package struct CheckpointTensor: Sendable {
+  package var name: String
+  package var type: TensorType
+  package var file: MappedFile
+  /// The bytes in the file.
+  package var range: Range<Int>
+}
+
+/// The tensors of a checkpoint by name, which an architecture takes one after the other.
+///
+/// A tensor is handed out only with the shape the architecture expects, and what nobody took is an error: so a
+/// checkpoint and its configuration cannot disagree silently.
+package struct CheckpointTensors: Sendable {
+  /// What messages call the checkpoint: a file or folder.
+  package let place: String
+  private var tensors: [CheckpointTensor] = []
+  private var index: [String: Int] = [:]
+  private var isTaken: [Bool] = []
+
+  package init(place: String) { self.place = place }
+
+  /// The number of tensors.
+  package var count: Int { tensors.count }
+
+  /// All tensors, in the order of the files.
+  package var all: [CheckpointTensor] { tensors }
+
+  package subscript(name: String) -> CheckpointTensor? { index[name].map { tensors[$0] } }
+
+  /// Adds a tensor; a name that exists already is an error.
+  package mutating func add(_ tensor: CheckpointTensor) throws {
+    if let earlier = self[tensor.name] {
+      let notes = earlier.file.path == tensor.file.path ? [] : ["the other one is in '\(earlier.file.path)'"]
+      throw CompileError(
+        .input, "tensor '\(tensor.name)' occurs twice", subject: .init(file: tensor.file.path), notes: notes)
+    }
+    index[tensor.name] = tensors.count
+    tensors.append(tensor)
+    isTaken.append(false)
+  }
+
+  /// Notes that a tensor is known and deliberately not used.
+  package mutating func ignore(_ name: String) {
+    if let position = index[name] { isTaken[position] = true }
+  }
+
+  /// The tensor `name` as a constant of `model`, with the given sizes and one of `elements` (or a block encoding).
+  package mutating func take(
+    _ name: String, _ sizes: [Int], elements: [DType] = [.f32, .f16, .bf16], into model: inout Model
+  ) throws -> Constant {
+    guard let position = index[name] else {
+      var notes: [String] = []
+      if let near = nearest(name, in: tensors.prefix(4096).map(\.name)) { notes = ["did you mean '\(near)'?"] }
+      throw CompileError(.input, "missing tensor '\(name)'", subject: .init(file: place), notes: notes)
+    }
+    let tensor = tensors[position]
+    isTaken[position] = true
+    let subject = CompileError.Subject(file: tensor.file.path, object: "tensor '\(name)'")
+    guard tensor.type.shape == Shape(sizes) else {
+      throw CompileError(
+        .input, "tensor '\(name)' has shape \(tensor.type.shape), expected \(Shape(sizes))",
+        subject: .init(file: tensor.file.path))
+    }
+    guard elements.contains(tensor.type.element) else {
+      throw CompileError(
+        .unsupported,
+        "element type \(tensor.type.element.rawValue), expected \(listed(elements.map(\.rawValue), "or"))",
+        subject: subject)
+    }
+    return Constant(
+      name: name, type: tensor.type, source: .archive(model.addArchive(tensor.file), tensor.range))
+  }
+
+  /// Throws if a tensor has not been taken.
+  package func requireAllTaken() throws {
+    let rest = zip(tensors, isTaken).filter { !$0.1 }.map { $0.0.name }
+    guard let first = rest.first else { return }
+    let others = rest.count > 1 ? ["\(rest.count) such tensors, among them '\(rest[rest.count - 1])'"] : []
+    throw CompileError(
+      .unsupported, "tensor '\(first)' has no place in the architecture", subject: .init(file: self[first]?.file.path),
+      notes: others)
+  }
+}
+
+/// `a, b or c`.
+func listed(_ names: [String], _ conjunction: String) -> String {
+  guard names.count > 1 else { return names.first ?? "nothing" }
+  return names.dropLast().joined(separator: ", ") + " \(conjunction) " + names[names.count - 1]
+}

@@ -1,0 +1,25 @@
+import Base
+import IR
+
+/// The formats mcc reads.
+package enum FormatRegistry {
+  /// All formats, in the order in which a file is offered to them.
+  package static let formats: [any Format.Type] = [
+    HuggingFaceFormat.self, GGUFFormat.self, SafetensorsFormat.self, ONNXFormat.self,
+  ]
+
+  /// The format of a file or folder, found by its content.
+  package static func format(of candidate: Candidate) throws -> any Format.Type {
+    if let format = formats.first(where: { $0.sniff(candidate) }) { return format }
+    let what = candidate.isFolder ? "the folder" : candidate.bytes.isEmpty ? "the empty file" : "the file"
+    throw CompileError(
+      .unsupported, "\(what) '\(candidate.path)' is in no format mcc reads",
+      notes: ["formats: \(formats.map { $0.summary }.joined(separator: "; "))"])
+  }
+
+  /// Reads the checkpoint at `path`, a folder or a file.
+  package static func load(_ path: String, _ options: LoadOptions = LoadOptions()) throws -> Model {
+    let candidate = try Candidate(path: path)
+    return try format(of: candidate).load(candidate, options)
+  }
+}

@@ -1,0 +1,50 @@
+import Base
+import IR
+
+/// A network that a `config.json` names: a configuration, and the graph it describes.
+protocol Architecture: Sendable {
+  /// The `model_type` of `config.json`.
+  static var modelType: String { get }
+
+  /// The entry of `architectures` in `config.json`.
+  static var className: String { get }
+
+  /// Reads and checks the configuration.
+  init(_ config: inout CheckpointConfig, limits: LoadLimits) throws
+
+  /// The number of tokens the network knows.
+  var vocabulary: Int { get }
+
+  /// Adds the functions of the network to `model`, taking their weights from `tensors`.
+  func build(_ tensors: inout CheckpointTensors, into model: inout Model, options: LoadOptions) throws
+}
+
+/// The architectures of Hugging Face checkpoints that mcc knows.
+enum ArchitectureRegistry {
+  static let architectures: [any Architecture.Type] = [
+    Llama.self
+  ]
+
+  /// The architecture that `config.json` asks for.
+  static func architecture(of config: JSONField) throws -> any Architecture.Type {
+    let classes = try config["architectures"].optionalElements()?.map { try $0.string() } ?? []
+    let modelType = try config["model_type"].optionalString()
+    let known = architectures
+    func unknown(_ what: String) -> CompileError {
+      CompileError(
+        .unsupported, "unknown architecture \(what)", subject: .init(file: config.file),
+        notes: ["known are \(listed(known.map { "\($0.className) ('\($0.modelType)')" }, "and"))"])
+    }
+    if let first = classes.first {
+      guard classes.count == 1 else { throw unknown("\(listed(classes, "and")), expected one") }
+      guard let found = known.first(where: { $0.className == first }) else { throw unknown("'\(first)'") }
+      guard modelType == nil || modelType == found.modelType else {
+        throw config.failure("architecture '\(first)' contradicts 'model_type', which is '\(modelType ?? "")'")
+      }
+      return found
+    }
+    guard let modelType else { throw config.failure("missing 'architectures' and 'model_type'") }
+    guard let found = known.first(where: { $0.modelType == modelType }) else { throw unknown("'\(modelType)'") }
+    return found
+  }
+}

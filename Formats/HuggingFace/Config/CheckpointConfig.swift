@@ -1,0 +1,48 @@
+import Base
+
+/// A `config.json` that knows which of its keys an architecture has read.
+///
+/// Every key must be read, or be known to have no effect on what the network computes, or hold a value that says
+/// nothing (null, false, or an empty list); any other is an error, so that no hyper-parameter is passed over.
+struct CheckpointConfig: Sendable {
+  let root: JSONField
+  private var readKeys: Set<String> = []
+
+  init(_ root: JSONField) { self.root = root }
+
+  /// Keys that describe training, files or the framework, but not the function of a decoder.
+  private static let withoutEffect: Set<String> = [
+    "architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "use_cache", "initializer_range",
+    "pretraining_tp", "attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop",
+    "classifier_dropout", "output_attentions", "output_hidden_states", "return_dict", "gradient_checkpointing",
+    "attn_implementation", "torchscript", "auto_map", "name_or_path", "tokenizer_class", "unsloth_version",
+    "unsloth_fixed", "finetuning_task", "id2label", "label2id", "problem_type", "task_specific_params", "max_length",
+    "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "rope_theta_original",
+    "max_sequence_length", "model_max_length", "tokenizer_model_max_length", "chunk_size_feed_forward",
+    "temperature", "top_k", "top_p", "do_sample",
+    "repetition_penalty", "base_model_name_or_path", "vocab_size_original", "neftune_noise_alpha",
+  ]
+
+  /// The field under the first of `keys` that exists; all of them count as read.
+  mutating func field(_ keys: String...) -> JSONField {
+    readKeys.formUnion(keys)
+    let fields = keys.map { root[$0] }
+    return fields.first { $0.exists } ?? root[keys.first ?? ""]
+  }
+
+  /// Throws if a key that may matter has not been read.
+  func requireAllRead(architecture: String) throws {
+    for (key, field) in try root.members() {
+      if readKeys.contains(key) || Self.withoutEffect.contains(key) || key.hasPrefix("_") { continue }
+      switch field.value {
+      case nil, .bool(false)?: continue
+      case .array(let elements)? where elements.isEmpty: continue
+      case .object(let members)? where members.isEmpty: continue
+      default:
+        throw CompileError(
+          .unsupported, "'\(key)' is not supported for the architecture '\(architecture)'",
+          subject: .init(file: root.file))
+      }
+    }
+  }
+}

@@ -1,0 +1,165 @@
+import Base
+
+/// The ids of tokens by the bytes of their text.
+///
+/// Texts are told apart byte by byte: canonically equivalent ones are different tokens.
+struct TokenIndex: Sendable {
+  private var text: [UInt8] = []
+  private var starts: [Int] = []
+  private var lengths: [Int32] = []
+  private var ids: [Int32] = []
+  /// Open addressing: position in `ids` plus one, 0 if free.
+  private var slots: [Int32]
+
+  /// An index with room for `capacity` tokens.
+  init(capacity: Int) {
+    var size = 32
+    while size < capacity * 2 { size *= 2 }
+    slots = [Int32](repeating: 0, count: size)
+    starts.reserveCapacity(capacity)
+    lengths.reserveCapacity(capacity)
+    ids.reserveCapacity(capacity)
+  }
+
+  private static func hash(_ bytes: UnsafeRawBufferPointer) -> Int {
+    var hasher = Hasher()
+    hasher.combine(bytes: bytes)
+    return hasher.finalize()
+  }
+
+  /// The slot of a text: where it is, or where it belongs.
+  private func slot(_ bytes: UnsafeRawBufferPointer) -> Int {
+    var slot = Self.hash(bytes) & (slots.count - 1)
+    while slots[slot] != 0 {
+      let position = Int(slots[slot]) - 1
+      if Int(lengths[position]) == bytes.count {
+        let isEqual = text.withUnsafeBytes { all in
+          bytes.isEmpty
+            || UnsafeRawBufferPointer(rebasing: all[starts[position]..<starts[position] + bytes.count])
+              .elementsEqual(bytes)
+        }
+        if isEqual { return slot }
+      }
+      slot = (slot + 1) & (slots.count - 1)
+    }
+    return slot
+  }
+
+  /// The id of a text.
+  func id(of bytes: UnsafeRawBufferPointer) -> Int32? {
+    let slot = slots[slot(bytes)]
+    return slot == 0 ? nil : ids[Int(slot) - 1]
+  }
+
+  /// The id of a text.
+  func id(of text: String) -> Int? {
+    var text = text
+    return text.withUTF8 { id(of: UnsafeRawBufferPointer($0)) }.map { Int($0) }
+  }
+
+  /// Adds a text.
+  ///
+  /// - Returns: the id it has already, and then changes nothing.
+  mutating func insert(_ token: String, _ id: Int) -> Int? {
+    if (ids.count + 1) * 2 > slots.count { grow() }
+    var token = token
+    return token.withUTF8 { utf8 in
+      let bytes = UnsafeRawBufferPointer(utf8)
+      let slot = slot(bytes)
+      if slots[slot] != 0 { return Int(ids[Int(slots[slot]) - 1]) }
+      starts.append(text.count)
+      lengths.append(Int32(bytes.count))
+      ids.append(Int32(id))
+      text.append(contentsOf: bytes)
+      slots[slot] = Int32(ids.count)
+      return nil
+    }
+  }
+
+  private mutating func grow() {
+    slots = [Int32](repeating: 0, count: slots.count * 2)
+    for position in ids.indices {
+      let free = text.withUnsafeBytes { all in
+        let start = starts[position]
+        return slot(UnsafeRawBufferPointer(rebasing: all[start..<start + Int(lengths[position])]))
+      }
+      slots[free] = Int32(position + 1)
+    }
+  }
+}
+
+/// Turns the merges of a checkpoint, texts of two tokens, into ids.
+struct MergeReader {
+  let index: TokenIndex
+  /// Left and right id in turn.
+  private(set) var merges: [Int32] = []
+  private var joined: [UInt8] = []
+
+  init(_ index: TokenIndex, count: Int) {
+    self.index = index
+    merges.reserveCapacity(count * 2)
+  }
+
+  /// Adds a merge written as two texts with one space between them.
+  mutating func add(_ merge: String) throws(MergeFailure) {
+    var merge = merge
+    let failure: MergeFailure? = merge.withUTF8 { utf8 in
+      let bytes = UnsafeRawBufferPointer(utf8)
+      guard let space = bytes.firstIndex(of: 0x20), !bytes[(space + 1)...].contains(0x20) else { return .notTwoTexts }
+      return add(
+        UnsafeRawBufferPointer(rebasing: bytes[..<space]), UnsafeRawBufferPointer(rebasing: bytes[(space + 1)...]))
+    }
+    if let failure { throw failure }
+  }
+
+  /// Adds a merge of two texts.
+  mutating func add(_ left: String, _ right: String) throws(MergeFailure) {
+    var (left, right) = (left, right)
+    let failure: MergeFailure? = left.withUTF8 { left in
+      right.withUTF8 { right in add(UnsafeRawBufferPointer(left), UnsafeRawBufferPointer(right)) }
+    }
+    if let failure { throw failure }
+  }
+
+  private mutating func add(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> MergeFailure? {
+    guard let leftID = index.id(of: left) else { return .noToken(String(decoding: left, as: UTF8.self)) }
+    guard let rightID = index.id(of: right) else { return .noToken(String(decoding: right, as: UTF8.self)) }
+    joined.removeAll(keepingCapacity: true)
+    joined.append(contentsOf: left)
+    joined.append(contentsOf: right)
+    guard joined.withUnsafeBytes({ index.id(of: $0) }) != nil else {
+      return .noToken(String(decoding: joined, as: UTF8.self))
+    }
+    merges.append(leftID)
+    merges.append(rightID)
+    return nil
+  }
+}
+
+/// What is wrong with a merge.
+enum MergeFailure: Error {
+  case notTwoTexts
+  case noToken(String)
+
+  var message: String {
+    switch self {
+    case .notTwoTexts: "is not two texts with one space between them"
+    case .noToken(let text): "needs the token '\(text)', which is not in the vocabulary"
+    }
+  }
+}
+
+/// The byte that a token of the form `<0x0A>` stands for, with two upper-case digits; nil for other texts.
+func byteOfToken(_ text: String) -> UInt8? {
+  let utf8 = Array(text.utf8)
+  guard utf8.count == 6, utf8.starts(with: "<0x".utf8), utf8[5] == UInt8(ascii: ">") else { return nil }
+  var value: UInt8 = 0
+  for digit in utf8[3...4] {
+    switch digit {
+    case UInt8(ascii: "0")...UInt8(ascii: "9"): value = value << 4 | (digit - UInt8(ascii: "0"))
+    case UInt8(ascii: "A")...UInt8(ascii: "F"): value = value << 4 | (digit - UInt8(ascii: "A") + 10)
+    default: return nil
+    }
+  }
+  return value
+}
