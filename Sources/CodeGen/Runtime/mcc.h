@@ -25,7 +25,7 @@
  *   text_stream.c      bytes of tokens to whole characters on standard output; stop texts
  *   language_model.c   feeds tokens through the functions `prefill` and `decode`
  *
- * and one of two faces with `main`: language_model_main.c (with generate.c, perplexity.c, language_model_bench.c) when
+ * and one of two faces with `main`: language_model_main.c (with generate.c, perplexity.c, logits.c, language_model_bench.c) when
  * the model has a function `decode`, tensor_main.c (with nothing of the tokenizer, sampler, text_stream or
  * language_model) for any other network.
  *

@@ -100,6 +100,7 @@ mcc_arguments mcc_options_parse(const mcc_option *options, int count, int argc, 
       only_arguments = true;
       continue;
     }
+    if (strcmp(word, "-h") == 0) word = (char[]){"--help"};
     char *value = word[1] == '-' ? strchr(word, '=') : NULL;
     if (value != NULL) *value++ = 0;
     int k = 0;

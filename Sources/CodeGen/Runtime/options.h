@@ -3,7 +3,10 @@
 #define MCC_OPTIONS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+#include "thread_pool.h"
 
 /* Texts of an option that may be repeated; starts as {0}. */
 typedef struct mcc_texts {
@@ -27,6 +30,12 @@ typedef struct mcc_option {
   const char *help;
   int64_t lowest, highest;
 } mcc_option;
+
+/* The last two rows of every table. */
+#define MCC_COMMON_OPTIONS(threads, help)                                                                             \
+  {"--threads", MCC_OPTION_INTEGER, threads, "N", "threads to use (one per available core)", 1, MCC_MAX_THREADS}, {   \
+    "--help", MCC_OPTION_FLAG, help, NULL, "show this help", 0, 0                                                     \
+  }
 
 /* Everything on the command line that is no option. */
 typedef struct mcc_arguments {

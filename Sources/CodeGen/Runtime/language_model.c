@@ -1,0 +1,100 @@
+#define _GNU_SOURCE
+#include "language_model.h"
+
+#include <signal.h>
+#include <string.h>
+
+#include "failure.h"
+
+static volatile sig_atomic_t interrupted;
+
+static void set_interrupted(int number) {
+  (void)number;
+  interrupted = 1;
+}
+
+void mcc_catch_interrupt(void) {
+  struct sigaction action = {.sa_handler = set_interrupted, .sa_flags = (int)SA_RESETHAND};
+  sigaction(SIGINT, &action, NULL);
+}
+
+bool mcc_interrupted(void) {
+  return interrupted != 0;
+}
+
+static const mcc_symbol *symbol_named(const mcc_function *function, const char *name) {
+  int index = mcc_find_symbol(function, name);
+  if (index < 0) mcc_fail(MCC_EXIT_INTERNAL, "function '%s' has no symbol '%s'", function->role, name);
+  return &function->symbols[index];
+}
+
+static void check_function(const mcc_function *function) {
+  bool complete = mcc_find_tensor(function->inputs, function->input_count, "tokens") != NULL &&
+                  mcc_find_tensor(function->inputs, function->input_count, "position") != NULL &&
+                  mcc_find_tensor(function->outputs, function->output_count, "logits") != NULL;
+  if (!complete) mcc_fail(MCC_EXIT_INTERNAL, "function '%s' lacks tokens, position or logits", function->role);
+}
+
+mcc_language_model mcc_language_model_start(int64_t threads) {
+  mcc_bundle bundle = mcc_bundle_map();
+  mcc_language_model it = {.decode = mcc_find_function("decode"), .prefill = mcc_find_function("prefill")};
+  if (it.decode == NULL) mcc_fail(MCC_EXIT_INTERNAL, "the model has no function 'decode'");
+  check_function(it.decode);
+  it.chunk = it.rows = 1;
+  if (it.prefill != NULL) {
+    check_function(it.prefill);
+    it.chunk = symbol_named(it.prefill, "T")->maximum;
+    it.rows = symbol_named(it.prefill, "L")->maximum;
+  }
+  it.settings = mcc_generation_settings_read(bundle.settings, mcc_model.vocabulary);
+  if (bundle.tokenizer.size > 0) {
+    const char *problem;
+    it.tokenizer = mcc_tokenizer_open(bundle.tokenizer, mcc_model.vocabulary, &problem);
+    if (it.tokenizer == NULL) mcc_fail(MCC_EXIT_INPUT, "the tokenizer of this program is damaged: %s", problem);
+    if (it.settings.bos < 0) it.settings.bos = mcc_tokenizer_bos(it.tokenizer);
+    int32_t eos = mcc_tokenizer_eos(it.tokenizer);
+    if (it.settings.eos_count == 0 && eos >= 0) it.settings.eos[it.settings.eos_count++] = eos;
+  }
+  it.session = mcc_session_start(bundle, threads);
+  return it;
+}
+
+void mcc_language_model_end(mcc_language_model *it) {
+  if (it->tokenizer != NULL) mcc_tokenizer_close(it->tokenizer);
+  mcc_session_end(&it->session);
+}
+
+void mcc_language_model_restart(mcc_language_model *it) {
+  it->position = 0;
+}
+
+/* One call of `decode` or `prefill`. */
+static const float *call(mcc_language_model *it, const int32_t *ids, int64_t count, int64_t rows) {
+  const mcc_function *function = count == 1 ? it->decode : it->prefill;
+  int64_t symbols[MCC_MAX_SYMBOLS] = {0};
+  if (function == it->prefill) {
+    symbols[mcc_find_symbol(function, "T")] = count;
+    symbols[mcc_find_symbol(function, "L")] = rows;
+  }
+  const mcc_tensor *tokens = mcc_find_tensor(function->inputs, function->input_count, "tokens");
+  const mcc_tensor *position = mcc_find_tensor(function->inputs, function->input_count, "position");
+  const mcc_tensor *logits = mcc_find_tensor(function->outputs, function->output_count, "logits");
+  int32_t start = (int32_t)it->position;
+  memcpy(it->session.arena + tokens->offset, ids, (size_t)count * sizeof *ids);
+  memcpy(it->session.arena + position->offset, &start, sizeof start);
+  mcc_session_call(&it->session, function, symbols);
+  it->position += count;
+  return (const float *)(const void *)(it->session.arena + logits->offset);
+}
+
+const float *mcc_language_model_feed(mcc_language_model *it, const int32_t *ids, int64_t count, int64_t rows) {
+  const float *logits = NULL;
+  while (count > 0) {
+    if (interrupted) return NULL;
+    int64_t part = count < it->chunk ? count : it->chunk;
+    logits = call(it, ids, part, rows < part ? rows : part);
+    ids += part;
+    count -= part;
+  }
+  return logits;
+}
