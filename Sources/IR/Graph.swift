@@ -300,7 +300,7 @@ extension Graph {
   }
 
   /// A point to go back to.
-  package struct Mark: Sendable {
+  package struct Mark: Hashable, Sendable {
     fileprivate var nodes: Int
     fileprivate var values: Int
   }

@@ -64,6 +64,13 @@ package struct GraphBuilder: Sendable {
     return graph[node].results
   }
 
+  /// Takes back everything emitted since `mark`, constants included.
+  mutating func takeBack(to mark: Graph.Mark) {
+    guard graph.mark != mark else { return }
+    graph.truncate(to: mark)
+    constantValues = constantValues.filter { graph.isLive($0.value) }
+  }
+
   /// Adds an output.
   package mutating func output(_ name: String, _ value: ValueID) { graph.addOutput(name, value) }
 

@@ -66,6 +66,9 @@ package struct Model: Sendable {
     }
   }
 
+  /// The key of metadata that an importer tells the user about; it may occur more than once.
+  package static let noteKey = "note"
+
   /// The tokenizer, if there is one.
   package var tokenizer: Tokenizer? {
     for named in assets { if case .tokenizer(let tokenizer) = named.asset { return tokenizer } }

@@ -96,7 +96,9 @@ package struct Exact<Value: BinaryFloatingPoint & Codable & Sendable>: Hashable,
     hasher.combine(wrappedValue.isNaN ? 0 : wrappedValue)
   }
 
-  package init(from decoder: any Decoder) throws { wrappedValue = try decoder.singleValueContainer().decode(Value.self) }
+  package init(from decoder: any Decoder) throws {
+    wrappedValue = try decoder.singleValueContainer().decode(Value.self)
+  }
 
   package func encode(to encoder: any Encoder) throws {
     var container = encoder.singleValueContainer()

@@ -1,0 +1,113 @@
+import Base
+import IR
+import Tensors
+
+/// An ONNX node while it is imported: typed access to attributes and inputs, and a check that none was passed over.
+struct ONNXNode {
+  let proto: Onnx_NodeProto
+  private var attributes: [String: Onnx_AttributeProto] = [:]
+  private var asked: Set<String> = []
+
+  /// The node of `proto`; attributes must be named apart.
+  init(_ proto: Onnx_NodeProto, importer: ONNXImporter) throws {
+    self.proto = proto
+    for attribute in proto.attribute {
+      guard attributes.updateValue(attribute, forKey: attribute.name) == nil else {
+        throw CompileError(.input, "two attributes are named '\(attribute.name)'")
+      }
+    }
+  }
+
+  /// The operator's name, such as `Conv`.
+  var type: String { proto.opType }
+
+  /// The number of inputs, missing ones at the end left out.
+  var inputCount: Int { proto.input.reversed().drop(while: \.isEmpty).count }
+
+  /// Throws if an attribute was not read: none is ignored in silence.
+  func finish() throws {
+    for name in attributes.keys.sorted() where !asked.contains(name) {
+      throw CompileError(.unsupported, "attribute '\(name)' of '\(type)'")
+    }
+  }
+
+  private mutating func take(_ name: String, _ kind: Onnx_AttributeProto.AttributeType) throws -> Onnx_AttributeProto? {
+    asked.insert(name)
+    guard let attribute = attributes[name] else { return nil }
+    guard attribute.refAttrName.isEmpty else {
+      throw CompileError(.unsupported, "attribute '\(name)' refers to an attribute of a function")
+    }
+    guard attribute.type == kind || !attribute.hasType else {
+      throw CompileError(.input, "attribute '\(name)' is of type \(attribute.type), expected \(kind)")
+    }
+    return attribute
+  }
+
+  /// Says that an attribute has been considered without looking at it.
+  mutating func ignore(_ names: String...) { asked.formUnion(names) }
+
+  /// A whole number.
+  mutating func integer(_ name: String, default value: Int) throws -> Int {
+    guard let attribute = try take(name, .int) else { return value }
+    guard let number = Int(exactly: attribute.i) else {
+      throw CompileError(.input, "attribute '\(name)' is \(attribute.i), which is out of range")
+    }
+    return number
+  }
+
+  /// A list of whole numbers; nil if the attribute is not there.
+  mutating func integers(_ name: String) throws -> [Int]? {
+    guard let attribute = try take(name, .ints) else { return nil }
+    guard attribute.ints.allSatisfy({ $0.magnitude <= 1 << 40 })
+    else { throw CompileError(.input, "attribute '\(name)' has a number out of range") }
+    return attribute.ints.map(Int.init)
+  }
+
+  /// A number.
+  mutating func number(_ name: String, default value: Float) throws -> Float {
+    try take(name, .float)?.f ?? value
+  }
+
+  /// A text.
+  mutating func string(_ name: String, default value: String) throws -> String {
+    guard let attribute = try take(name, .string) else { return value }
+    guard let text = String(validating: attribute.s, as: UTF8.self) else {
+      throw CompileError(.input, "attribute '\(name)' is not valid UTF-8")
+    }
+    return text
+  }
+
+  /// A tensor; nil if the attribute is not there.
+  mutating func tensor(_ name: String) throws -> Onnx_TensorProto? { try take(name, .tensor)?.t }
+
+  /// Whether an attribute is there.
+  func has(_ name: String) -> Bool { attributes[name] != nil }
+
+  /// An input that must be there.
+  func input(_ index: Int, _ importer: inout ONNXImporter) throws -> ValueID {
+    guard let value = try optionalInput(index, &importer) else {
+      throw CompileError(.input, "'\(type)' has no input \(index)")
+    }
+    return value
+  }
+
+  /// An input that may be left out.
+  func optionalInput(_ index: Int, _ importer: inout ONNXImporter) throws -> ValueID? {
+    guard proto.input.indices.contains(index), !proto.input[index].isEmpty else { return nil }
+    return try importer.value(proto.input[index], for: "'\(type)'")
+  }
+
+  /// All inputs.
+  func inputs(_ importer: inout ONNXImporter) throws -> [ValueID] {
+    try (0..<inputCount).map { try input($0, &importer) }
+  }
+
+  /// The whole numbers of an input that must be known on import; nil if the input is left out.
+  func integerInput(_ index: Int, _ importer: inout ONNXImporter) throws -> [Int]? {
+    guard let value = try optionalInput(index, &importer) else { return nil }
+    guard let numbers = try importer.integers(of: value) else {
+      throw CompileError(.unsupported, "input \(index) of '\(type)' is computed at run time, expected a constant")
+    }
+    return numbers
+  }
+}

@@ -1,0 +1,159 @@
+import Base
+import IR
+import Tensors
+
+extension ONNXOperators {
+  /// Operators that move numbers without computing.
+  static let shapes: [ONNXOperator] = [
+    ONNXOperator("Reshape") { node, importer in
+      let x = try node.input(0, &importer)
+      guard let target = try node.integerInput(1, &importer) else {
+        throw CompileError(.input, "'Reshape' has no shape")
+      }
+      let keepsZero = try node.integer("allowzero", default: 0) != 0
+      let shape = try importer.builder.type(of: x).shape.reshaped(target, zeroKeeps: !keepsZero)
+      return [try importer.builder.emit(Reshape(shape), x)]
+    },
+    ONNXOperator("Flatten") { node, importer in
+      let x = try node.input(0, &importer)
+      let shape = importer.builder.type(of: x).shape
+      let axis = try node.integer("axis", default: 1)
+      let place = axis < 0 ? axis + shape.rank : axis
+      guard (0...shape.rank).contains(place), let rows = shape.product(0..<place),
+        let columns = shape.product(place..<shape.rank)
+      else { throw CompileError(.unsupported, "'Flatten' at axis \(axis) of shape \(shape)") }
+      return [try importer.builder.emit(Reshape([rows, columns]), x)]
+    },
+    ONNXOperator("Transpose") { node, importer in
+      let x = try node.input(0, &importer)
+      let rank = importer.builder.type(of: x).rank
+      let permutation = try node.integers("perm") ?? Array((0..<rank).reversed())
+      return [try importer.builder.emit(Transpose(permutation), x)]
+    },
+    ONNXOperator("Squeeze") { node, importer in
+      let x = try node.input(0, &importer)
+      let shape = importer.builder.type(of: x).shape
+      let given = importer.opset >= 13 ? try node.integerInput(1, &importer) : try node.integers("axes")
+      let axes =
+        try given?.map { try normalized($0, shape.rank, "Squeeze") }
+        ?? shape.dims.indices.filter { shape[$0] == 1 }
+      guard axes.allSatisfy({ shape[$0] == 1 }) else {
+        throw CompileError(.input, "'Squeeze' of axes \(axes) of shape \(shape), which are not all 1")
+      }
+      let rest = shape.dims.indices.filter { !axes.contains($0) }.map { shape[$0] }
+      return [try importer.builder.emit(Reshape(rest), x)]
+    },
+    ONNXOperator("Unsqueeze") { node, importer in
+      let x = try node.input(0, &importer)
+      var dims = importer.builder.type(of: x).shape.dims
+      guard let given = importer.opset >= 13 ? try node.integerInput(1, &importer) : try node.integers("axes"),
+        given.count <= 16
+      else { throw CompileError(.input, "'Unsqueeze' has no axes") }
+      let axes = try given.map { try normalized($0, dims.count + given.count, "Unsqueeze") }
+      guard Set(axes).count == axes.count else { throw CompileError(.input, "'Unsqueeze' names an axis twice") }
+      for axis in axes.sorted() { dims.insert(1, at: axis) }
+      return [try importer.builder.emit(Reshape(dims), x)]
+    },
+    ONNXOperator("Concat") { node, importer in
+      let inputs = try node.inputs(&importer)
+      guard let first = inputs.first else { throw CompileError(.input, "'Concat' has no inputs") }
+      let axis = try normalized(
+        node.integer("axis", default: 0), importer.builder.type(of: first).rank, "Concat")
+      return [try importer.builder.emit(Concat(axis: axis), inputs)]
+    },
+    ONNXOperator("Split") { node, importer in
+      let x = try node.input(0, &importer)
+      let shape = importer.builder.type(of: x).shape
+      let axis = try normalized(node.integer("axis", default: 0), shape.rank, "Split")
+      let given = importer.opset >= 13 ? try node.integerInput(1, &importer) : try node.integers("split")
+      let count = try node.integer("num_outputs", default: node.proto.output.count)
+      guard let size = shape[axis].fixedValue, count > 0, count <= max(size, 1) else {
+        throw CompileError(.unsupported, "'Split' of axis \(axis) of shape \(shape) into \(count)")
+      }
+      let chunk = (size + count - 1) / count
+      let sizes = given ?? (0..<count).map { min(chunk, size - $0 * chunk) }
+      guard sizes.allSatisfy({ $0 >= 0 && $0 <= size }), sizes.reduce(0, +) == size else {
+        throw CompileError(.input, "'Split' of \(size) into \(sizes)")
+      }
+      var start = 0
+      return try sizes.map { part in
+        defer { start += part }
+        return try importer.builder.emit(Slice(axis: axis, start: .fixed(start), size: .fixed(part)), x)
+      }
+    },
+    ONNXOperator("Pad") { node, importer in
+      let x = try node.input(0, &importer)
+      let rank = importer.builder.type(of: x).rank
+      guard try node.string("mode", default: "constant") == "constant" else {
+        throw CompileError(.unsupported, "'Pad' in a mode other than 'constant'")
+      }
+      var value: Float = 0
+      let pads: [Int]?
+      if importer.opset < 11 {
+        pads = try node.integers("pads")
+        value = try node.number("value", default: 0)
+      } else {
+        pads = try node.integerInput(1, &importer)
+        if let input = try node.optionalInput(2, &importer) {
+          guard let number = try importer.number(of: input) else {
+            throw CompileError(.unsupported, "'Pad' with a value that is computed at run time")
+          }
+          value = number
+        }
+      }
+      guard let pads, pads.count == 2 * rank, pads.allSatisfy({ (0...1 << 32).contains($0) }) else {
+        throw CompileError(.unsupported, "'Pad' with the pads \(pads ?? [])")
+      }
+      let pad = Pad(before: Array(pads[..<rank]), after: Array(pads[rank...]), value: value)
+      return [try importer.builder.emit(pad, x)]
+    },
+    ONNXOperator("Gather") { node, importer in
+      let data = try node.input(0, &importer)
+      let axis = try normalized(
+        node.integer("axis", default: 0), importer.builder.type(of: data).rank, "Gather")
+      return [try importer.builder.emit(Gather(axis: axis), data, node.input(1, &importer))]
+    },
+  ]
+
+  /// The axis counted from the front.
+  private static func normalized(_ axis: Int, _ rank: Int, _ type: String) throws -> Int {
+    guard axis >= -rank, axis < rank else {
+      throw CompileError(.input, "'\(type)' at axis \(axis) of \(rank) axes")
+    }
+    return axis < 0 ? axis + rank : axis
+  }
+}
+
+extension Shape {
+  /// The shape that ONNX `Reshape` gives: one size may be -1, and 0 stands for the size at the same place.
+  func reshaped(_ target: [Int], zeroKeeps: Bool) throws -> [Dim] {
+    func failure() -> CompileError { CompileError(.input, "'Reshape' of shape \(self) to \(target)") }
+    guard target.count <= 16, target.allSatisfy({ $0 >= -1 && $0 <= 1 << 40 }),
+      target.count(where: { $0 == -1 }) <= 1
+    else { throw failure() }
+    var dims: [Dim] = []
+    for (axis, size) in target.enumerated() {
+      if size == 0 && zeroKeeps {
+        guard axis < rank else { throw failure() }
+        dims.append(self[axis])
+      } else {
+        dims.append(.fixed(max(size, 1)))
+        if size == 0 { dims[axis] = 0 }
+      }
+    }
+    guard let open = target.firstIndex(of: -1) else { return dims }
+    guard let total = product(0..<rank), let known = Shape(dims).product(0..<dims.count) else { throw failure() }
+    if let divisor = known.fixedValue, divisor > 0 {
+      let quotient = total / divisor
+      guard quotient * divisor == total else { throw failure() }
+      dims[open] = quotient
+      return dims
+    }
+    guard known.terms.count == 1, known.offset == 0, total.terms.count == 1, total.offset == 0,
+      total.terms[0].atom == known.terms[0].atom,
+      total.terms[0].coefficient % known.terms[0].coefficient == 0
+    else { throw failure() }
+    dims[open] = .fixed(total.terms[0].coefficient / known.terms[0].coefficient)
+    return dims
+  }
+}

@@ -1,0 +1,147 @@
+import Base
+import Tensors
+
+/// Runs a function of a model by the reference meaning of its operators.
+///
+/// Constants that depend on nothing else are computed once per evaluator and kept, so that repeated runs (the tokens of
+/// a text) cost only what depends on the input.
+package final class Evaluator {
+  private let model: Model
+  private let graph: Graph
+  private let order: [NodeID]
+  private let constants: ConstantEvaluator
+  private var kept: [ValueID: Tensor] = [:]
+  private let isConstant: [Bool]
+  private let lastUse: [Int]
+  /// Called after each node with its origin and result; for statistics and traces.
+  package var observer: ((NodeID, [Tensor]) throws -> Void)?
+
+  /// An evaluator of the function `name`; nil stands for the only or the `main` function.
+  package init(_ model: Model, function name: String? = nil) throws {
+    let chosen = name.map { name in model.functions.first { $0.name == name } }
+    guard let graph = chosen ?? model.function(role: "main") ?? model.functions.first else {
+      throw CompileError(.input, "model '\(model.name)' has no function\(name.map { " '@\($0)'" } ?? "")")
+    }
+    self.model = model
+    self.graph = graph
+    order = graph.topologicalOrder()
+    constants = ConstantEvaluator(model, graph)
+    var isConstant = [Bool](repeating: false, count: graph.valueSlots)
+    for id in graph.valueIDs { isConstant[Int(id.index)] = graph.constant(of: id) != nil }
+    for node in order {
+      let constant = !graph[node].inputs.isEmpty && graph[node].inputs.allSatisfy { isConstant[Int($0.index)] }
+      for result in graph[node].results { isConstant[Int(result.index)] = constant }
+    }
+    self.isConstant = isConstant
+    var lastUse = [Int](repeating: -1, count: graph.valueSlots)
+    for (step, node) in order.enumerated() {
+      for input in graph[node].inputs { lastUse[Int(input.index)] = step }
+    }
+    for output in graph.outputs { lastUse[Int(output.index)] = .max }
+    for state in graph.states { lastUse[Int(state.update.index)] = .max }
+    self.lastUse = lastUse
+  }
+
+  /// The result of a run: outputs in order and the new values of the states.
+  package struct Results {
+    package var outputs: [Tensor]
+    package var states: [Tensor]
+  }
+
+  /// The states before the first call: zeros.
+  package func initialStates() throws -> [Tensor] {
+    try graph.states.map { state in
+      let type = graph.type(of: state.value)
+      guard type.shape.isFixed else { throw CompileError(.unsupported, "a state of type \(type) has no fixed size") }
+      return Tensor(type)
+    }
+  }
+
+  /// Runs the function once.
+  ///
+  /// - Parameters:
+  ///   - inputs: one tensor per input, in order; their sizes bind the symbols.
+  ///   - states: one tensor per state; zeros where left out.
+  ///   - symbols: values of symbols that no input has as a size.
+  package func run(
+    _ inputs: [Tensor], states: [Tensor]? = nil, symbols: [String: Int] = [:]
+  ) throws -> Results {
+    let binding = try bind(inputs, symbols)
+    let replacement: (Symbol) -> Dim? = { binding[$0.name].map { .fixed($0) } }
+    var tensors = [Tensor?](repeating: nil, count: graph.valueSlots)
+    for (id, tensor) in zip(graph.inputs, inputs) { tensors[Int(id.index)] = tensor }
+    for (state, tensor) in zip(graph.states, try states ?? initialStates()) {
+      guard tensor.type == graph.type(of: state.value) else {
+        throw CompileError(
+          .input, "state '%\(graph[state.value].name)' is \(tensor.type), expected \(graph.type(of: state.value))")
+      }
+      tensors[Int(state.value.index)] = tensor
+    }
+    func tensor(_ id: ValueID) throws -> Tensor {
+      if let tensor = tensors[Int(id.index)] ?? kept[id] { return tensor }
+      guard isConstant[Int(id.index)] else {
+        throw CompileError(.internal, "'%\(graph[id].name)' is used before it is computed")
+      }
+      let tensor = try constants.tensor(id)
+      kept[id] = tensor
+      return tensor
+    }
+    for (step, id) in order.enumerated() {
+      let node = graph[id]
+      if node.results.allSatisfy({ isConstant[Int($0.index)] }) { continue }
+      let operands = try node.inputs.map { try tensor($0) }
+      let op = (node.op as? any DimensionAttributes)?.substituting(replacement) ?? node.op
+      do {
+        let types = try op.inferTypes(operands.map(\.type))
+        let results = types.map { Tensor($0) }
+        try op.evaluate(operands.map(\.view), into: results.map(\.mutableView))
+        for (result, tensor) in zip(node.results, results) { tensors[Int(result.index)] = tensor }
+        try observer?(id, results)
+      } catch let error as CompileError {
+        throw error.located(.init(object: "'%\(node.results.first.map { graph[$0].name } ?? node.op.name)'"))
+      }
+      for input in node.inputs where lastUse[Int(input.index)] == step { tensors[Int(input.index)] = nil }
+    }
+    return Results(
+      outputs: try graph.outputs.map { try tensor($0) }, states: try graph.states.map { try tensor($0.update) })
+  }
+
+  /// The values of the symbols, from the sizes of the inputs and from `given`.
+  private func bind(_ inputs: [Tensor], _ given: [String: Int]) throws -> [String: Int] {
+    guard inputs.count == graph.inputs.count else {
+      throw CompileError(
+        .input, "function '@\(graph.name)' takes \(graph.inputs.count) inputs, found \(inputs.count)")
+    }
+    var binding = given
+    for (id, tensor) in zip(graph.inputs, inputs) {
+      let wanted = graph.type(of: id)
+      let name = graph[id].name
+      guard tensor.type.element == wanted.element, tensor.type.rank == wanted.rank else {
+        throw CompileError(.input, "input '\(name)' is \(tensor.type), expected \(wanted)")
+      }
+      for (dim, size) in zip(wanted.shape.dims, tensor.view.sizes) {
+        if dim.terms.count == 1, dim.offset == 0, dim.terms[0].coefficient == 1,
+          case .symbol(let symbol) = dim.terms[0].atom, binding[symbol.name] == nil
+        {
+          binding[symbol.name] = size
+        }
+      }
+    }
+    for symbol in graph.symbols {
+      guard let value = binding[symbol.name] else {
+        throw CompileError(.input, "the size '\(symbol.name)' is not known from the inputs")
+      }
+      guard symbol.range.contains(value) else {
+        throw CompileError(
+          .input, "the size '\(symbol.name)' is \(value), expected \(symbol.minimum) to \(symbol.maximum)")
+      }
+    }
+    for (id, tensor) in zip(graph.inputs, inputs) {
+      let wanted = graph.type(of: id).substituting { binding[$0.name].map { .fixed($0) } }
+      guard tensor.type == wanted else {
+        throw CompileError(.input, "input '\(graph[id].name)' is \(tensor.type), expected \(wanted)")
+      }
+    }
+    return binding
+  }
+}
