@@ -18,16 +18,18 @@
  *   mapping.c          finds, checks and maps the bundle; allocates the arena
  *   program.c          ties the above together; binds symbols to sizes, calls functions
  *   options.c          the command line
- *   tensor_file.c      reads and writes .npy and .npz
+ *   tensor_file.c      reads .npy and .npz; tensor_convert.c between element types; tensor_writer.c writes
  *   tokenizer.c        text to token ids and back, with tokenizer_encode.c, tokenizer_merge.c (byte pair encoding) and
  *                      tokenizer_split.c (cuts text into the words that merges never cross)
+ *   generation_settings.c  defaults of the command line
  *   sampler.c          logits to a token id
  *   text_stream.c      bytes of tokens to whole characters on standard output; stop texts
  *   language_model.c   feeds tokens through the functions `prefill` and `decode`
  *
- * and one of two faces with `main`: language_model_main.c (with generate.c, perplexity.c, logits.c, language_model_bench.c) when
- * the model has a function `decode`, tensor_main.c (with nothing of the tokenizer, sampler, text_stream or
- * language_model) for any other network.
+ * and one of two faces with `main`: language_model_main.c (with generate.c, perplexity.c, logits.c and
+ * language_model_bench.c) when the model has a function `decode`, tensor_main.c for any other network. A program is
+ * linked from all .c files here except those of the other face: without tensor_main.c, or without language_model*.c,
+ * generate.c, generation_settings.c, perplexity.c, logits.c, sampler.c, text_stream.c and tokenizer*.c.
  *
  * How a model is evaluated. All threads of the pool call `run` with the same arguments (single program, multiple
  * data). Each kernel computes the part of its output that mcc_partition gives the thread, and mcc_barrier separates

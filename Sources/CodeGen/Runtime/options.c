@@ -89,6 +89,7 @@ static void store(const mcc_option *option, const char *text) {
 
 mcc_arguments mcc_options_parse(const mcc_option *options, int count, int argc, char **argv) {
   mcc_arguments arguments = {mcc_allocate((size_t)argc * sizeof(char *)), 0};
+  static char help[] = "--help";
   bool only_arguments = false;
   for (int i = 1; i < argc; i++) {
     char *word = argv[i];
@@ -100,7 +101,7 @@ mcc_arguments mcc_options_parse(const mcc_option *options, int count, int argc, 
       only_arguments = true;
       continue;
     }
-    if (strcmp(word, "-h") == 0) word = (char[]){"--help"};
+    if (strcmp(word, "-h") == 0) word = help;
     char *value = word[1] == '-' ? strchr(word, '=') : NULL;
     if (value != NULL) *value++ = 0;
     int k = 0;

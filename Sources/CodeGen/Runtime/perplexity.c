@@ -17,7 +17,8 @@ static struct {
 } given;
 
 static const mcc_option options[] = {
-    {"--window", MCC_OPTION_INTEGER, &given.window, "N", "take the file as one stream, in windows of N tokens", 2, INT32_MAX},
+    {"--window", MCC_OPTION_INTEGER, &given.window, "N", "take the file as one stream, in windows of N tokens", 2,
+     INT32_MAX},
     {"--score-from", MCC_OPTION_INTEGER, &given.score_from, "M", "count tokens M ... N - 1 of each window only (1)", 1,
      INT32_MAX},
     {"--bos", MCC_OPTION_TEXT, &given.bos, "ID", "first token of each document or window, or none (the model's)", 0, 0},

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "failure.h"
@@ -16,8 +17,8 @@ uint8_t *mcc_file_read(const char *path, size_t *size) {
   int file = is_input ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
   if (file < 0) mcc_fail(MCC_EXIT_INPUT, "cannot read '%s': %s", path, strerror(errno));
   size_t capacity = 1 << 16, count = 0;
-  off_t end = lseek(file, 0, SEEK_END);
-  if (end > 0 && lseek(file, 0, SEEK_SET) == 0) capacity = (size_t)end + 1;
+  struct stat status;
+  if (fstat(file, &status) == 0 && S_ISREG(status.st_mode)) capacity = (size_t)status.st_size + 1;
   uint8_t *bytes = mcc_allocate(capacity);
   for (;;) {
     ssize_t got = read(file, bytes + count, capacity - count);

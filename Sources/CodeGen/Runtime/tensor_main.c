@@ -292,7 +292,7 @@ static void bind_rest(const mcc_function *function, int64_t *symbols) {
                (long long)symbol->maximum, equals + 1);
     }
     if (symbols[index] >= 0 && symbols[index] != value) {
-      mcc_fail(MCC_EXIT_USAGE, "the size '%s' is given twice, as %lld and %lld", name, (long long)symbols[index], value);
+      mcc_fail(MCC_EXIT_USAGE, "the size '%s' is given twice: %lld and %lld", name, (long long)symbols[index], value);
     }
     symbols[index] = value;
     free(name);
