@@ -2,11 +2,12 @@ extension BlockFormat {
   /// Quantizes a row of `columns` numbers into `rowBytes(columns:)` bytes.
   ///
   /// Per group, with `m` the number of largest magnitude, the first of equals:
-  /// - eight bits: `d = |m| / 127`, codes `round(x * (1 / d))` in `-127...127`; ties go away from zero if the scale is f16
-  ///   (GGUF Q8_0), to even if it is f32 (`w8c`, activations);
+  /// - eight bits, f32 scale (`w8c`, activations): `d = |m| / 127`, codes `x / d` rounded half to even;
+  /// - eight bits, f16 scale (GGUF Q8_0): `d = |m| / 127`, codes `x * (1 / d)` rounded half away from zero;
   /// - four bits: `d = m / -8`, codes `trunc(x * (1 / d) + 8.5)`, at most 15 (GGUF Q4_0).
   ///
-  /// All in f32; the codes come from the unrounded `d`, the stored scale is `d` in the scale type. A group of zeros has
+  /// All in f32; the codes come from the unrounded `d`, the stored scale is `d` in the scale type. Codes of eight bits
+  /// lie in `-127...127`. A group of zeros has
   /// scale 0 and codes of value 0. NaN and infinities give arbitrary codes: check with `isAllFinite`.
   package func quantizeRow(_ source: UnsafePointer<Float>, columns: Int, into destination: UnsafeMutableRawPointer) {
     let length = groupLength(columns: columns)
@@ -29,7 +30,7 @@ extension BlockFormat {
       } else if scale == .f16 {
         quantizeBytesAway(source + start, count, length, inverse, codes.assumingMemoryBound(to: Int8.self))
       } else {
-        quantizeBytesEven(source + start, count, length, inverse, codes.assumingMemoryBound(to: Int8.self))
+        quantizeBytesEven(source + start, count, length, d == 0 ? 1 : d, codes.assumingMemoryBound(to: Int8.self))
       }
     }
   }
@@ -103,10 +104,10 @@ private func clamped(_ value: Float, _ limit: Float) -> Float {
 }
 
 private func quantizeBytesEven(
-  _ source: UnsafePointer<Float>, _ count: Int, _ length: Int, _ inverse: Float, _ codes: UnsafeMutablePointer<Int8>
+  _ source: UnsafePointer<Float>, _ count: Int, _ length: Int, _ divisor: Float, _ codes: UnsafeMutablePointer<Int8>
 ) {
   for i in 0..<count {
-    codes[i] = Int8(truncatingIfNeeded: roundedCode(clamped(source[i] * inverse, 127)))
+    codes[i] = Int8(truncatingIfNeeded: roundedCode(clamped(source[i] / divisor, 127)))
   }
   if length > count { (codes + count).update(repeating: 0, count: length - count) }
 }

@@ -1,0 +1,135 @@
+import TestSupport
+import Tensors
+import Testing
+
+@Suite struct BlockFormatTests {
+  private func quantize(_ format: BlockFormat, _ values: [Float]) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0xAA, count: format.rowBytes(columns: values.count))
+    bytes.withUnsafeMutableBytes { buffer in
+      if let base = buffer.baseAddress { format.quantizeRow(values, columns: values.count, into: base) }
+    }
+    return bytes
+  }
+
+  private func dequantize(_ format: BlockFormat, _ bytes: [UInt8], _ columns: Int) -> [Float] {
+    var values = [Float](repeating: .nan, count: columns)
+    bytes.withUnsafeBytes { buffer in
+      if let base = buffer.baseAddress { format.dequantizeRow(base, columns: columns, into: &values) }
+    }
+    return values
+  }
+
+  /// Four groups: many ties, small numbers, an alternating ramp, zeros but for one number.
+  private var sample: [Float] {
+    var x = (0..<128).map { (i: Int) -> Float in Float((i * i * 31 + i * 7) % 97 - 48) / 16 }
+    for i in 32..<64 { x[i] *= 1e-3 }
+    for i in 64..<96 { x[i] = (i % 2 == 0 ? 0.5 : -0.5) * Float(i - 63) }
+    for i in 96..<128 { x[i] = 0 }
+    x[100] = -7.25
+    return x
+  }
+
+  private func hex(_ bytes: [UInt8]) -> String {
+    bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+  }
+
+  /// Bytes recorded from the `gguf` package of llama.cpp (0.17).
+  @Test func equalsGGUF() {
+    #expect(
+      hex(quantize(.w8(32), sample))
+        == "0c2681e6ed99e8db72ab890b30f86574287f7a185a40c8f5c63a520d6c6f155f4dde"
+        + "8c0113eb67864ab1bb6abbb14a8667eb13de4d5f156f6c0d523ac6f5c8405a187a7f"
+        + "083004f80cf014e81ce024d82cd034c83cc043b94bb153a95ba163996b9173897b81"
+        + "4f2b0000000081000000000000000000000000000000000000000000000000000000")
+    #expect(
+      hex(quantize(.w4(32), sample))
+        == "0036f0a6e7c257764fc3d199fbf89eefdb6f" + "258e3729711f137d3c41cc9dc34f2179070a"
+        + "0040c848d937d937ea26ea26fb15fb15fc04" + "403b88888888808888888888888888888888")
+  }
+
+  static let formats: [BlockFormat] = [
+    .w8c, .w8(32), .w8(64), .w8(128), .w4(32), .w4(64), .w4(128), .a8(32), .a8(128),
+    BlockFormat(bits: 4, group: nil, scale: .f32), BlockFormat(bits: 4, group: 2, scale: .f16),
+  ]
+
+  /// The error of a number is at most half a step: `d / 2` of the largest magnitude over 127 or 8, plus the rounding of an
+  /// f16 scale (2^-11 of the number). In four bits the end opposite to the largest number is cut at 7 steps.
+  @Test(arguments: formats, [1, 2, 31, 32, 33, 64, 100, 257])
+  func errorIsHalfAStep(_ format: BlockFormat, _ columns: Int) {
+    var random = SplitMix64(seed: UInt64(columns))
+    let values = random.floats(columns, in: -3...3)
+    let back = dequantize(format, quantize(format, values), columns)
+    let length = format.groupLength(columns: columns)
+    for start in stride(from: 0, to: columns, by: length) {
+      let group = start..<min(start + length, columns)
+      let largest = values[group].map(\.magnitude).max() ?? 0
+      let step = largest / (format.bits == 8 ? 127 : 8)
+      let bound = format.bits == 8 ? step / 2 : step
+      for i in group { #expect(abs(back[i] - values[i]) <= bound * 1.001 + values[i].magnitude * 0x1p-11 + 1e-9) }
+      guard let place = group.first(where: { values[$0].magnitude == largest }) else { continue }
+      // The number that sets the scale comes back but for the rounding of the scale.
+      #expect(abs(back[place] - values[place]) <= largest * 0x1p-10)
+    }
+  }
+
+  /// Codes of the padding have value 0, whatever the length.
+  @Test func padding() {
+    #expect(quantize(.w8(32), [1]).count == 34)
+    #expect(quantize(.w8(32), [1])[3...].allSatisfy { $0 == 0 })
+    #expect(quantize(.w4(32), [-8]) == [0x00, 0x3C, 0x80] + [UInt8](repeating: 0x88, count: 15))
+    // Column 16 is the high half of the first byte.
+    let wide = quantize(.w4(32), [Float](repeating: 0, count: 16) + [-8])
+    #expect(wide == [0x00, 0x3C, 0x08] + [UInt8](repeating: 0x88, count: 15))
+    #expect(quantize(BlockFormat(bits: 4, group: nil, scale: .f32), [-8, 0, 4]) == [0, 0, 0x80, 0x3F, 0xC0, 0x88])
+    #expect(quantize(.w8(32), []) == [])
+    #expect(quantize(.w8c, []) == [])
+  }
+
+  @Test func zerosAndTies() {
+    for format in Self.formats {
+      let zeros = [Float](repeating: 0, count: 70)
+      #expect(dequantize(format, quantize(format, zeros), 70) == zeros)
+    }
+    // The first of two numbers of equal magnitude decides the sign of a four-bit scale.
+    #expect(quantize(.w4(2), [1, -1])[..<2] == quantize(.w4(2), [1, 0.5])[..<2])
+    #expect(quantize(.w4(2), [1, -1])[2] == 0xF0)
+    #expect(quantize(.w4(2), [-1, 1])[2] == 0xF0)
+    // 127 is the largest, so the scale is 1 and halves are ties.
+    let ties: [Float] = [127, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.49999997]
+    #expect(quantize(.a8(8), ties)[4...].map { Int8(bitPattern: $0) } == [127, 0, 2, 2, 0, -2, -2, 0])
+    #expect(quantize(.w8(8), ties)[2...].map { Int8(bitPattern: $0) } == [127, 1, 2, 3, -1, -2, -3, 0])
+  }
+
+  /// Nothing traps on what cannot be represented.
+  @Test func extremeNumbers() {
+    for format in Self.formats {
+      for special: [Float] in [
+        [.nan, 1], [.infinity, 1], [-.infinity, .infinity], [.leastNonzeroMagnitude, 0],
+        [.leastNormalMagnitude, -.leastNormalMagnitude], [.greatestFiniteMagnitude, -.greatestFiniteMagnitude],
+      ] {
+        _ = dequantize(format, quantize(format, special), 2)
+      }
+    }
+    let largest = dequantize(.w8c, quantize(.w8c, [1e38, 0]), 2)
+    #expect(maxRelativeError(largest, [1e38, 0]) < 1e-6)
+  }
+
+  @Test func wholeMatrices() {
+    var random = SplitMix64(seed: 4)
+    let (rows, columns) = (37, 70)
+    let values = random.floats(rows * columns)
+    for format in Self.formats {
+      var bytes = [UInt8](repeating: 0, count: rows * format.rowBytes(columns: columns))
+      values.withUnsafeBufferPointer { values in
+        bytes.withUnsafeMutableBytes { format.quantize(values, columns: columns, into: $0) }
+      }
+      let expected = (0..<rows).map { quantize(format, Array(values[$0 * columns..<($0 + 1) * columns])) }
+      #expect(bytes == expected.flatMap { $0 })
+      var back = [Float](repeating: 0, count: values.count)
+      bytes.withUnsafeBytes { bytes in
+        back.withUnsafeMutableBufferPointer { format.dequantize(bytes, columns: columns, into: $0) }
+      }
+      #expect(back == expected.flatMap { dequantize(format, $0, columns) })
+    }
+  }
+}
