@@ -1,0 +1,91 @@
+import Base
+
+/// What passes share during one compilation: counters, remarks, numbering of rewrites, and where files may be put.
+package struct PassContext {
+  /// How often something happened in a pass.
+  package struct Counter: Hashable, Sendable {
+    package let name: String
+    package fileprivate(set) var count: Int
+  }
+
+  /// What a pass measured, such as the error of a quantized tensor.
+  package struct Figure: Hashable, Sendable {
+    package let name: String
+    package let value: Double
+  }
+
+  /// A remark for the user.
+  package struct Remark: Hashable, Sendable {
+    /// The pass that made it.
+    package let pass: String
+    package let text: String
+  }
+
+  /// Remarks of all passes so far, in order.
+  package private(set) var remarks: [Remark] = []
+  /// The folder for spilled data and reproducers; nil if nothing may be written.
+  package var workFolder: String?
+  /// After that many rewrites in the whole compilation no rule fires any more (`--stop-after-rewrites`).
+  package var rewriteLimit: Int?
+  /// Rewrites in the whole compilation so far.
+  package private(set) var rewriteCount = 0
+  /// Whether the graph is verified after every single rewrite (`--verify-each rewrite`).
+  package var verifiesEachRewrite = false
+  /// Receives a line per rewrite (`--trace-rewrites`).
+  package var traceRewrite: ((String) -> Void)?
+  /// Shows what long passes are doing.
+  package var progress: Progress?
+
+  /// Counters of the current pass, in the order of their first use.
+  package private(set) var counters: [Counter] = []
+  /// Figures of the current pass, in order.
+  package private(set) var figures: [Figure] = []
+  private var pass = ""
+
+  package init() {}
+
+  /// Adds to a counter of the current pass; counters that stay 0 are not kept.
+  package mutating func count(_ name: String, by amount: Int = 1) {
+    guard amount != 0 else { return }
+    if let index = counters.firstIndex(where: { $0.name == name }) {
+      counters[index].count += amount
+    } else {
+      counters.append(Counter(name: name, count: amount))
+    }
+  }
+
+  /// Reports a figure of the current pass, such as the relative error of one tensor.
+  package mutating func report(_ name: String, _ value: Double) { figures.append(Figure(name: name, value: value)) }
+
+  /// Tells the user something.
+  package mutating func remark(_ text: String) { remarks.append(Remark(pass: pass, text: text)) }
+
+  /// An evaluator of the constants and recipes of one function.
+  package func constantEvaluator(for graph: Graph, in model: Model) -> ConstantEvaluator {
+    ConstantEvaluator(model, graph)
+  }
+
+  // MARK: Rewrites
+
+  /// Whether rules may still fire.
+  package var mayRewrite: Bool { rewriteLimit.map { rewriteCount < $0 } ?? true }
+
+  var tracesRewrites: Bool { traceRewrite != nil }
+
+  func trace(_ line: String) { traceRewrite?(line) }
+
+  /// Counts a firing and gives its number, from 1.
+  mutating func noteRewrite(by rule: String) -> Int {
+    rewriteCount += 1
+    count(rule)
+    return rewriteCount
+  }
+
+  // MARK: Passes
+
+  mutating func begin(_ pass: String) {
+    self.pass = pass
+    counters = []
+    figures = []
+  }
+}
