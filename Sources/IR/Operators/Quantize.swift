@@ -4,9 +4,9 @@ import Tensors
 /// Rounds rows of numbers to a block format: per group a scale, then codes (``BlockFormat``).
 ///
 /// Weights and, at run time, activations. Rows run along the last axis. Eight bits: `scale = max|x| / 127`, codes
-/// rounded half to even. Four bits: `scale = m / -8` with `m` the number of largest magnitude, codes rounded half up
-/// to `-8 ... 7`. The scale is rounded to its type before it divides. The result has the shape of the input and
-/// element type f32.
+/// rounded half to even (half away from zero with an f16 scale, as GGUF does). Four bits: `scale = m / -8` with `m` the
+/// number of largest magnitude, codes rounded half up to `-8 ... 7`. Codes come from the scale before it is rounded to
+/// its type (``BlockFormat/quantizeRow(_:columns:into:)``). The result has the shape of the input and element type f32.
 package struct Quantize: RowMapped {
   package static let name = "quantize"
 
