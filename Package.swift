@@ -40,12 +40,16 @@ let libraries: [Row] = [
 
 let tests: [Row] = [
   Row(name: "TensorsTests", path: "Tests/TensorsTests", dependencies: ["Base", "Tensors", "TestSupport"]),
-  Row(name: "IRTests", path: "Tests/IRTests", dependencies: ["Base", "Tensors", "IR", "TestSupport"]),
+  Row(
+    name: "IRTests", path: "Tests/IRTests", dependencies: ["Base", "Tensors", "IR", "TestSupport"],
+    exclude: ["Fixtures"]),
   Row(
     name: "PassesTests", path: "Tests/PassesTests", dependencies: ["Base", "Tensors", "IR", "Passes", "TestSupport"],
     exclude: ["Cases"]),
-  Row(name: "FormatsTests", path: "Tests/FormatsTests", dependencies: ["Base", "Tensors", "IR", "Formats", "TestSupport"]),
-  Row(name: "CodeGenTests", path: "Tests/CodeGenTests", dependencies: ["Base", "Tensors", "IR", "CodeGen", "TestSupport"]),
+  Row(
+    name: "FormatsTests", path: "Tests/FormatsTests", dependencies: ["Base", "Tensors", "IR", "Formats", "TestSupport"]),
+  Row(
+    name: "CodeGenTests", path: "Tests/CodeGenTests", dependencies: ["Base", "Tensors", "IR", "CodeGen", "TestSupport"]),
   Row(
     name: "EndToEndTests", path: "Tests/EndToEndTests",
     dependencies: ["Base", "Tensors", "IR", "Formats", "Passes", "CodeGen", "Driver", "TestSupport"]),

@@ -74,14 +74,16 @@ private struct AttentionPlan<R: Real> {
     let yWidth = valueDepth * op.heads
     let scores = Scratch<R>(queries * visible)
     R.multiply(
-      m: queries, n: visible, k: depth, alpha: R(rounding: Double(op.scale)),
-      q + batch * queries * qWidth + head * depth, stride: qWidth, k + batch * keys * kWidth + group * depth,
-      stride: kWidth, transposeB: true, beta: 0, into: scores.data, stride: visible)
+      MatrixProduct(
+        rows: queries, columns: visible, depth: depth, transposeB: true, strideA: qWidth, strideB: kWidth,
+        strideC: visible, alpha: Double(op.scale)),
+      q + batch * queries * qWidth + head * depth, k + batch * keys * kWidth + group * depth, into: scores.data)
     for i in 0..<queries { weigh(scores.data + i * visible, batch: batch, head: head, query: i) }
     R.multiply(
-      m: queries, n: valueDepth, k: visible, alpha: 1, scores.data, stride: visible,
-      v + batch * keys * vWidth + group * valueDepth, stride: vWidth, transposeB: false, beta: 0,
-      into: y + batch * queries * yWidth + head * valueDepth, stride: yWidth)
+      MatrixProduct(
+        rows: queries, columns: valueDepth, depth: visible, strideA: visible, strideB: vWidth, strideC: yWidth),
+      scores.data, v + batch * keys * vWidth + group * valueDepth,
+      into: y + batch * queries * yWidth + head * valueDepth)
     withExtendedLifetime(scores) {}
   }
 

@@ -74,9 +74,9 @@ extension Conv2D: NumericOperator {
         let source = x + (image * shape.channels + group * channels) * shape.pixels
         if !pointwise { unroll(source, channels: channels, shape, into: columns.data) }
         R.multiply(
-          m: outputs, n: shape.positions, k: depth, alpha: 1, w + group * outputs * depth, stride: depth,
-          pointwise ? source : UnsafePointer(columns.data), stride: shape.positions, transposeB: false, beta: 0,
-          into: y + (image * shape.outputs + group * outputs) * shape.positions, stride: shape.positions)
+          MatrixProduct(rows: outputs, columns: shape.positions, depth: depth), w + group * outputs * depth,
+          pointwise ? source : UnsafePointer(columns.data),
+          into: y + (image * shape.outputs + group * outputs) * shape.positions)
       }
     }
   }

@@ -28,8 +28,8 @@ extension MatMul: NumericOperator {
           b += position * wStrides[axis]
         }
         R.multiply(
-          m: m, n: n, k: k, alpha: 1, left + a * m * k, stride: k, right + b * n * k, stride: transposeB ? k : n,
-          transposeB: transposeB, beta: 0, into: target + index * m * n, stride: n)
+          MatrixProduct(rows: m, columns: n, depth: k, transposeB: transposeB), left + a * m * k, right + b * n * k,
+          into: target + index * m * n)
       }
     }
     finish(
@@ -45,16 +45,14 @@ extension MatMul: NumericOperator {
     let block = max(1, (1 << 22) / max(k, 1))
     guard transposeB, w.view.type.element != R.dtype, n > block else {
       return R.multiply(
-        m: m, n: n, k: k, alpha: 1, x, stride: k, w.data, stride: transposeB ? k : n, transposeB: transposeB, beta: 0,
-        into: c, stride: n)
+        MatrixProduct(rows: m, columns: n, depth: k, transposeB: transposeB), x, w.data, into: c)
     }
     let rows = Scratch<R>(block * k)
     for first in stride(from: 0, to: n, by: block) {
       let count = min(block, n - first)
       loadNumbers(w.view, (first * k)..<((first + count) * k), into: rows.data)
       R.multiply(
-        m: m, n: count, k: k, alpha: 1, x, stride: k, rows.data, stride: k, transposeB: true, beta: 0, into: c + first,
-        stride: n)
+        MatrixProduct(rows: m, columns: count, depth: k, transposeB: true, strideC: n), x, rows.data, into: c + first)
     }
   }
 }

@@ -16,7 +16,7 @@ package struct OperatorRegistry: Sendable {
   package func adding(_ others: [any Operator.Type]) -> OperatorRegistry { OperatorRegistry(types + others) }
 
   /// The operator with that mnemonic.
-  package subscript(name: String) -> (any Operator.Type)? { byName[name] }
+  package subscript(_ name: String) -> (any Operator.Type)? { byName[name] }
 
   /// All mnemonics in order.
   package var names: [String] { types.map { $0.name } }

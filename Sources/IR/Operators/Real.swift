@@ -33,14 +33,18 @@ protocol Real: Computable, BinaryFloatingPoint {
   static func erf(_ x: Self) -> Self
   static func pow(_ x: Self, _ y: Self) -> Self
 
-  /// `c = alpha * a * b + beta * c` on row-major matrices with row strides: `a` is `m x k`; `b` is `k x n`, or `n x k`
-  /// if transposed; `c` is `m x n`.
+  /// Computes a matrix product.
   static func multiply(
-    m: Int, n: Int, k: Int, alpha: Self, _ a: UnsafePointer<Self>, stride lda: Int, _ b: UnsafePointer<Self>,
-    stride ldb: Int, transposeB: Bool, beta: Self, into c: UnsafeMutablePointer<Self>, stride ldc: Int)
+    _ product: MatrixProduct, _ a: UnsafePointer<Self>, _ b: UnsafePointer<Self>, into c: UnsafeMutablePointer<Self>)
 }
 
 extension Float: Real {
+  static func multiply(
+    _ product: MatrixProduct, _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, into c: UnsafeMutablePointer<Float>
+  ) {
+    product(a, b, into: c)
+  }
+
   static var dtype: DType { .f32 }
   init(rounding value: Double) { self.init(value) }
 
@@ -55,6 +59,13 @@ extension Float: Real {
 }
 
 extension Double: Real {
+  static func multiply(
+    _ product: MatrixProduct, _ a: UnsafePointer<Double>, _ b: UnsafePointer<Double>,
+    into c: UnsafeMutablePointer<Double>
+  ) {
+    product(a, b, into: c)
+  }
+
   static var dtype: DType { .f64 }
   init(rounding value: Double) { self = value }
 

@@ -1,0 +1,205 @@
+import Base
+import IR
+import TestSupport
+import Tensors
+import Testing
+
+/// Cases whose results were worked out by hand.
+private let handCases: [OperatorCase] = [
+  // Eight bits: scale 2 = 254 / 127; 1 / 2 rounds to even.
+  OperatorCase(
+    Quantize(.w8c), [.f32([2, 3], [254, 1, -3, 0, 0, 0])],
+    [quantized(.w8c, [2, 3], [0, 0, 0, 64, 127, 0, 254, 0, 0, 0, 0, 0, 0, 0])]),
+  OperatorCase(
+    Dequantize(.f32), [quantized(.w8c, [2, 3], [0, 0, 0, 64, 127, 0, 254, 0, 0, 0, 0, 0, 0, 0])],
+    [.f32([2, 3], [254, 0, -4, 0, 0, 0])]),
+  // Four bits, groups of four, the second of two numbers: scale -8 / -8 = 1 (f16 0x3c00), then 4 / -8 = -0.5 (0xb800).
+  OperatorCase(
+    Quantize(.w4(4)), [.f32([1, 6], [-8, 7, 1, -2, 4, -1])],
+    [quantized(.w4(4), [1, 6], [0x00, 0x3c, 0x90, 0x6f, 0x00, 0xb8, 0x80, 0x8a])]),
+  OperatorCase(
+    Dequantize(.f16), [quantized(.w4(4), [1, 6], [0x00, 0x3c, 0x90, 0x6f, 0x00, 0xb8, 0x80, 0x8a])],
+    [Tensor.f32([1, 6], [-8, 7, 1, -2, 4, -1]).converted(to: .f16)]),
+  OperatorCase(
+    Gather(),
+    [quantized(.w8c, [2, 2], [0, 0, 0, 64, 1, 2, 0, 0, 128, 63, 3, 253]), Tensor(.i64, [3], [1, 0, -1] as [Int64])],
+    [.f32([3, 2], [3, -3, 2, 4, 3, -3])]),
+  OperatorCase(
+    Slice(axis: 0, start: 1, size: 1), [quantized(.w8c, [2, 2], [0, 0, 0, 64, 1, 2, 0, 0, 128, 63, 3, 253])],
+    [quantized(.w8c, [1, 2], [0, 0, 128, 63, 3, 253])]),
+  OperatorCase(
+    Interleave(),
+    [quantized(.w8c, [1, 2], [0, 0, 0, 64, 1, 2]), quantized(.w8c, [1, 2], [0, 0, 128, 63, 3, 253])],
+    [quantized(.w8c, [2, 2], [0, 0, 0, 64, 1, 2, 0, 0, 128, 63, 3, 253])]),
+  OperatorCase(
+    Concat(axis: 0),
+    [quantized(.w8c, [1, 2], [0, 0, 0, 64, 1, 2]), quantized(.w8c, [1, 2], [0, 0, 128, 63, 3, 253])],
+    [quantized(.w8c, [2, 2], [0, 0, 0, 64, 1, 2, 0, 0, 128, 63, 3, 253])]),
+  // Whole numbers: towards zero, with the sign of the divisor, low bits.
+  OperatorCase(
+    Divide(), [Tensor(.i32, [3], [7, -7, .min] as [Int32]), Tensor(.i32, [3], [2, 2, -1] as [Int32])],
+    [Tensor(.i32, [3], [3, -3, .min] as [Int32])]),
+  OperatorCase(
+    Power(), [Tensor(.i32, [4], [2, 3, -1, 2] as [Int32]), Tensor(.i32, [4], [31, 4, -3, -1] as [Int32])],
+    [Tensor(.i32, [4], [.min, 81, -1, 0] as [Int32])]),
+  OperatorCase(
+    Add(), [Tensor(.u8, [2], [250, 1] as [UInt8]), Tensor(.u8, [1], [10] as [UInt8])],
+    [Tensor(.u8, [2], [4, 11] as [UInt8])]),
+  OperatorCase(
+    Clip(minimum: 0, maximum: 2), [Tensor(.i64, [3], [-5, 1, 7] as [Int64])], [Tensor(.i64, [3], [0, 1, 2] as [Int64])]),
+  // NaN stays, whatever the function does with other numbers.
+  OperatorCase(ReLU(), [.f32([2], [.nan, -1])], [.f32([2], [.nan, 0])]),
+  OperatorCase(Sign(), [.f32([2], [.nan, -0.0])], [.f32([2], [.nan, -0.0])]),
+  OperatorCase(MaxPool2D(kernel: [1, 2]), [.f32([1, 1, 1, 3], [.nan, 1, 2])], [.f32([1, 1, 1, 2], [.nan, 2])]),
+  OperatorCase(Softplus(), [.f32([2], [200, -200])], [.f32([2], [200, 0])]),
+  // Out of range the nearest limit, NaN 0.
+  OperatorCase(
+    Cast(.i8), [.f32([5], [300, -300, .nan, .infinity, -1.9])], [Tensor(.i8, [5], [127, -128, 0, 127, -1] as [Int8])]),
+  // A query whose keys are all masked gives zeros.
+  OperatorCase(
+    Attention(heads: 1, kvHeads: 1, scale: 1, causal: false),
+    [
+      .f32([2, 1], [1, 1]), .f32([2, 1], [1, 2]), .f32([2, 1], [5, 7]),
+      Tensor(.bool, [2, 2], [0, 0, 0, 1] as [UInt8]),
+    ], [.f32([2, 1], [0, 7])]),
+  // Empty tensors.
+  OperatorCase(Concat(axis: 0), [.f32([0, 2], []), .f32([1, 2], [1, 2])], [.f32([1, 2], [1, 2])]),
+  OperatorCase(MatMul(), [.f32([2, 0], []), .f32([0, 2], [])], [.f32([2, 2], [0, 0, 0, 0])]),
+  OperatorCase(Add(), [.f32([0, 2], []), .f32([2], [1, 2])], [.f32([0, 2], [])]),
+  OperatorCase(Reduce(.sum, axes: [0]), [.f32([0, 2], [])], [.f32([2], [0, 0])]),
+  OperatorCase(Transpose([1, 0]), [.f32([0, 2], [])], [.f32([2, 0], [])]),
+  OperatorCase(Gather(), [.f32([3, 2], [1, 2, 3, 4, 5, 6]), Tensor(.i64, [0], [] as [Int64])], [.f32([0, 2], [])]),
+  OperatorCase(Add(), [.f32([], [1]), .f32([], [2])], [.f32([], [3])]),
+]
+
+private func quantized(_ format: BlockFormat, _ sizes: [Int], _ bytes: [UInt8]) -> Tensor {
+  let tensor = Tensor(TensorType(.f32, sizes, encoding: .block(format)))
+  precondition(tensor.view.bytes.count == bytes.count)
+  tensor.mutableView.bytes.copyBytes(from: bytes)
+  return tensor
+}
+
+private let allCases = OperatorCase.recorded + handCases
+
+@Suite struct OperatorEvaluationTests {
+  @Test func mnemonicsAreUnique() {
+    #expect(OperatorRegistry.core.duplicateNames == [])
+    #expect(OperatorRegistry.core.adding([Add.self]).duplicateNames == ["add"])
+  }
+
+  @Test func everyOperatorHasACase() {
+    let covered = Set(allCases.map(\.op.name))
+    #expect(OperatorRegistry.core.names.filter { !covered.contains($0) } == [])
+  }
+
+  @Test func unknownOperatorsAreSuggested() throws {
+    let error = #expect(throws: CompileError.self) { try OperatorRegistry.core.type(named: "sofmax") }
+    #expect(error?.description.contains("did you mean 'softmax'") == true)
+    #expect(OperatorRegistry.core["matmul"] == MatMul.self)
+    #expect(OperatorRegistry.core["matmull"] == nil)
+  }
+
+  /// f32 sums of up to some hundred terms of size 1: errors of some 1e-6 of the largest.
+  @Test(arguments: allCases) func givesTheExpectedResults(_ test: OperatorCase) throws {
+    let results = try OperatorCase.results(test.op, test.inputs)
+    #expect(results.map(\.type) == test.outputs.map(\.type))
+    for (result, expected) in zip(results, test.outputs) {
+      if !expected.type.isDense || !expected.type.element.isFloat {
+        #expect(result.view.bytes.elementsEqual(expected.view.bytes))
+      } else {
+        // f16 results may differ in the last of 11 bits.
+        let tolerance = expected.type.element == .f16 ? 1e-3 : 3e-6
+        let error = maxRelativeError(result.doubles, expected.doubles)
+        #expect(error <= tolerance, "found \(result.doubles.prefix(20)), expected \(expected.doubles.prefix(20))")
+      }
+    }
+  }
+
+  /// The same meaning in float64: within f32's error of the recorded numbers, which came from f32 inputs.
+  @Test func agreesInDoublePrecision() throws {
+    var checked = 0
+    for test in OperatorCase.recorded
+    where test.op.name != "cast" && test.inputs.contains(where: { $0.type.element == .f32 }) {
+      // Angles are products in f32, which f64 cannot repeat; f16 results are coarser than the tolerance.
+      if test.op.name == "rope_table" || test.outputs[0].type.element == .f16 { continue }
+      let inputs = test.inputs.map { $0.type.element.isFloat ? $0.converted(to: .f64) : $0 }
+      let results = try OperatorCase.results(test.op, inputs)
+      for (result, expected) in zip(results, test.outputs) {
+        #expect(result.type.element == (expected.type.element.isFloat ? .f64 : expected.type.element))
+        #expect(maxRelativeError(result.doubles, expected.doubles) <= 3e-6, "\(test.testDescription)")
+      }
+      checked += 1
+    }
+    #expect(checked > 150)
+  }
+
+  /// Sums that cancel: f32 cannot tell 1e8 + 1 from 1e8, float64 can.
+  @Test func computesInDoublePrecision() throws {
+    let x = Tensor(.f64, [1, 2], [1e8, 1.0])
+    let w = Tensor(.f64, [2, 1], [1.0, 1.0])
+    #expect(try OperatorCase.results(MatMul(), [x, w])[0].doubles == [1e8 + 1])
+    #expect(try OperatorCase.results(Add(), [x, w])[0].doubles == [1e8 + 1, 2, 1e8 + 1, 2])
+    #expect(try OperatorCase.results(Reduce(.sum, axes: []), [x])[0].doubles == [1e8 + 1])
+  }
+
+  /// Blocks of rows give the same bytes as the whole.
+  @Test func rowBlocksGiveTheWhole() throws {
+    var names: Set<String> = []
+    for test in allCases {
+      guard let op = test.op as? any RowMapped else { continue }
+      let types = test.inputs.map(\.type)
+      let whole = try OperatorCase.results(op, test.inputs)[0]
+      guard whole.view.sizes.first ?? 0 > 0 else { continue }
+      let step = op.rowGranularity(types)
+      for first in stride(from: 0, to: whole.view.sizes[0], by: step) {
+        let rows = first..<min(first + step, whole.view.sizes[0])
+        guard let needed = op.inputRows(for: rows, types) else { continue }
+        names.insert(op.name)
+        let inputs = zip(test.inputs, needed).map { input, rows in rows.map { input.rows($0) } ?? input.view }
+        let part = Tensor(whole.rows(rows).type)
+        try op.evaluate(inputs, into: [part.mutableView])
+        #expect(part.view.bytes.elementsEqual(whole.rows(rows).bytes), "\(test.testDescription), rows \(rows)")
+      }
+    }
+    for name in ["add", "cast", "quantize", "dequantize", "concat", "interleave", "slice", "reshape", "elementwise"] {
+      #expect(names.contains(name), "no case of '\(name)' is computed by rows")
+    }
+  }
+
+  /// Attributes survive the text form, and equality is by bit pattern.
+  @Test func attributesRoundTrip() throws {
+    for test in allCases { try checkRoundTrip(test.op) }
+    #expect(Clip(minimum: -0.0, maximum: 1) != Clip(minimum: 0, maximum: 1))
+    #expect(Pad(before: [], after: [], value: .nan) == Pad(before: [], after: [], value: .nan))
+    #expect(!Add().isEqual(to: Subtract()) && Add().isEqual(to: Add()))
+  }
+
+  private func checkRoundTrip<T: Operator>(_ op: T) throws {
+    let attributes = try AttributeCoder.attributes(of: op)
+    let copy = try AttributeCoder.decode(
+      T.self, from: .dictionary(try AttributeDictionary(parsing: attributes.description)),
+      defaults: AttributeCoder.encode(T()), of: T.name)
+    #expect(copy == op, "\(T.name) \(attributes)")
+  }
+
+  @Test func randomMatrixProductsAgreeWithSums() throws {
+    var random = SplitMix64(seed: 7)
+    for (m, n, k) in [(1, 1, 1), (1, 300, 257), (17, 5, 64), (130, 65, 33), (3, 4100, 1030)] {
+      let x = Tensor.f32([m, k], random.floats(m * k))
+      let w = Tensor.f32([n, k], random.floats(n * k))
+      let half = w.converted(to: .bf16)
+      let wide = half.converted(to: .f32)
+      let found = try OperatorCase.results(MatMul(transposeB: true), [x, half])[0].array(of: Float.self)
+      let (a, b) = (x.array(of: Float.self), wide.array(of: Float.self))
+      // Some rows and columns stand for all.
+      for i in [0, m - 1] {
+        for j in [0, n / 2, n - 1] {
+          var sum = 0.0
+          for l in 0..<k { sum += Double(a[i * k + l]) * Double(b[j * k + l]) }
+          // f32 accumulation of k products below 1.
+          #expect(abs(Double(found[i * n + j]) - sum) <= 1e-6 * Double(k).squareRoot() * 4)
+        }
+      }
+    }
+  }
+}
