@@ -21,6 +21,9 @@ _Noreturn void mcc_fail(int status, const char *format, ...) __attribute__((form
 /* Uninitialised memory; never NULL. */
 void *mcc_allocate(size_t bytes);
 
+/* Zero-initialised memory for an array; never NULL. */
+void *mcc_allocate_zeros(size_t count, size_t element);
+
 /* As realloc; never NULL. */
 void *mcc_reallocate(void *memory, size_t bytes);
 

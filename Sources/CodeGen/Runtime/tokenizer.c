@@ -122,6 +122,7 @@ mcc_tokenizer *mcc_tokenizer_open(mcc_bytes section, int64_t vocabulary, const c
 void mcc_tokenizer_close(mcc_tokenizer *it) {
   free(it->token_table);
   free(it->merge_table);
+  free(it->merge_results);
   free(it->symbols);
   free(it->heap);
   free(it->normalized.data);

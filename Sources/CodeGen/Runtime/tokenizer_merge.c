@@ -33,17 +33,20 @@ int32_t mcc_find_token(const mcc_tokenizer *it, const char *text, size_t length)
   return length <= it->longest ? *token_slot(it, text, length) : -1;
 }
 
-static mcc_merge_entry *merge_slot(const mcc_tokenizer *it, uint32_t left, uint32_t right) {
-  uint32_t i = hash_pair(left, right) & it->merge_mask;
-  while (it->merge_table[i].result >= 0 && (it->merge_table[i].left != left || it->merge_table[i].right != right)) {
-    i = (i + 1) & it->merge_mask;
+/* The slot of the pair's merge, or the free slot where it belongs. */
+static uint32_t *merge_slot(const mcc_tokenizer *it, uint32_t left, uint32_t right) {
+  for (uint32_t i = hash_pair(left, right) & it->merge_mask;; i = (i + 1) & it->merge_mask) {
+    uint32_t entry = it->merge_table[i];
+    if (entry == 0) return &it->merge_table[i];
+    const uint32_t *pair = it->merges + 2 * ((size_t)entry - 1);
+    if (pair[0] == left && pair[1] == right) return &it->merge_table[i];
   }
-  return &it->merge_table[i];
 }
 
+/* A power of two that leaves at least a third of the slots free. */
 static uint32_t table_size(uint32_t entries) {
   uint32_t size = 16;
-  while (size < 2 * entries) size *= 2;
+  while (size / 3 * 2 < entries) size *= 2;
   return size;
 }
 
@@ -68,22 +71,11 @@ static void make_token_table(mcc_tokenizer *it) {
 static void make_merge_table(mcc_tokenizer *it) {
   uint32_t size = table_size(it->header.merge_count);
   it->merge_mask = size - 1;
-  it->merge_table = mcc_allocate(size * sizeof *it->merge_table);
-  memset(it->merge_table, 0xFF, size * sizeof *it->merge_table);
-  mcc_text joined = {0};
+  it->merge_table = mcc_allocate_zeros(size, sizeof *it->merge_table);
+  it->merge_results = mcc_allocate_zeros(it->header.merge_count, sizeof *it->merge_results);
   for (uint32_t rank = 0; rank < it->header.merge_count; rank++) {
-    uint32_t left = it->merges[2 * rank], right = it->merges[2 * rank + 1];
-    if (left >= (uint32_t)it->limit || right >= (uint32_t)it->limit) continue;
-    uint32_t left_length, right_length;
-    const char *left_text = mcc_token_text(it, (int32_t)left, &left_length);
-    const char *right_text = mcc_token_text(it, (int32_t)right, &right_length);
-    joined.count = 0;
-    mcc_text_append(&joined, left_text, left_length);
-    mcc_text_append(&joined, right_text, right_length);
-    int32_t result = joined.count > 0 ? mcc_find_token(it, joined.data, joined.count) : -1;
-    if (result >= 0) *merge_slot(it, left, right) = (mcc_merge_entry){left, right, rank, result};
+    *merge_slot(it, it->merges[2 * rank], it->merges[2 * rank + 1]) = rank + 1;
   }
-  free(joined.data);
 }
 
 void mcc_tokenizer_make_tables(mcc_tokenizer *it) {
@@ -143,10 +135,16 @@ static bool find_merge(const mcc_tokenizer *it, const char *word, int32_t left, 
     return true;
   }
   if (a->id < 0 || b->id < 0) return false;
-  const mcc_merge_entry *entry = merge_slot(it, (uint32_t)a->id, (uint32_t)b->id);
-  found->priority = entry->rank;
-  found->result = entry->result;
-  return entry->result >= 0;
+  uint32_t entry = *merge_slot(it, (uint32_t)a->id, (uint32_t)b->id);
+  if (entry == 0) return false;
+  int32_t *result = &it->merge_results[entry - 1];
+  if (*result == 0) {
+    int32_t id = mcc_find_token(it, word + a->start, a->length + b->length);
+    *result = id >= 0 ? id + 1 : -1;
+  }
+  found->priority = entry - 1;
+  found->result = *result - 1;
+  return *result > 0;
 }
 
 void mcc_merge_symbols(mcc_tokenizer *it, const char *word, int32_t count) {

@@ -34,12 +34,6 @@ typedef struct mcc_candidate {
   int32_t result;    /* id */
 } mcc_candidate;
 
-/* One entry of the table of merges by rank; result -1: free. */
-typedef struct mcc_merge_entry {
-  uint32_t left, right, rank;
-  int32_t result;
-} mcc_merge_entry;
-
 struct mcc_tokenizer {
   mcc_tokenizer_header header;
   const uint32_t *text_offsets;
@@ -56,8 +50,9 @@ struct mcc_tokenizer {
   /* Hash tables with open addressing, made before the first text is encoded. */
   int32_t *token_table; /* id, or -1 */
   uint32_t token_mask;
-  mcc_merge_entry *merge_table;
+  uint32_t *merge_table; /* rank + 1, or 0; by the pair of ids */
   uint32_t merge_mask;
+  int32_t *merge_results; /* by rank: id + 1; -1: there is none; 0: not yet looked up */
 
   /* Reused from word to word. */
   mcc_symbol_part *symbols;
