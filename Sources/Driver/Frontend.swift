@@ -1,0 +1,73 @@
+import Base
+import CodeGen
+import Formats
+import IR
+
+/// What brings a model from its file to the stage `transform`.
+package struct FrontendOptions: Sendable {
+  package var load = LoadOptions()
+  /// Quantization of the linear layers; nil for the checkpoint's own types.
+  package var quantization: QuantizationSpec?
+  /// Passes that replace the preset and the quantization.
+  package var pipeline: Pipeline?
+  package var rewriteLimit: Int?
+  package var tracesRewrites = false
+  package var verifiesEachRewrite = false
+  /// Where a reproducer goes when a pass fails inside; nil for nowhere.
+  package var reproducerFolder: String? = "."
+
+  package init() {}
+}
+
+/// Loads a model and runs the passes that know nothing of a CPU.
+package struct Frontend {
+  package var options: FrontendOptions
+  /// Called when a stage has been reached, with the model and the seconds it took.
+  package var reached: ((Stage, Model, Double) throws -> Void)?
+  /// What the passes did.
+  package private(set) var reports: [PassManager.Report] = []
+  /// Sentences for the user.
+  package private(set) var notes: [String] = []
+
+  package init(_ options: FrontendOptions) { self.options = options }
+
+  /// The model at `path`, at `last` or at the later stage that a `.mir` file is in.
+  package mutating func run(_ path: String, to last: Stage = .transform) throws -> Model {
+    let watch = Stopwatch()
+    var model = try ModelLoader.load(path, options.load)
+    notes += model.metadata.filter { $0.key == Model.noteKey }.map(\.value)
+    if model.stage == .import { try reached?(.import, model, watch.seconds) }
+    if model.stage < .simplify, last >= .simplify {
+      try advance(&model, to: .simplify, options.pipeline ?? Presets.simplify())
+    }
+    if model.stage < .transform, last >= .transform {
+      let transform = try options.pipeline == nil ? options.quantization.map { try Presets.quantize($0) } : nil
+      try advance(&model, to: .transform, transform ?? Pipeline([]))
+    }
+    return model
+  }
+
+  private mutating func advance(_ model: inout Model, to stage: Stage, _ pipeline: Pipeline) throws {
+    let watch = Stopwatch()
+    model.stage = stage
+    try run(pipeline, on: &model)
+    try reached?(stage, model, watch.seconds)
+  }
+
+  /// Runs a pipeline and keeps its reports.
+  package mutating func run(_ pipeline: Pipeline, on model: inout Model) throws {
+    var manager = PassManager()
+    var context = PassContext()
+    context.workFolder = options.reproducerFolder
+    context.rewriteLimit = options.rewriteLimit.map { $0 - rewrites }
+    context.verifiesEachRewrite = options.verifiesEachRewrite
+    if options.tracesRewrites { context.traceRewrite = { Standard.error($0) } }
+    defer {
+      rewrites += context.rewriteCount
+      notes += context.remarks.map(\.text)
+    }
+    reports += try manager.run(pipeline, on: &model, &context)
+  }
+
+  private var rewrites = 0
+}

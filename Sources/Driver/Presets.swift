@@ -1,0 +1,31 @@
+import Base
+import CodeGen
+import IR
+import Passes
+
+/// The pipelines that run unless the user gives another one.
+package enum Presets {
+  /// All passes that pipelines may name.
+  package static let registry = Passes.PassRegistry.all
+
+  /// `-O1`: everything that keeps the function, up to rounding of f32.
+  package static func simplify() throws -> Pipeline {
+    try Pipeline(
+      parsing: [
+        // Identities first, so that the fusions see few forms.
+        "canonicalize", "fold-constants", "eliminate-common-subexpressions",
+        // Before fusion: afterwards a bias or an activation stands between convolution and normalization.
+        "fold-batch-norm", "fuse",
+        // Merged products read x once; needs biases and gates in the products already.
+        "merge-matmuls",
+        // Folding left reshapes and products of small constants.
+        "canonicalize", "fold-constants", "fuse-elementwise", "eliminate-common-subexpressions", "eliminate-dead-code",
+      ].joined(separator: ","), registry: registry)
+  }
+
+  /// The passes of a quantization in the spelling `w4g32a8`; none for types that only narrow.
+  package static func quantize(_ spec: QuantizationSpec) throws -> Pipeline {
+    try Pipeline(
+      parsing: "quantize{spec=\(spec)},eliminate-common-subexpressions,eliminate-dead-code", registry: registry)
+  }
+}

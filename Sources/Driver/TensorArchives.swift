@@ -1,0 +1,74 @@
+import Base
+import Formats
+import IR
+import Tensors
+
+/// Tensors of a function from and to `.npy` and `.npz` files.
+package enum TensorArchives {
+  /// The inputs of `function` from files: `path` for a function of one input or an archive with their names, or
+  /// `name=path`.
+  package static func inputs(_ arguments: [String], of function: Graph) throws -> [Tensor] {
+    var found: [String: Tensor] = [:]
+    let names = function.inputs.map { function[$0].name }
+    func add(_ name: String, _ array: NumPyArray, from path: String) throws {
+      guard let index = names.firstIndex(of: name) else {
+        throw CompileError(
+          .usage, "'\(path)' gives '\(name)', but the inputs are \(names.map { "'\($0)'" }.joined(separator: ", "))")
+      }
+      guard found.updateValue(try convert(array, to: function.type(of: function.inputs[index]), name), forKey: name) == nil
+      else { throw CompileError(.usage, "the input '\(name)' is given twice") }
+    }
+    for argument in arguments {
+      if let equals = argument.firstIndex(of: "="), names.contains(String(argument[..<equals])) {
+        let path = String(argument[argument.index(after: equals)...])
+        try add(String(argument[..<equals]), try single(path), from: path)
+      } else {
+        let archive = try NumPyArchive(path: argument)
+        if names.count == 1, archive.arrays.count == 1 {
+          try add(names[0], archive.arrays[0], from: argument)
+        } else {
+          for (name, array) in zip(archive.names, archive.arrays) { try add(name, array, from: argument) }
+        }
+      }
+    }
+    return try names.map { name in
+      guard let tensor = found[name] else { throw CompileError(.usage, "the input '\(name)' is missing") }
+      return tensor
+    }
+  }
+
+  private static func single(_ path: String) throws -> NumPyArray {
+    let archive = try NumPyArchive(path: path)
+    guard archive.arrays.count == 1 else {
+      throw CompileError(.input, "'\(path)' holds \(archive.arrays.count) arrays, expected one")
+    }
+    return archive.arrays[0]
+  }
+
+  /// An array in the element type of an input, if no number is lost by more than rounding.
+  private static func convert(_ array: NumPyArray, to type: TensorType, _ name: String) throws -> Tensor {
+    let (from, to) = (array.type, type.element)
+    guard from == to || (from.isFloat && to.isFloat) || (from.isInteger && to.isInteger) else {
+      throw CompileError(.input, "input '\(name)' is of type \(from.rawValue), expected \(to.rawValue)")
+    }
+    let converted = array.converted(to: to)
+    guard from.isFloat || converted.converted(to: from) == array else {
+      throw CompileError(.input, "input '\(name)' has numbers that \(to.rawValue) cannot hold")
+    }
+    return converted.tensor
+  }
+
+  /// Seeded inputs: floats in a normal distribution, token ids below `vocabulary`, other whole numbers 0; symbolic sizes
+  /// take `size`, bounded by their ranges.
+  package static func seeded(_ function: Graph, seed: UInt64, size: Int = 8) -> [Tensor] {
+    var generator = SplitMix64(seed: seed)
+    return function.inputs.map { id in
+      let type = function.type(of: id).substituting { .fixed(min(max(size, $0.minimum), $0.maximum)) }
+      let tensor = Tensor(type)
+      guard type.element.isFloat else { return tensor }
+      let values = (0..<tensor.view.count).map { _ in generator.normal() }
+      values.withUnsafeBytes { convertRow($0, .f64, into: tensor.mutableView.bytes, type.element) }
+      return tensor
+    }
+  }
+}

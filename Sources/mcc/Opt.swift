@@ -1,0 +1,42 @@
+import ArgumentParser
+import Base
+import Driver
+import IR
+
+/// `mcc opt`: runs passes on text IR or a checkpoint and prints the result.
+struct Opt: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Runs a pipeline of passes on a model and prints the IR.")
+
+  @Argument(help: "A checkpoint or a .mir file.")
+  var model: String
+
+  @Option(name: .shortAndLong, help: "Writes to a file. (default: standard output)")
+  var output: String?
+
+  @Flag(help: "Prints how often each rule fired to standard error.")
+  var statistics = false
+
+  @OptionGroup var load: LoadArguments
+  @OptionGroup var passes: PassArguments
+
+  func run() async throws {
+    let options = try passes.options(load)
+    var frontend = Frontend(options)
+    var model = try ModelLoader.load(self.model, options.load)
+    let pipeline =
+      try options.pipeline ?? options.quantization.map { try Presets.quantize($0) } ?? Presets.simplify()
+    try frontend.run(pipeline, on: &model)
+    if statistics { for line in Summary.passes(frontend.reports) { Standard.error(line) } }
+    let text = try Printer.print(model, relativeTo: output.map { $0.folder })
+    if let output { try AtomicFile.write(text, to: output) } else { Standard.write(text, to: 1) }
+  }
+}
+
+extension String {
+  /// The folder a path lies in.
+  var folder: String {
+    guard let slash = lastIndex(of: "/") else { return "." }
+    return slash == startIndex ? "/" : String(self[..<slash])
+  }
+}
