@@ -35,10 +35,11 @@ typedef struct text_score {
 
 /* -log of the probability that the logits give to the token. */
 static double token_loss(const float *logits, int64_t vocabulary, int32_t token) {
-  double largest = -INFINITY, sum = 0;
-  for (int64_t i = 0; i < vocabulary; i++) largest = fmax(largest, (double)logits[i]);
-  for (int64_t i = 0; i < vocabulary; i++) sum += exp((double)logits[i] - largest);
-  return log(sum) + largest - (double)logits[token];
+  float largest = -INFINITY;
+  double sum = 0;
+  for (int64_t i = 0; i < vocabulary; i++) largest = logits[i] > largest ? logits[i] : largest;
+  for (int64_t i = 0; i < vocabulary; i++) sum += (double)expf(logits[i] - largest);
+  return log(sum) + (double)largest - (double)logits[token];
 }
 
 /* Adds the losses of ids[first ..< count], each given all ids before it; first > 0. */
