@@ -1,0 +1,17 @@
+import IR
+
+/// multiply(x, sigmoid(x)) -> silu(x)
+let fuseSiLU = RewriteRule("fuse-silu", on: Multiply.self, .shared) { _, node, rewriter in
+  guard let (gate, x) = rewriter.operands(of: node, where: { rewriter.isDefined($0, by: Sigmoid.self) }),
+    let sigmoid = rewriter.match(gate, Sigmoid.self), sigmoid.inputs[0] == x
+  else { return nil }
+  return try rewriter.emit(SiLU(), x)
+}
+
+/// multiply(x, hard_sigmoid(x)) -> hard_swish(x)
+let fuseHardSwish = RewriteRule("fuse-hard-swish", on: Multiply.self, .shared) { _, node, rewriter in
+  guard let (gate, x) = rewriter.operands(of: node, where: { rewriter.isDefined($0, by: HardSigmoid.self) }),
+    let sigmoid = rewriter.match(gate, HardSigmoid.self), sigmoid.inputs[0] == x
+  else { return nil }
+  return try rewriter.emit(HardSwish(), x)
+}

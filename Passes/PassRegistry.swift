@@ -1,0 +1,9 @@
+import IR
+
+extension PassRegistry {
+  /// The passes of this target: those that need to know nothing of a CPU.
+  package static let all = PassRegistry([
+    Canonicalize.self, FoldConstants.self, EliminateCommonSubexpressions.self, EliminateDeadCode.self,
+    FoldBatchNorm.self, Fuse.self, MergeMatMuls.self, FuseElementwise.self, QuantizeWeights.self,
+  ])
+}

@@ -1,0 +1,315 @@
+import Base
+import IR
+import Tensors
+
+/// Rounds the weights of linear layers to codes with scales, to the nearest code (``QuantizationSpec``).
+///
+///     %y = matmul(%x, %w) {transposeB = true}
+///     // -> %c = quantize(%w) {format = ...}
+///     //    %d = dequantize(%c)
+///     //    %y = matmul(%x, %d) {transposeB = true}
+///     // and, with 8-bit activations, %x as dequantize(quantize(%x)), once for all its users
+///
+/// Linear layers are matmuls whose right factor is a recipe of rank 2, stored with one row per output column. A weight
+/// that is dequantized already, as from GGUF, keeps its codes. A table that is gathered from and multiplied by (tied
+/// embeddings) is stored once, in 8 bits if the weights have 4; a table that is only gathered from stays as it is. A
+/// weight that would not get smaller stays.
+///
+/// `include` and `exclude` are patterns (`*` any text, `?` one character) that are matched against the origin of the
+/// layer and the checkpoint's names of its weights. `embeddings` and `head` override what is done to tables and to the
+/// layers whose result is an output: `auto`, `keep`, or weights and group such as `w8g32`.
+package struct QuantizeWeights: Pass {
+  package static let name = "quantize"
+  package static let summary = "rounds the weights of linear layers to few bits"
+
+  /// What to do with a kind of tensor.
+  package enum Choice: Hashable, Sendable {
+    case auto, keep
+    case format(QuantizationSpec)
+  }
+
+  package var spec = QuantizationSpec(weights: .bits8, group: nil, activationBits: 8)
+  /// Layers to quantize; empty for all.
+  package var include: [String] = []
+  /// Layers to leave alone.
+  package var exclude: [String] = []
+  package var embeddings: Choice = .auto
+  package var head: Choice = .auto
+
+  package init() {}
+
+  package init(_ spec: QuantizationSpec) { self.spec = spec }
+
+  package var fidelity: Fidelity {
+    switch spec.weights {
+    case .f32: .exact
+    case .f16, .bf16: .rounding
+    case .bits8, .bits4: .lossy
+    }
+  }
+
+  package func run(_ model: inout Model, _ context: inout PassContext) throws {
+    for index in model.functions.indices {
+      var work = Work(options: self, graph: model.functions[index], constants: model.constants)
+      try work.run()
+      model.functions[index] = work.graph
+      context.count("weights quantized", by: work.quantized)
+      context.count("weights kept", by: work.kept)
+    }
+    model[metadata: "quantization"] = spec.description
+  }
+}
+
+/// The work on one function.
+private struct Work {
+  let options: QuantizeWeights
+  var graph: Graph
+  let constants: ConstantTable
+  var quantized = 0
+  var kept = 0
+
+  /// How a weight is to be stored.
+  private enum Storage: Hashable {
+    case block(BlockFormat)
+    case number(DType)
+  }
+
+  private struct Key: Hashable {
+    var value: ValueID
+    var storage: Storage
+  }
+
+  /// Codes, or numbers of another type, by what they were made from.
+  private var stored: [Key: ValueID] = [:]
+  private var dequantized: [ValueID: ValueID] = [:]
+
+  init(options: QuantizeWeights, graph: Graph, constants: ConstantTable) {
+    self.options = options
+    self.graph = graph
+    self.constants = constants
+  }
+
+  mutating func run() throws {
+    for id in graph.topologicalOrder() {
+      guard graph.isLive(id) else { continue }
+      if graph[id].op is MatMul { try quantizeMatMul(id) }
+      if graph[id].op is Gather, case .format = options.embeddings { try quantizeTable(of: id) }
+    }
+    _ = graph.eraseDeadCode()
+  }
+
+  // MARK: Choosing
+
+  /// How the right factor of a matmul is to be stored; nil if it stays.
+  private func storage(of weight: ValueID, in node: NodeID) -> Storage? {
+    guard isChosen(weight, node) else { return nil }
+    var spec = options.spec
+    let isTied = graph[weight].uses.contains { use in
+      if case .operand(let user, 0) = use { return graph[user].op is Gather }
+      return false
+    }
+    if isTied {
+      switch options.embeddings {
+      case .keep: return nil
+      case .format(let other): spec = other
+      case .auto: if spec.weights == .bits4 { spec.weights = .bits8 }
+      }
+    } else if isHead(node) {
+      switch options.head {
+      case .keep: return nil
+      case .format(let other): spec = other
+      case .auto: break
+      }
+    }
+    return storage(spec, of: graph.type(of: weight))
+  }
+
+  /// The storage a specification gives to a tensor; nil if that is no change or no gain.
+  private func storage(_ spec: QuantizationSpec, of type: TensorType) -> Storage? {
+    guard type.isDense, type.element.isFloat else { return nil }
+    if let element = spec.weightType { return element == type.element ? nil : .number(element) }
+    guard let format = spec.weightFormat, let bytes = type.byteCount else { return nil }
+    let codes = TensorType(.f32, type.shape, encoding: .block(format))
+    return (codes.byteCount ?? .max) < bytes ? .block(format) : nil
+  }
+
+  private func isChosen(_ weight: ValueID, _ node: NodeID) -> Bool {
+    if options.include.isEmpty && options.exclude.isEmpty { return true }
+    var names = graph[node].origin.map { [$0.text] } ?? []
+    var stack = [weight]
+    while let id = stack.popLast() {
+      if let constant = graph.constant(of: id) { names.append(constants[constant].name) }
+      if let node = graph.definingNode(of: id) { stack.append(contentsOf: graph[node].inputs) }
+    }
+    func matches(_ patterns: [String]) -> Bool {
+      patterns.contains { pattern in names.contains { $0.matches(glob: pattern) } }
+    }
+    return (options.include.isEmpty || matches(options.include)) && !matches(options.exclude)
+  }
+
+  /// Whether the result becomes an output without further linear layers.
+  private func isHead(_ node: NodeID) -> Bool {
+    var stack = graph[node].results
+    while let value = stack.popLast() {
+      for use in graph[value].uses {
+        switch use {
+        case .output: return true
+        case .update: continue
+        case .operand(let user, _):
+          let op = graph[user].op
+          if op is any Elementwise || op is Reshape || op is Slice || op is Cast || op is Softmax || op is LogSoftmax {
+            stack.append(contentsOf: graph[user].results)
+          }
+        }
+      }
+    }
+    return false
+  }
+
+  // MARK: Changing
+
+  private mutating func quantizeMatMul(_ id: NodeID) throws {
+    guard var op = graph[id].op as? MatMul else { return }
+    var weight = graph[id].inputs[1]
+    guard graph.type(of: weight).rank == 2, graph.type(of: weight).shape.isFixed,
+      ConstantEvaluator.isRecipe(weight, in: graph), !ConstantEvaluator.isRecipe(graph[id].inputs[0], in: graph)
+    else { return }
+    if case .block(let format) = graph.storedEncoding(of: weight) {
+      kept += 1
+      try quantizeInput(of: id, format)
+      return
+    }
+    guard let storage = storage(of: weight, in: id) else {
+      kept += 1
+      return
+    }
+    let source = weight
+    if !op.transposeB {
+      weight = try emit(Transpose([1, 0]), weight, "\(graph[weight].name)_transposed", id)
+      op.transposeB = true
+    }
+    let codes = try store(weight, storage, id)
+    if dequantized[codes] == nil {
+      if case .block = storage {
+        dequantized[codes] = try emit(Dequantize(.f32), codes, graph[source].name, id)
+      } else {
+        dequantized[codes] = codes
+      }
+    }
+    guard let factor = dequantized[codes] else { return }
+    if source == weight { try redirectTables(from: source, to: codes) }
+    var inputs = graph[id].inputs
+    inputs[1] = factor
+    let new = try replace(id, by: op, inputs)
+    quantized += 1
+    if case .block(let format) = storage { try quantizeInput(of: new, format) }
+  }
+
+  /// Makes every gather from `table` read `codes`.
+  private mutating func redirectTables(from table: ValueID, to codes: ValueID) throws {
+    for user in graph.users(of: table) {
+      guard let gather = graph[user].op as? Gather, graph[user].inputs[0] == table else { continue }
+      let element = graph.type(of: graph[user].results[0]).element
+      let index = graph.type(of: table).shape.normalizedAxis(gather.axis)
+      guard index != graph.type(of: table).rank - 1 else { continue }
+      _ = try replace(user, by: Gather(axis: gather.axis, type: element), [codes, graph[user].inputs[1]])
+    }
+  }
+
+  private mutating func quantizeTable(of id: NodeID) throws {
+    guard case .format(let spec) = options.embeddings else { return }
+    let table = graph[id].inputs[0]
+    guard graph.type(of: table).rank == 2, ConstantEvaluator.isRecipe(table, in: graph), isChosen(table, id),
+      !graph.users(of: table).contains(where: { graph[$0].op is MatMul }),
+      let storage = storage(spec, of: graph.type(of: table))
+    else { return }
+    try redirectTables(from: table, to: store(table, storage, id))
+    quantized += 1
+  }
+
+  private mutating func store(_ value: ValueID, _ storage: Storage, _ node: NodeID) throws -> ValueID {
+    let key = Key(value: value, storage: storage)
+    if let codes = stored[key] { return codes }
+    let name = graph[value].name
+    let codes: ValueID
+    switch storage {
+    case .block(let format): codes = try emit(Quantize(format), value, "\(name)_codes", node)
+    case .number(let element): codes = try emit(Cast(element), value, "\(name)_\(element.rawValue)", node)
+    }
+    stored[key] = codes
+    return codes
+  }
+
+  /// Rounds the left factor of a matmul, if the specification asks for it, in groups that fit the weight's.
+  private mutating func quantizeInput(of id: NodeID, _ weight: BlockFormat) throws {
+    guard options.spec.activationBits == 8 else { return }
+    let input = graph[id].inputs[0]
+    if let node = graph.definingNode(of: input), graph[node].op is Dequantize { return }
+    let group = weight.group.flatMap { QuantizationSpec.groups.contains($0) ? $0 : nil } ?? 32
+    let key = Key(value: input, storage: .block(.a8(group)))
+    if stored[key] == nil {
+      let codes = try emit(Quantize(.a8(group)), input, "\(graph[input].name)_codes", id)
+      stored[key] = try emit(Dequantize(graph.type(of: input).element), codes, "\(graph[input].name)_rounded", id)
+    }
+    if let rounded = stored[key] { graph.setInput(0, of: id, to: rounded) }
+  }
+
+  private mutating func emit(_ op: any Operator, _ input: ValueID, _ name: String, _ node: NodeID) throws -> ValueID {
+    graph[try graph.addNode(op, [input], names: [name], origin: graph[node].origin)].results[0]
+  }
+
+  private mutating func replace(_ id: NodeID, by op: any Operator, _ inputs: [ValueID]) throws -> NodeID {
+    let old = graph[id].results[0]
+    let name = graph[old].name
+    let new = try graph.addNode(op, inputs, names: [name], origin: graph[id].origin)
+    graph.replaceUses(of: old, with: graph[new].results[0])
+    graph.erase(id)
+    graph.rename(graph[new].results[0], to: name)
+    return new
+  }
+}
+
+extension QuantizeWeights.Choice: Codable {
+  package init(from decoder: any Decoder) throws {
+    let text = try decoder.singleValueContainer().decode(String.self)
+    switch text {
+    case "auto": self = .auto
+    case "keep": self = .keep
+    default: self = .format(try QuantizationSpec(parsing: text))
+    }
+  }
+
+  package func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    switch self {
+    case .auto: try container.encode("auto")
+    case .keep: try container.encode("keep")
+    case .format(let spec): try container.encode(spec.description)
+    }
+  }
+}
+
+extension String {
+  /// Whether a pattern with `*` for any text and `?` for one character matches the whole text.
+  func matches(glob pattern: String) -> Bool {
+    let text = Array(utf8), pattern = Array(pattern.utf8)
+    var (t, p) = (0, 0)
+    var star: (text: Int, pattern: Int)?
+    while t < text.count {
+      if p < pattern.count, pattern[p] == UInt8(ascii: "*") {
+        star = (t, p + 1)
+        p += 1
+      } else if p < pattern.count, pattern[p] == UInt8(ascii: "?") || pattern[p] == text[t] {
+        t += 1
+        p += 1
+      } else if let (start, next) = star {
+        star = (start + 1, next)
+        t = start + 1
+        p = next
+      } else {
+        return false
+      }
+    }
+    return pattern[p...].allSatisfy { $0 == UInt8(ascii: "*") }
+  }
+}

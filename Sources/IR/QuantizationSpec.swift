@@ -1,0 +1,197 @@
+import Base
+import Tensors
+
+/// The number formats of a compiled network in one word, such as `w4g32a8kv16`: weights of linear layers in 4 bits with a
+/// scale per 32 numbers, activations in 8 bits, the KV cache in 16.
+///
+/// Grammar: `w` weights, `g` group, `a` activations, `kv` cache, in this order, all but the first optional.
+///
+/// - weights: `w8`, `w4`; `wf32`, `wf16`, `wbf16` only change the type.
+/// - group: `g32`, `g64`, `g128`, or `gc` for one scale per output channel (`w8` only). Without: `gc` for `w8`, `g32` for
+///   `w4`.
+/// - activations: `a8` (without: the same, for quantized weights) or `a32`, which leaves them as they are.
+/// - cache: `kv32` or `kv16`; without, the checkpoint decides.
+package struct QuantizationSpec: Hashable, Sendable {
+  /// How the weights of linear layers are stored.
+  package enum Weights: String, Hashable, Sendable, CaseIterable {
+    case f32, bf16, f16
+    case bits8 = "8"
+    case bits4 = "4"
+
+    /// Whether weights become codes with scales.
+    package var isQuantized: Bool { self == .bits8 || self == .bits4 }
+  }
+
+  package var weights: Weights
+  /// Numbers per scale; nil for one scale per output channel. Without meaning for unquantized weights.
+  package var group: Int?
+  /// Bits of activations: 8 or 32.
+  package var activationBits: Int
+  /// Bits of the KV cache, if it is said: 32 or 16.
+  package var cacheBits: Int?
+
+  /// The group lengths that can be asked for.
+  package static let groups = [32, 64, 128]
+
+  /// Quantized weights with everything spelt out.
+  package init(weights: Weights, group: Int?, activationBits: Int, cacheBits: Int? = nil) {
+    self.weights = weights
+    self.group = weights.isQuantized ? group : nil
+    self.activationBits = weights.isQuantized ? activationBits : 32
+    self.cacheBits = cacheBits
+  }
+
+  /// The block format of weights; nil where they stay numbers.
+  package var weightFormat: BlockFormat? {
+    switch weights {
+    case .f32, .f16, .bf16: nil
+    case .bits8: group.map { .w8($0) } ?? .w8c
+    case .bits4: .w4(group ?? 32)
+    }
+  }
+
+  /// The element type of weights that stay numbers; nil for quantized ones.
+  package var weightType: DType? {
+    switch weights {
+    case .f32: .f32
+    case .f16: .f16
+    case .bf16: .bf16
+    case .bits8, .bits4: nil
+    }
+  }
+
+  /// The block format of activations: one scale per token and group, the group of the weights, or 32 where those have one
+  /// scale per channel; nil where activations stay numbers.
+  package var activationFormat: BlockFormat? { activationBits == 8 ? .a8(group ?? 32) : nil }
+
+  /// The element type of the KV cache, if it is said.
+  package var cacheType: DType? { cacheBits.map { $0 == 32 ? .f32 : .f16 } }
+
+  /// Bits of one weight, its share of the scale included, in rows of `columns` numbers.
+  package func bitsPerWeight(columns: Int) -> Double {
+    guard let format = weightFormat, columns > 0 else { return Double((weightType ?? .f32).byteCount * 8) }
+    return Double(format.rowBytes(columns: columns) * 8) / Double(columns)
+  }
+}
+
+// MARK: - Text
+
+extension QuantizationSpec: CustomStringConvertible {
+  /// The canonical spelling: weights, group and activations are always said, the cache only if it was.
+  package var description: String {
+    var text = "w" + weights.rawValue
+    if weights.isQuantized { text += (group.map { "g\($0)" } ?? "gc") + "a\(activationBits)" }
+    if let cacheBits { text += "kv\(cacheBits)" }
+    return text
+  }
+
+  /// Reads a specification such as `w8`, `w4g64`, `w4g32a32kv16`.
+  ///
+  /// - Throws: `CompileError`: `.usage` for text outside the grammar, `.unsupported` for formats that the grammar has a
+  ///   place for but mcc cannot produce; the message lists the choices.
+  package init(parsing text: String) throws {
+    var rest = Substring(text)
+    func fail(_ message: String, _ kind: CompileError.Kind = .usage) -> CompileError {
+      CompileError(kind, "\(message) in the quantization '\(text)'")
+    }
+    func take(_ prefix: String) -> Bool {
+      guard rest.hasPrefix(prefix) else { return false }
+      rest = rest.dropFirst(prefix.count)
+      return true
+    }
+    func word() -> String {
+      let word = rest.prefix { $0.isASCII && $0.isNumber }
+      rest = rest.dropFirst(word.count)
+      return String(word)
+    }
+
+    guard take("w") else {
+      throw fail("expected 'w' and the width of the weights (w8, w4, wf32, wf16, wbf16)")
+    }
+    if take("bf16") {
+      weights = .bf16
+    } else if take("f16") {
+      weights = .f16
+    } else if take("f32") {
+      weights = .f32
+    } else {
+      weights = try Self.parseWidth(&rest, fail)
+    }
+
+    group = weights == .bits4 ? 32 : nil
+    if take("g") {
+      guard weights.isQuantized else { throw fail("weights of type \(weights.rawValue) have no group: unexpected 'g'") }
+      if take("c") {
+        guard weights == .bits8 else {
+          throw fail("4-bit weights need a group (g32, g64, g128), found 'gc'", .unsupported)
+        }
+        group = nil
+      } else {
+        let digits = word()
+        guard let length = Int(digits), Self.groups.contains(length) else {
+          throw fail("unknown group 'g\(digits)' (choices: \(weights == .bits8 ? "gc, " : "")g32, g64, g128)")
+        }
+        group = length
+      }
+    }
+
+    activationBits = weights.isQuantized ? 8 : 32
+    if take("a") {
+      let digits = word()
+      guard digits == "8" || digits == "32" else {
+        throw fail("unknown activations 'a\(digits)' (choices: a8, a32)")
+      }
+      guard digits == "32" || weights.isQuantized else {
+        throw fail("8-bit activations need quantized weights (w8, w4)", .unsupported)
+      }
+      activationBits = digits == "8" ? 8 : 32
+    }
+
+    cacheBits = nil
+    if take("kv") {
+      switch word() {
+      case "32": cacheBits = 32
+      case "16": cacheBits = 16
+      case "8": throw fail("an 8-bit KV cache is not supported yet (choices: kv32, kv16)", .unsupported)
+      case "4": throw fail("a 4-bit KV cache is not supported yet (choices: kv32, kv16)", .unsupported)
+      case let digits: throw fail("unknown KV cache 'kv\(digits)' (choices: kv32, kv16)")
+      }
+    }
+    guard rest.isEmpty else {
+      throw fail("unexpected '\(rest)' (the order is w, g, a, kv, as in w4g32a8kv16)")
+    }
+  }
+
+  /// The widths of the grammar that no kernel reads yet.
+  private static let plannedWidths = ["6", "5", "3", "2", "t", "mxfp4", "nvfp4", "nf4"]
+
+  private static func parseWidth(
+    _ rest: inout Substring, _ fail: (String, CompileError.Kind) -> CompileError
+  ) throws -> Weights {
+    let choices = "(choices: w8, w4, wf32, wf16, wbf16)"
+    for planned in plannedWidths where rest.hasPrefix(planned) {
+      if planned.allSatisfy(\.isNumber), rest.dropFirst(planned.count).first?.isNumber == true { continue }
+      throw fail("weights 'w\(planned)' are not supported yet \(choices)", .unsupported)
+    }
+    let digits = rest.prefix { $0.isASCII && $0.isNumber }
+    switch digits {
+    case "8", "4":
+      rest = rest.dropFirst(digits.count)
+      return digits == "8" ? .bits8 : .bits4
+    default:
+      let shown = digits.isEmpty ? rest.prefix(8) : digits
+      throw fail("unknown weights 'w\(shown)' \(choices)", .usage)
+    }
+  }
+}
+
+extension QuantizationSpec: Codable {
+  package init(from decoder: any Decoder) throws {
+    try self.init(parsing: try decoder.singleValueContainer().decode(String.self))
+  }
+
+  package func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    try container.encode(description)
+  }
+}
