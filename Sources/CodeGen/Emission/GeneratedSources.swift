@@ -1,0 +1,24 @@
+import IR
+
+/// The C of one model, without the fixed runtime.
+package struct GeneratedSources: Sendable {
+  /// A file of text.
+  package struct File: Hashable, Sendable {
+    package var name: String
+    package var text: String
+
+    package init(name: String, text: String) {
+      self.name = name
+      self.text = text
+    }
+  }
+
+  /// `model.c` and the files of kernels.
+  package var sources: [File]
+  /// `model.h` and `kernels.h`.
+  package var headers: [File]
+  /// Ties the code to its bundle.
+  package var identity: UInt64
+  /// Whether the program has the face of a language model.
+  package var isLanguageModel: Bool
+}

@@ -1,0 +1,95 @@
+import Base
+import IR
+import Tensors
+
+/// What a program tells about its making with `--manifest`.
+package struct Manifest: Sendable {
+  /// A pass that ran, with its options as text.
+  package struct PassRecord: Hashable, Sendable {
+    package var name: String
+    package var options: String
+
+    package init(name: String, options: String) {
+      self.name = name
+      self.options = options
+    }
+  }
+
+  /// A file the model was read from.
+  package struct SourceRecord: Hashable, Sendable {
+    /// The name without folders.
+    package var name: String
+    package var sha256: String
+    package var bytes: Int
+
+    package init(name: String, sha256: String, bytes: Int) {
+      self.name = name
+      self.sha256 = sha256
+      self.bytes = bytes
+    }
+  }
+
+  /// The name and version of mcc, such as `mcc 0.1.0`.
+  package var compiler: String
+  /// What the C compiler says about itself; empty if the sources are compiled elsewhere.
+  package var cCompiler: String
+  package var passes: [PassRecord]
+  package var sources: [SourceRecord]
+
+  package init(
+    compiler: String, cCompiler: String = "", passes: [PassRecord] = [], sources: [SourceRecord] = []
+  ) {
+    self.compiler = compiler
+    self.cCompiler = cCompiler
+    self.passes = passes
+    self.sources = sources
+  }
+
+  /// The manifest of a scheduled model.
+  package func json(_ schedule: Schedule, of model: Model, target: Target) -> JSON {
+    var object = JSONObject()
+    object["name"] = .string(model.name)
+    object["compiler"] = .string(compiler)
+    object["target"] = .string(target.name)
+    if !cCompiler.isEmpty { object["c_compiler"] = .string(cCompiler) }
+    object["sources"] = .array(
+      sources.map { ["name": .string($0.name), "sha256": .string($0.sha256), "bytes": .int($0.bytes)] })
+    object["metadata"] = .object(JSONObject(model.metadata.map { ($0.key, .string($0.value)) }))
+    object["passes"] = .array(passes.map { ["name": .string($0.name), "options": .string($0.options)] })
+    object["functions"] = .array(
+      schedule.functions.map { function in
+        let tensors = { (entries: [(name: String, buffer: Int)]) -> JSON in
+          .array(
+            entries.map { entry in
+              let type = function.buffers[entry.buffer].type
+              return [
+                "name": .string(entry.name), "type": .string(type.element.rawValue),
+                "shape": .array(
+                  type.shape.dims.map { dim in
+                    dim.fixedValue.map { .int($0) } ?? .string(dim.description)
+                  }),
+              ]
+            })
+        }
+        return [
+          "role": .string(function.role),
+          "symbols": .array(
+            function.symbols.map {
+              ["name": .string($0.name), "minimum": .int($0.minimum), "maximum": .int($0.maximum)]
+            }),
+          "inputs": tensors(function.inputs), "outputs": tensors(function.outputs),
+          "steps": .int(function.steps.count), "buffer_bytes": .int(function.temporaryBytes),
+        ]
+      })
+    object["kernels"] = .array(schedule.kernels.map { .string($0.name) })
+    object["weights"] = .array(
+      schedule.weights.map {
+        ["name": .string($0.name), "type": .string($0.type.description), "bytes": .int($0.byteCount)]
+      })
+    object["memory"] = [
+      "weights_bytes": .int(schedule.weightsBytes), "state_bytes": .int(schedule.stateBytes),
+      "arena_bytes": .int(schedule.arenaBytes),
+    ]
+    return .object(object)
+  }
+}

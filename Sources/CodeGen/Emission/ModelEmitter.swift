@@ -1,0 +1,249 @@
+import Base
+import IR
+import Tensors
+
+/// Writes the C of a scheduled model: a structure of weights, and each function as a page of calls.
+package struct ModelEmitter {
+  private let schedule: Schedule
+  private let model: Model
+  private let target: Target
+  private let compiler: String
+  private let table: WeightTable
+
+  /// An emitter for a model.
+  ///
+  /// - Parameter compiler: the name and version that the program reports, such as `mcc 0.1.0`.
+  package init(_ schedule: Schedule, of model: Model, target: Target, compiler: String) {
+    self.schedule = schedule
+    self.model = model
+    self.target = target
+    self.compiler = compiler
+    table = WeightTable(schedule)
+  }
+
+  /// Lines of kernels in one file, so that files compile side by side.
+  private static let linesPerFile = 500
+
+  /// The sources and headers.
+  ///
+  /// - Parameter salt: further text on which the identity depends, such as the manifest.
+  package func sources(salt: String = "") throws -> GeneratedSources {
+    let renderer = CRenderer(target: target)
+    var sources: [GeneratedSources.File] = []
+    var group: [KernelFunction] = []
+    func finish() {
+      guard !group.isEmpty else { return }
+      let text = renderer.file(group, includes: ["\"mcc.h\""])
+      sources.append(.init(name: "kernels_\(sources.count).c", text: text))
+      group = []
+    }
+    var lines = 0
+    for kernel in schedule.kernels.sorted(by: { $0.name < $1.name }) {
+      let count = renderer.file([kernel]).utf8.lazy.filter { $0 == 0x0A }.count
+      if lines + count > Self.linesPerFile {
+        finish()
+        lines = 0
+      }
+      group.append(kernel)
+      lines += count
+    }
+    finish()
+    let headers = [
+      GeneratedSources.File(name: "kernels.h", text: renderer.header(schedule.kernels)),
+      .init(name: "model.h", text: header()),
+    ]
+    var hash = SHA256()
+    for file in sources + headers { hash.update(field: file.text) }
+    hash.update(field: try modelSource(identity: 0))
+    hash.update(field: salt)
+    let identity = hash.digest().prefix(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+    sources.insert(.init(name: "model.c", text: try modelSource(identity: identity)), at: 0)
+    return GeneratedSources(
+      sources: sources, headers: headers, identity: identity,
+      isLanguageModel: schedule.functions.contains { $0.role == "decode" })
+  }
+
+  // MARK: model.h
+
+  private func header() -> String {
+    var text = """
+      /* The weights of \(Self.comment(model.name)). */
+      #ifndef MODEL_H
+      #define MODEL_H
+
+      #include "kernels.h"
+
+
+      """
+    for row in table.rows {
+      text += "/* One of \(row.count) \(row.name). */\ntypedef struct \(row.type) {\n"
+      for (name, weights) in row.members { text += member(name, weights[0]) }
+      text += "} \(row.type);\n\n"
+    }
+    text += "typedef struct model_weights {\n"
+    for (name, weight) in table.singles { text += member(name, weight) }
+    for row in table.rows { text += "  \(row.type) \(row.name)[\(row.count)];\n" }
+    if table.singles.isEmpty && table.rows.isEmpty { text += "  char none;\n" }
+    return text + "} model_weights;\n\n#endif\n"
+  }
+
+  private func member(_ name: String, _ weight: Int) -> String {
+    let declaration = "  const \(CRenderer.cType(table.elements[weight])) *\(name);"
+    let padding = String(repeating: " ", count: max(1, 40 - declaration.count))
+    return declaration + padding + "/* \(schedule.weights[weight].type) */\n"
+  }
+
+  // MARK: model.c
+
+  private func modelSource(identity: UInt64) throws -> String {
+    var text = """
+      /*
+       * \(Self.comment(model.name)), compiled by \(compiler) for \(target.name).
+       *
+       * Each function is run by all threads at once: every kernel computes the thread's share, and mcc_barrier waits for
+       * the others before a step that needs what they computed.
+       */
+      #include "model.h"
+
+
+      """
+    if !schedule.weights.isEmpty { text += weightsSource() }
+    var descriptors = ""
+    for function in schedule.functions {
+      let body = FunctionEmitter(function, schedule, table)
+      text += body.source()
+      descriptors += try body.descriptor()
+    }
+    text += descriptors
+    text += "static const mcc_function functions[] = {\n"
+    for function in schedule.functions { text += FunctionEmitter(function, schedule, table).entry() }
+    text += "};\n\n"
+    let features = target.features.map { "\"\(Self.builtinName(ofFeature: $0))\", " }.joined()
+    text += "static const char *const features[] = {\(features)NULL};\n\n"
+    text += "const mcc_program mcc_model = {\n"
+    let figures = figures
+    for (name, value) in [
+      ("name", Self.quoted(model.name)), ("compiler", Self.quoted(compiler)),
+      ("identity", "0x\(String(identity, radix: 16))u"), ("features", "features"),
+      ("function_count", "\(schedule.functions.count)"), ("functions", "functions"),
+      ("weights_bytes", "\(schedule.weightsBytes)"), ("arena_bytes", "\(schedule.arenaBytes)"),
+      ("context", "\(figures.context)"), ("vocabulary", "\(figures.vocabulary)"),
+      ("bytes_per_token", "\(figures.bytesPerToken)"),
+      ("cache_bytes_per_position", "\(figures.cacheBytesPerPosition)"),
+    ] { text += "    .\(name) = \(value),\n" }
+    return text + "};\n"
+  }
+
+  /// Where the weights are: tables of offsets and the function that makes pointers of them.
+  private func weightsSource() -> String {
+    var text = ""
+    for row in table.rows {
+      text += "/* Bytes from the start of the weights to each tensor of each of the \(row.name). */\n"
+      text += "static const int64_t \(row.name)_offsets[\(row.count)][\(row.members.count)] = {\n"
+      for layer in 0..<row.count {
+        let offsets = row.members.map { "\(schedule.weights[$0.weights[layer]].offset)" }
+        text += Self.wrapped("    {", offsets, "},\n")
+      }
+      text += "};\n\n"
+    }
+    text += "static model_weights find_weights(const uint8_t *weights) {\n  model_weights w;\n"
+    for (name, weight) in table.singles {
+      text += "  w.\(name) = \(pointer(weight, "\(schedule.weights[weight].offset)"));\n"
+    }
+    for row in table.rows {
+      text += "  for (int l = 0; l < \(row.count); l++) {\n"
+      text += "    const int64_t *offsets = \(row.name)_offsets[l];\n"
+      for (index, member) in row.members.enumerated() {
+        text += "    w.\(row.name)[l].\(member.name) = \(pointer(member.weights[0], "offsets[\(index)]"));\n"
+      }
+      text += "  }\n"
+    }
+    return text + "  return w;\n}\n\n"
+  }
+
+  private func pointer(_ weight: Int, _ offset: String) -> String {
+    let type = CRenderer.cType(table.elements[weight])
+    return type == "uint8_t" ? "weights + \(offset)" : "(const \(type) *)(weights + \(offset))"
+  }
+
+  // MARK: Figures
+
+  /// What a language model's descriptor tells about it.
+  package var figures: (context: Int, vocabulary: Int, bytesPerToken: Int, cacheBytesPerPosition: Int) {
+    guard let decode = schedule.functions.first(where: { $0.role == "decode" }) else { return (0, 0, 0, 0) }
+    let sizes = schedule.states.compactMap { state in
+      state.type.shape.dims.first?.fixedValue.map { (rows: $0, bytes: state.type.byteCount ?? 0) }
+    }
+    let vocabulary = decode.outputs.first { $0.name == "logits" }.flatMap {
+      decode.buffers[$0.buffer].type.shape.last.fixedValue
+    }
+    var read: [Int: Int] = [:]
+    for step in decode.steps {
+      // A gather reads one row of its table.
+      let isGather = schedule.kernels[step.kernel].name.contains("gather")
+      for case .weight(let weight) in step.arguments {
+        let entry = schedule.weights[weight]
+        let rows = max(entry.type.shape.dims.first?.fixedValue ?? 1, 1)
+        read[weight] = max(read[weight] ?? 0, isGather ? entry.byteCount / rows : entry.byteCount)
+      }
+    }
+    return (
+      sizes.map(\.rows).min() ?? 0, vocabulary ?? 0, read.values.reduce(0, +),
+      sizes.reduce(0) { $0 + ($1.rows > 0 ? $1.bytes / $1.rows : 0) }
+    )
+  }
+
+  // MARK: Text
+
+  /// How `__builtin_cpu_supports` spells a feature of /proc/cpuinfo.
+  static func builtinName(ofFeature name: String) -> String {
+    switch name {
+    case "sse4_1": "sse4.1"
+    case "sse4_2": "sse4.2"
+    case "bmi1": "bmi"
+    default: name.filter { $0 != "_" }
+    }
+  }
+
+  static func quoted(_ text: String) -> String {
+    var result = "\""
+    for byte in text.utf8 {
+      switch byte {
+      case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "?"):
+        result += "\\" + String(Unicode.Scalar(byte))
+      case 0x20...0x7E: result += String(Unicode.Scalar(byte))
+      default:
+        let octal = String(byte, radix: 8)
+        result += "\\" + String(repeating: "0", count: 3 - octal.count) + octal
+      }
+    }
+    return result + "\""
+  }
+
+  /// Text that may stand in a comment.
+  static func comment(_ text: String) -> String {
+    String(text.unicodeScalars.map { $0.value < 0x20 || $0 == "*" || $0 == "\\" ? "_" : Character($0) })
+  }
+
+  /// `head a, b, c tail`, broken at 120 columns.
+  static func wrapped(_ head: String, _ items: [String], _ tail: String) -> String {
+    let indent = String(repeating: " ", count: min(head.count, 24))
+    var text = head
+    var column = head.count
+    for (index, item) in items.enumerated() {
+      let piece = item + (index == items.count - 1 ? "" : ",")
+      if index > 0 {
+        if column + 1 + piece.count + tail.count > 118 {
+          text += "\n" + indent
+          column = indent.count
+        } else {
+          text += " "
+          column += 1
+        }
+      }
+      text += piece
+      column += piece.count
+    }
+    return text + tail
+  }
+}

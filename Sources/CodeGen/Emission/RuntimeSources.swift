@@ -1,0 +1,80 @@
+/// The fixed part of a generated program, as text.
+package enum RuntimeSources {
+  /// A C file or header, and which programs have it.
+  private struct File {
+    var name: String
+    var bytes: [UInt8]
+    var use: Use
+  }
+
+  private enum Use {
+    case all, languageModel, network
+  }
+
+  private static let files: [File] = [
+    File(name: "bundle.h", bytes: PackageResources.bundle_h, use: .all),
+    File(name: "cpu.c", bytes: PackageResources.cpu_c, use: .all),
+    File(name: "cpu.h", bytes: PackageResources.cpu_h, use: .all),
+    File(name: "failure.c", bytes: PackageResources.failure_c, use: .all),
+    File(name: "failure.h", bytes: PackageResources.failure_h, use: .all),
+    File(name: "generate.c", bytes: PackageResources.generate_c, use: .languageModel),
+    File(name: "generation_settings.c", bytes: PackageResources.generation_settings_c, use: .languageModel),
+    File(name: "generation_settings.h", bytes: PackageResources.generation_settings_h, use: .languageModel),
+    File(name: "language_model.c", bytes: PackageResources.language_model_c, use: .languageModel),
+    File(name: "language_model.h", bytes: PackageResources.language_model_h, use: .languageModel),
+    File(name: "language_model_bench.c", bytes: PackageResources.language_model_bench_c, use: .languageModel),
+    File(name: "language_model_main.c", bytes: PackageResources.language_model_main_c, use: .languageModel),
+    File(name: "logits.c", bytes: PackageResources.logits_c, use: .languageModel),
+    File(name: "mapping.c", bytes: PackageResources.mapping_c, use: .all),
+    File(name: "mcc.h", bytes: PackageResources.mcc_h, use: .all),
+    File(name: "measure.h", bytes: PackageResources.measure_h, use: .all),
+    File(name: "options.c", bytes: PackageResources.options_c, use: .all),
+    File(name: "options.h", bytes: PackageResources.options_h, use: .all),
+    File(name: "perplexity.c", bytes: PackageResources.perplexity_c, use: .languageModel),
+    File(name: "program.c", bytes: PackageResources.program_c, use: .all),
+    File(name: "program.h", bytes: PackageResources.program_h, use: .all),
+    File(name: "sampler.c", bytes: PackageResources.sampler_c, use: .languageModel),
+    File(name: "sampler.h", bytes: PackageResources.sampler_h, use: .languageModel),
+    File(name: "tensor_convert.c", bytes: PackageResources.tensor_convert_c, use: .all),
+    File(name: "tensor_file.c", bytes: PackageResources.tensor_file_c, use: .all),
+    File(name: "tensor_file.h", bytes: PackageResources.tensor_file_h, use: .all),
+    File(name: "tensor_main.c", bytes: PackageResources.tensor_main_c, use: .network),
+    File(name: "tensor_writer.c", bytes: PackageResources.tensor_writer_c, use: .all),
+    File(name: "text_stream.c", bytes: PackageResources.text_stream_c, use: .languageModel),
+    File(name: "text_stream.h", bytes: PackageResources.text_stream_h, use: .languageModel),
+    File(name: "thread_pool.c", bytes: PackageResources.thread_pool_c, use: .all),
+    File(name: "thread_pool.h", bytes: PackageResources.thread_pool_h, use: .all),
+    File(name: "tokenizer.c", bytes: PackageResources.tokenizer_c, use: .languageModel),
+    File(name: "tokenizer.h", bytes: PackageResources.tokenizer_h, use: .languageModel),
+    File(name: "tokenizer_encode.c", bytes: PackageResources.tokenizer_encode_c, use: .languageModel),
+    File(name: "tokenizer_merge.c", bytes: PackageResources.tokenizer_merge_c, use: .languageModel),
+    File(name: "tokenizer_parts.h", bytes: PackageResources.tokenizer_parts_h, use: .languageModel),
+    File(name: "tokenizer_split.c", bytes: PackageResources.tokenizer_split_c, use: .languageModel),
+    File(name: "tokenizer_split.h", bytes: PackageResources.tokenizer_split_h, use: .languageModel),
+    File(name: "unicode_tables.h", bytes: PackageResources.unicode_tables_h, use: .languageModel),
+  ]
+
+  /// The names of all files, for a check that none in the folder is left out.
+  package static var names: [String] { files.map(\.name) }
+
+  /// The files of a program with the face of a language model, or of any other network.
+  package static func files(isLanguageModel: Bool) -> [GeneratedSources.File] {
+    let left: Use = isLanguageModel ? .network : .languageModel
+    return files.filter { $0.use != left }.map { .init(name: $0.name, text: String(decoding: $0.bytes, as: UTF8.self)) }
+  }
+
+  /// The names of all headers among `headers` that `text` includes, directly or through others.
+  static func headers(of text: String, among headers: [String: String]) -> [String] {
+    var found: [String] = []
+    var pending = [text]
+    while let text = pending.popLast() {
+      for line in text.split(separator: "\n") where line.hasPrefix("#include \"") {
+        let name = line.dropFirst("#include \"".count).prefix { $0 != "\"" }
+        guard let header = headers[String(name)], !found.contains(String(name)) else { continue }
+        found.append(String(name))
+        pending.append(header)
+      }
+    }
+    return found.sorted()
+  }
+}

@@ -1,0 +1,125 @@
+import Base
+import Glibc
+import Subprocess
+
+#if canImport(System)
+  import System
+#else
+  import SystemPackage
+#endif
+
+/// A C compiler on this machine.
+package struct CCompiler: Hashable, Sendable {
+  /// Which command line it understands.
+  package enum Family: String, Hashable, Sendable {
+    case clang, gcc
+  }
+
+  /// The path of the executable.
+  package var path: String
+  package var family: Family
+  /// The first line of what it says about itself, such as `clang version 21.0.0`.
+  package var version: String
+  /// What tells this compiler from another one of the same version: size and time of change of the executable.
+  package var stamp: String
+
+  /// What object files depend on.
+  package var identity: String { "\(path)\n\(version)\n\(stamp)" }
+
+  /// The first of: the compiler named by the variable `CC`, clang in `PATH`, the clang beside the Swift compiler, gcc and
+  /// cc in `PATH`.
+  ///
+  /// - Throws: `CompileError` of kind `.toolchain` if there is none or the one asked for does not run.
+  package static func find(environment: [String: String] = currentEnvironment()) async throws -> CCompiler {
+    let folders = (environment["PATH"] ?? "/usr/local/bin:/usr/bin:/bin").split(separator: ":").map(String.init)
+    if let asked = environment["CC"], !asked.isEmpty {
+      guard let path = executable(asked, in: folders) else {
+        throw CompileError(.toolchain, "the C compiler '\(asked)' named by the variable CC is not there")
+      }
+      return try await probe(path)
+    }
+    var candidates = [executable("clang", in: folders)]
+    if let swift = executable("swiftc", in: folders), let real = resolved(swift), let slash = real.lastIndex(of: "/") {
+      candidates.append(executable(String(real[..<slash]) + "/clang", in: []))
+    }
+    candidates += [executable("gcc", in: folders), executable("cc", in: folders)]
+    for case let path? in candidates {
+      if let compiler = try? await probe(path) { return compiler }
+    }
+    throw CompileError(
+      .toolchain, "no C compiler was found: install clang or gcc, or name one with the variable CC")
+  }
+
+  /// The compiler at `path`.
+  ///
+  /// - Throws: `CompileError` of kind `.toolchain` if it does not run.
+  package static func probe(_ path: String) async throws -> CCompiler {
+    let answer = try await invoke(path, ["--version"], in: nil)
+    let line = answer.output.split(separator: "\n").first.map(String.init) ?? ""
+    guard answer.succeeded, !line.isEmpty else {
+      throw CompileError(.toolchain, "the C compiler '\(path)' does not tell its version")
+    }
+    var status = stat()
+    let stamp =
+      stat(path, &status) == 0 ? "\(status.st_size) \(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)" : ""
+    return CCompiler(
+      path: path, family: answer.output.contains("clang") ? .clang : .gcc, version: line, stamp: stamp)
+  }
+
+  /// What a run of the compiler gave.
+  package struct Answer: Sendable {
+    /// Whether it exited with status 0.
+    package var succeeded: Bool
+    /// Standard output.
+    package var output: String
+    /// Standard error.
+    package var messages: String
+  }
+
+  /// Runs the compiler.
+  ///
+  /// - Parameter folder: the working folder.
+  /// - Throws: `CompileError` of kind `.toolchain` if it cannot be started.
+  package func run(_ arguments: [String], in folder: String?) async throws -> Answer {
+    try await Self.invoke(path, arguments, in: folder)
+  }
+
+  private static func invoke(_ path: String, _ arguments: [String], in folder: String?) async throws -> Answer {
+    do {
+      let result = try await Subprocess.run(
+        .path(FilePath(path)), arguments: Arguments(arguments),
+        environment: .inherit.updating(["LC_ALL": "C"]), workingDirectory: folder.map { FilePath($0) },
+        output: .string(limit: 1 << 20), error: .string(limit: 16 << 20))
+      return Answer(
+        succeeded: result.terminationStatus.isSuccess, output: result.standardOutput ?? "",
+        messages: result.standardError ?? "")
+    } catch {
+      throw CompileError(.toolchain, "the C compiler '\(path)' cannot be run", cause: "\(error)")
+    }
+  }
+
+  /// The variables of this process.
+  package static func currentEnvironment() -> [String: String] {
+    var variables: [String: String] = [:]
+    for name in ["PATH", "CC", "HOME", "XDG_CACHE_HOME", "TMPDIR"] {
+      if let value = getenv(name) { variables[name] = String(cString: value) }
+    }
+    return variables
+  }
+
+  /// The path of a program: `name` itself if it has a slash, else the first executable file of that name in `folders`.
+  private static func executable(_ name: String, in folders: [String]) -> String? {
+    func isExecutable(_ path: String) -> Bool {
+      var status = stat()
+      return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG && access(path, X_OK) == 0
+    }
+    if name.contains("/") { return isExecutable(name) ? name : nil }
+    return folders.lazy.map { ($0.isEmpty ? "." : $0) + "/" + name }.first(where: isExecutable)
+  }
+
+  private static func resolved(_ path: String) -> String? {
+    guard let resolved = realpath(path, nil) else { return nil }
+    defer { free(resolved) }
+    return String(cString: resolved)
+  }
+}
