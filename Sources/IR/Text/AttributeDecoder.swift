@@ -89,16 +89,19 @@ final class AttributeDecoder: Decoder {
   }
 
   private func decodeDim() throws -> Dim {
+    let dim: Dim
     switch value {
-    case .integer(let number): return .fixed(number)
+    case .integer(let number): dim = .fixed(number)
     case .string(let text):
       do {
-        return try Dim.parse(text, symbols: context.symbols)
+        dim = try Dim.parse(text, symbols: context.symbols)
       } catch let error as CompileError {
         throw Failure(error: failure("is '\(text)', expected a size: \(error.message)"))
       }
     default: throw mismatch(expected: "a size")
     }
+    guard dim.checkedBounds != nil else { throw Failure(error: failure("is \(dim), which is out of range")) }
+    return dim
   }
 
   func request(_ key: String) {

@@ -66,7 +66,7 @@ extension Parser {
       let minimum = try reader.integer("the smallest value of '\(name)'")
       guard try reader.take(.ellipsis) else { throw reader.unexpected("'...'") }
       let maximum = try reader.integer("the largest value of '\(name)'")
-      guard minimum >= 0, minimum <= maximum, maximum <= Self.sizeLimit else {
+      guard minimum >= 0, minimum <= maximum, maximum <= Dim.textLimit else {
         throw reader.lexer.failure(
           "the range \(minimum)...\(maximum) of the symbol '\(name)' is no range of sizes", at: token.start)
       }

@@ -40,7 +40,7 @@ extension Parser {
   func check(_ type: TensorType, _ token: Lexer.Token) throws {
     var sizes: [Int] = []
     for dim in type.shape.dims {
-      guard let bounds = Self.bounds(of: dim), bounds.upperBound >= 0, bounds.upperBound <= Self.sizeLimit else {
+      guard let bounds = dim.checkedBounds, bounds.upperBound >= 0 else {
         throw reader.lexer.failure("the size \(dim) of \(type) is out of range", at: token.start)
       }
       sizes.append(bounds.upperBound)
@@ -62,40 +62,18 @@ extension Parser {
     }
   }
 
-  /// The bounds of a size; nil where computing them overflows.
-  static func bounds(of dim: Dim) -> ClosedRange<Int>? {
-    var low = dim.offset
-    var high = dim.offset
-    for term in dim.terms {
-      let range: ClosedRange<Int>
-      switch term.atom {
-      case .symbol(let symbol): range = symbol.range
-      case .quotient(let inner, let divisor):
-        guard let bounds = bounds(of: inner) else { return nil }
-        range = (Dim.fixed(bounds.lowerBound) / divisor).offset...(Dim.fixed(bounds.upperBound) / divisor).offset
-      }
-      let first = range.lowerBound.multipliedReportingOverflow(by: term.coefficient)
-      let last = range.upperBound.multipliedReportingOverflow(by: term.coefficient)
-      guard !first.overflow, !last.overflow else { return nil }
-      let (newLow, lowOverflow) = low.addingReportingOverflow(min(first.partialValue, last.partialValue))
-      let (newHigh, highOverflow) = high.addingReportingOverflow(max(first.partialValue, last.partialValue))
-      guard !lowOverflow, !highOverflow else { return nil }
-      (low, high) = (newLow, newHigh)
-    }
-    return low...high
-  }
-
   private mutating func dim(_ symbols: [String: Symbol]) throws -> Dim {
     let start = reader.token
     if start.kind == .integer, let value = reader.lexer.integer(start) {
       try reader.lexer.advance()
       if reader.isNext(",") || reader.isNext("]") {
-        guard value >= 0, value <= Self.sizeLimit else {
+        guard value >= 0, value <= Dim.textLimit else {
           throw reader.lexer.failure("the size \(value) is out of range", at: start.start)
         }
         return .fixed(value)
       }
     }
+    if start.kind == .punctuation, !reader.isNext("("), !reader.isNext("-") { throw reader.unexpected("a size") }
     while !reader.isNext(","), !reader.isNext("]") {
       switch reader.token.kind {
       case .word, .integer: break
@@ -132,7 +110,7 @@ extension Parser {
     var numbers: [Int] = []
     while try reader.take(",") { numbers.append(try reader.integer("a number")) }
     try reader.expect(">")
-    guard numbers.count >= 2, numbers[0] > 0, numbers[0] <= Self.sizeLimit, numbers[1] >= 0 else {
+    guard numbers.count >= 2, numbers[0] > 0, numbers[0] <= Dim.textLimit, numbers[1] >= 0 else {
       throw reader.lexer.failure("a layout has a positive number of rows and a number of bytes", at: token.start)
     }
     return PackedLayout(name: name, rows: numbers[0], panelBytes: numbers[1], parameters: Array(numbers[2...]))

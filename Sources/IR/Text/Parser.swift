@@ -26,9 +26,6 @@ package struct Parser {
   /// The attributes of operators with default values, by mnemonic.
   var defaults: [String: AttributeValue] = [:]
 
-  /// The largest size of an axis.
-  static let sizeLimit = 1 << 40
-
   private init(
     _ text: String, _ file: String?, _ operators: OperatorRegistry,
     _ openArchive: @escaping (String) throws -> MappedFile
