@@ -190,7 +190,7 @@ struct CPrinter {
 
   private mutating func render(_ value: Expression) -> (String, Int) {
     switch value {
-    case .integer(let value): return ("\(value)", value < 0 ? 14 : 15)
+    case .integer(let value): return (value == .min ? "INT64_MIN" : "\(value)", value < 0 ? 14 : 15)
     case .real(let value): return (literal(value), value < 0 ? 14 : 15)
     case .variable(let name, _): return (name, 15)
     case .element(let pointer, let index):
@@ -271,6 +271,7 @@ struct CPrinter {
     switch operation {
     case .negate: return ("-\(expression(operand, precedence: 15))", 14)
     case .not: return ("!\(expression(operand, precedence: 15))", 14)
+    case .squareRoot where operand.type == .scalar(.f64): return ("sqrt(\(expression(operand)))", 15)
     case .absolute: return ("fabsf(\(expression(operand)))", 15)
     case .squareRoot: return ("sqrtf(\(expression(operand)))", 15)
     case .floor: return ("floorf(\(expression(operand)))", 15)

@@ -2,14 +2,19 @@ import IR
 
 /// y = f(x0, x1, ...) element by element over an index space in which each input may be broadcast along some dimensions.
 ///
-/// Config dimensions are as collapsed as possible: neighbouring dimensions along which every input is treated alike are one.
-/// The last one is vectorised; the threads share the others, or chunks of a single one.
+/// The last dimension is vectorised; the threads share the others, or chunks of a single one. Whole numbers and f64 are
+/// computed one by one.
 package struct ElementwiseConfig: Hashable, Sendable {
   package var expression: ScalarExpression
   package var dimensions: [Extent]
   /// For each input its element type and for each dimension whether all indices see the same element.
   package var inputs: [Input]
   package var output: ScalarType
+  /// Whether results are 1 where the value is not 0, else 0 (conversion to bool).
+  package var toTruth = false
+  /// Whether the chain is computed in 64-bit integers, or in f64, instead of f32 vectors.
+  package var isInteger = false
+  package var isDouble = false
 
   package struct Input: Hashable, Codable, Sendable {
     package var element: ScalarType
@@ -26,29 +31,6 @@ package struct ElementwiseConfig: Hashable, Sendable {
     self.dimensions = dimensions
     self.inputs = inputs
     self.output = output
-  }
-
-  /// The same function with neighbouring dimensions merged where all inputs treat them alike; numbers are multiplied, a
-  /// run-time dimension stays as it is.
-  package func collapsed() -> ElementwiseConfig {
-    var result = self
-    var kept: [Int] = []
-    var dimensions: [Extent] = []
-    for index in self.dimensions.indices where self.dimensions[index] != .fixed(1) {
-      if let last = kept.last, case .fixed(let a)? = dimensions.last, case .fixed(let b) = self.dimensions[index],
-        inputs.allSatisfy({ $0.isBroadcast[last] == $0.isBroadcast[index] })
-      {
-        dimensions[dimensions.count - 1] = .fixed(a * b)
-      } else {
-        dimensions.append(self.dimensions[index])
-        kept.append(index)
-      }
-    }
-    result.dimensions = dimensions.isEmpty ? [.fixed(1)] : dimensions
-    for input in inputs.indices {
-      result.inputs[input].isBroadcast = dimensions.isEmpty ? [false] : kept.map { inputs[input].isBroadcast[$0] }
-    }
-    return result
   }
 }
 
@@ -70,6 +52,15 @@ extension ElementwiseConfig {
     let inner = dimensions.count - 1
     /// One stretch along the last dimension: bases of inputs and output, first index, number of elements.
     func stretch(bases: [Expression], base: Expression, from: Expression, count: Expression) {
+      if isInteger || isDouble {
+        k.loop("i", to: count) { i in
+          let values = inputs.indices.map { index in
+            pointers[index][inputs[index].isBroadcast[inner] ? bases[index] : bases[index] + from + i]
+          }
+          k.store(y, base + from + i, scalarValue(values, k))
+        }
+        return
+      }
       k.vectorLoop("i", count: count) { i, tail in
         let values = inputs.indices.map { index -> Expression in
           if inputs[index].isBroadcast[inner] {
@@ -77,7 +68,8 @@ extension ElementwiseConfig {
           }
           return k.define("x", pointers[index].load(bases[index] + from + i, count: tail).asFloat)
         }
-        let value = expression.render(values, in: k).adapted(to: .vector(.f32))
+        var value = expression.render(values, in: k).adapted(to: .vector(.f32))
+        if toTruth { value = .choose(value.isNotEqual(to: 0.0), 1.0, 0.0) }
         k.store(y, base + from + i, output.isFloat ? value : value.asInt32, count: tail)
       }
     }
@@ -112,5 +104,79 @@ extension ElementwiseConfig {
       stretch(bases: bases, base: k.define("out", row * sizes[inner]), from: 0, count: sizes[inner])
     }
     return k.finish()
+  }
+
+  /// The value of the chain in 64-bit integers or f64, converted to the output's type.
+  private func scalarValue(_ operands: [Expression], _ k: KernelBuilder) -> Expression {
+    let type: ScalarType = isInteger ? .i64 : .f64
+    let values = operands.map { k.define("x", .convert($0, type)) }
+    let value = expression.renderScalar(values, in: k)
+    if toTruth { return value.isNotEqual(to: .convert(0, type)) }
+    if isDouble, !output.isFloat {
+      // Towards zero, held to the limits of the type, NaN to 0. The upper limit of i64 is not representable.
+      let number = k.define("number", .choose(value.isEqual(to: value), value, .convert(0, .f64)))
+      let limits: (low: Int, high: Int)
+      switch output {
+      case .i8: limits = (-128, 127)
+      case .u8: limits = (0, 255)
+      case .i16: limits = (-32768, 32767)
+      case .i32: limits = (-2_147_483_648, 2_147_483_647)
+      default:
+        let low = Expression.choose(number < .convert(.real(-0x1p63), .f64), .integer(.min), .convert(number, .i64))
+        return .choose(number >= .convert(.real(0x1p63), .f64), .integer(.max), low)
+      }
+      return .minimum(
+        .maximum(number, .convert(.integer(limits.low), .f64)), .convert(.integer(limits.high), .f64))
+    }
+    return value
+  }
+}
+
+extension ScalarExpression {
+  /// The tree over scalars of one type, 64-bit integers or f64.
+  fileprivate func renderScalar(_ inputs: [Expression], in k: KernelBuilder) -> Expression {
+    let type = inputs[0].type
+    guard case .scalar(let scalar) = type else { preconditionFailure("scalars expected") }
+    func literal(_ value: Float) -> Expression {
+      type == .index ? .integer(Int(value)) : .convert(.real(value), scalar)
+    }
+    func operand(_ tree: ScalarExpression) -> Expression { k.define("v", tree.renderScalar(inputs, in: k)) }
+    let (zero, one) = (literal(0), literal(1))
+    switch self {
+    case .input(let index): return inputs[index]
+    case .constant(let bits): return literal(Float(bitPattern: bits))
+    case .unary(let function, let tree):
+      let x = operand(tree)
+      switch function {
+      case .negate: return zero - x
+      case .abs: return .choose(x < zero, zero - x, x)
+      case .relu: return .choose(x < zero, zero, x)
+      case .sign: return .choose(x > zero, one, .choose(x < zero, zero - one, x))
+      case .not: return .choose(x.isEqual(to: zero), one, zero)
+      case .reciprocal: return one / x
+      case .sqrt: return .unary(.squareRoot, x)
+      default: preconditionFailure("\(function) of whole numbers")
+      }
+    case .binary(let function, let left, let right):
+      let (a, b) = (operand(left), operand(right))
+      if let comparison = function.comparison { return .choose(.compare(comparison, a, b), one, zero) }
+      switch function {
+      case .add: return .binary(.add, a, b)
+      case .subtract: return .binary(.subtract, a, b)
+      case .multiply: return .binary(.multiply, a, b)
+      case .divide: return .binary(.divide, a, b)
+      case .minimum, .maximum:
+        let better: Expression = .choose(function == .minimum ? a < b : a > b, a, b)
+        return type == .index ? better : .choose(a.isNotEqual(to: a), a, better)
+      case .modulo:
+        let rest = k.define("rest", .binary(.remainder, a, b))
+        return .choose(rest.isNotEqual(to: zero) & (rest < zero).isNotEqual(to: b < zero), rest + b, rest)
+      case .and: return .choose(a.isNotEqual(to: zero) & b.isNotEqual(to: zero), one, zero)
+      case .or: return .choose(a.isNotEqual(to: zero) | b.isNotEqual(to: zero), one, zero)
+      default: preconditionFailure("\(function) of whole numbers")
+      }
+    case .select(let condition, let a, let b):
+      return .choose(operand(condition).isNotEqual(to: zero), operand(a), operand(b))
+    }
   }
 }

@@ -20,6 +20,24 @@ package enum WeightType: Hashable, Codable, Sendable {
     }
   }
 
+  /// The type of a spelling.
+  init?(text: some StringProtocol) {
+    switch text {
+    case "f32": self = .f32
+    case "f16": self = .f16
+    case "bf16": self = .bf16
+    case "w8": self = .w8(group: nil)
+    default:
+      let parts = text.split(separator: "g", omittingEmptySubsequences: false)
+      guard parts.count == 2, let group = Int(parts[1]), group > 0, group % 8 == 0, group <= 1 << 20 else { return nil }
+      switch parts[0] {
+      case "w8": self = .w8(group: group)
+      case "w4": self = .w4(group: group)
+      default: return nil
+      }
+    }
+  }
+
   /// Whether weights are codes with scales.
   package var isQuantized: Bool {
     switch self {
@@ -194,17 +212,33 @@ package struct PanelLayout: Hashable, Sendable {
     return (panel * vectors + vector) * lanes + lane
   }
 
+  /// The panels that a packed layout describes; nil if it is of another kind.
+  package init?(_ layout: PackedLayout) {
+    guard layout.name.hasPrefix("panel_"), let weights = WeightType(text: layout.name.dropFirst(6)),
+      layout.parameters.count == 7
+    else { return nil }
+    let numbers = layout.parameters
+    guard numbers.allSatisfy({ $0 >= 0 }), numbers[2] > 0, numbers[3] > 0 else { return nil }
+    self.init(
+      weights: weights, rows: numbers[0], depth: numbers[1], lanes: numbers[2], vectors: numbers[3],
+      gated: numbers[4] != 0, offset: numbers[5] != 0, paddedDepth: numbers[6])
+    guard packed == layout else { return nil }
+  }
+
   /// The layout as an encoding of tensor types.
   package var packed: PackedLayout {
     PackedLayout(
       name: "panel_\(weights.text)", rows: panelRows, panelBytes: panelBytes,
-      parameters: [depth, lanes, vectors, gated ? 1 : 0, offset ? 1 : 0, paddedDepth])
+      parameters: [rows, depth, lanes, vectors, gated ? 1 : 0, offset ? 1 : 0, paddedDepth])
   }
 }
 
 /// Where the quantized activations of one token lie: the codes of all (padded) columns, then per group the f32 scale, then
 /// per group -8 times the sum of its codes as i32, which corrects for weights stored with an offset.
 package struct ActivationLayout: Hashable, Sendable {
+  /// The name of the packed layout.
+  package static let name = "activations_a8"
+
   package var depth: Int
   package var group: Int
 
@@ -222,6 +256,6 @@ package struct ActivationLayout: Hashable, Sendable {
 
   /// The layout as an encoding of tensor types.
   package var packed: PackedLayout {
-    PackedLayout(name: "activations_a8", rows: 1, panelBytes: rowBytes, parameters: [depth, group])
+    PackedLayout(name: Self.name, rows: 1, panelBytes: rowBytes, parameters: [depth, group])
   }
 }

@@ -1,0 +1,232 @@
+/// Scaled dot-product attention with grouped heads over rows of keys and values, by online softmax: blocks of rows are
+/// scored, and sums so far are rescaled to the largest score seen. Reads each row of a head once per query.
+package struct AttentionConfig: Hashable, Codable, Sendable {
+  package var heads: Int
+  package var kvHeads: Int
+  /// Numbers per head of queries and keys, and of values.
+  package var headDim: Int
+  package var valueDim: Int
+  package var scale: Float
+  package var causal: Bool
+  package var window: Int?
+  package var softcap: Float?
+  /// Whether there is a position input: the number of keys before those of the first query.
+  package var hasPosition: Bool
+  /// Whether a mask is added to the scores (f32) or hides keys (u8, 0 hides), and for its axes batch, heads, tokens, keys
+  /// whether it is broadcast.
+  package var mask: ScalarType?
+  package var maskIsBroadcast: [Bool]
+  package var batch: Extent
+  package var tokens: Extent
+  /// Rows of keys and values.
+  package var keys: Extent
+  package var key: ScalarType
+  package var value: ScalarType
+  package var queryStride: Int
+  package var keyStride: Int
+  package var valueStride: Int
+
+  package init(
+    heads: Int, kvHeads: Int, headDim: Int, valueDim: Int? = nil, scale: Float, causal: Bool, window: Int? = nil,
+    softcap: Float? = nil, hasPosition: Bool, mask: ScalarType? = nil, maskIsBroadcast: [Bool] = [],
+    batch: Extent = .fixed(1), tokens: Extent, keys: Extent, key: ScalarType = .f32, value: ScalarType = .f32,
+    queryStride: Int? = nil, keyStride: Int? = nil, valueStride: Int? = nil
+  ) {
+    self.heads = heads
+    self.kvHeads = kvHeads
+    self.headDim = headDim
+    self.valueDim = valueDim ?? headDim
+    self.scale = scale
+    self.causal = causal
+    self.window = window
+    self.softcap = softcap
+    self.hasPosition = hasPosition
+    self.mask = mask
+    self.maskIsBroadcast = maskIsBroadcast
+    self.batch = batch
+    self.tokens = tokens
+    self.keys = keys
+    self.key = key
+    self.value = value
+    self.queryStride = queryStride ?? heads * headDim
+    self.keyStride = keyStride ?? kvHeads * headDim
+    self.valueStride = valueStride ?? kvHeads * (valueDim ?? headDim)
+  }
+
+  package func name(target: Target) -> String {
+    var parts = ["mcc_attention", "\(heads)x\(headDim)", "kv\(kvHeads)"]
+    if valueDim != headDim { parts[2] += "x\(valueDim)" }
+    parts.append(key.rawValue)
+    if value != key { parts.append(value.rawValue) }
+    if causal { parts.append("causal") }
+    if let window { parts.append("window\(window)") }
+    if softcap != nil { parts.append("softcap") }
+    if let mask { parts.append("mask\(mask.rawValue)" + maskIsBroadcast.map { $0 ? "1" : "n" }.joined()) }
+    let strides = [(queryStride, heads * headDim), (keyStride, kvHeads * headDim), (valueStride, kvHeads * valueDim)]
+    if strides.contains(where: { $0.0 != $0.1 }) {
+      parts.append("strides" + strides.map { "\($0.0)" }.joined(separator: "_"))
+    }
+    if let fixed = batch.fixedValue, fixed != 1 { parts.append("batch\(fixed)") }
+    if let fixed = tokens.fixedValue { parts.append("tokens\(fixed)") }
+    if let fixed = keys.fixedValue, !(causal && hasPosition) { parts.append("keys\(fixed)") }
+    return (parts + [target.suffix]).joined(separator: "_")
+  }
+
+  /// Keys scored at a time.
+  private static let block = 32
+
+  /// Parameters: q, k, v, position and mask if there are any, y, then the run-time ones of batch, tokens and keys. Threads
+  /// share the heads of all tokens, neighbouring tokens of a head together.
+  package func build(name: String? = nil, target: Target) -> KernelFunction {
+    let k = KernelBuilder(name ?? self.name(target: target), target: target)
+    k.comment = [
+      "Attention of q[\(tokens.text), \(heads) * \(headDim)] over k[\(keys.text), \(kvHeads) * \(headDim)] and "
+        + "v[\(keys.text), \(kvHeads) * \(valueDim)].",
+      causal ? "Token i sees rows 0 ... position + i." + (window.map { " Only the last \($0)." } ?? "") : "All rows.",
+    ]
+    let q = k.input("q", .f32)
+    let keyPointer = k.input("k", key)
+    let valuePointer = k.input("v", value)
+    let position = hasPosition ? k.input("position", .i32) : nil
+    let maskPointer = mask.map { k.input("mask", $0) }
+    let y = k.output("y", .f32)
+    let batches = k.extent(batch)
+    let count = k.extent(tokens)
+    let needsKeys = !(causal && hasPosition) || batch != .fixed(1) || mask != nil
+    let rowCount = needsKeys ? k.extent(keys) : 0
+    let part = k.partition(batches * .integer(heads) * count)
+    let scores = k.array("scores", .f32, count: max(Self.block, k.lanes))
+    let sums = k.array("sums", .f32, count: (valueDim + k.lanes - 1) / k.lanes * k.lanes)
+    k.loop("unit", from: part.begin, to: part.end) { unit in
+      let token = k.define("token", unit % count)
+      let head = batch == .fixed(1) ? k.define("head", unit / count) : k.define("head", unit / count % .integer(heads))
+      let item: Expression = batch == .fixed(1) ? 0 : k.define("item", unit / (count * .integer(heads)))
+      let shared = k.define("shared", head / .integer(heads / kvHeads))
+      let query = k.pointer(
+        "query", q, offset: (item * count + token) * .integer(queryStride) + head * .integer(headDim))
+      let keyRows = k.pointer(
+        "keys", keyPointer, offset: item * rowCount * .integer(keyStride) + shared * .integer(headDim))
+      let valueRows = k.pointer(
+        "values", valuePointer, offset: item * rowCount * .integer(valueStride) + shared * .integer(valueDim))
+      var end = rowCount
+      if causal {
+        end = position.map { $0[0].asIndex + token + 1 } ?? (rowCount - count + token + 1)
+      }
+      end = k.define("end", end)
+      let begin = window.map { k.define("begin", .maximum(end - .integer($0), 0)) } ?? 0
+      let maskRow = maskPointer.map { pointer in
+        k.pointer("mask_row", pointer, offset: maskOffset(item: item, head: head, token: token, count, rowCount))
+      }
+      k.vectorLoop("d", count: .integer((valueDim + k.lanes - 1) / k.lanes * k.lanes)) { d, _ in
+        k.store(sums, d, .broadcast(.real(0)))
+      }
+      let largest = k.variable("largest", .real(-.infinity))
+      let total = k.variable("total", .real(0))
+      k.loop("first", from: begin, to: end, step: Self.block) { first in
+        let rows = k.define("rows", .minimum(end - first, .integer(Self.block)))
+        score(k, query: query, keys: keyRows, mask: maskRow, first: first, rows: rows, scores: scores)
+        let correction = weigh(k, scores: scores, rows: rows, largest: largest, total: total)
+        accumulate(k, values: valueRows, first: first, rows: rows, scores: scores, sums: sums, correction: correction)
+      }
+      let inverse = k.define("inverse", .broadcast(.choose(total > 0.0, 1 / total, 0.0)))
+      let out = k.define("out", ((item * count + token) * .integer(heads) + head) * .integer(valueDim))
+      k.vectorLoop("d", count: .integer(valueDim)) { d, tail in
+        k.store(y, out + d, sums.load(d) * inverse, count: tail)
+      }
+    }
+    return k.finish()
+  }
+
+  private func maskOffset(
+    item: Expression, head: Expression, token: Expression, _ count: Expression, _ rowCount: Expression
+  ) -> Expression {
+    let sizes = [(item, Expression.integer(0)), (head, .integer(heads)), (token, count), (.integer(0), rowCount)]
+    var stride: Expression = 1
+    var offset: Expression = 0
+    for axis in (0..<4).reversed() where !maskIsBroadcast[axis] {
+      if axis < 3 { offset = offset + sizes[axis].0 * stride }
+      if axis > 0 { stride = stride * sizes[axis].1 }
+    }
+    return offset
+  }
+
+  /// scores[r] = scale * query . keys[first + r], capped and masked; -inf beyond the last row.
+  private func score(
+    _ k: KernelBuilder, query: Pointer, keys: Pointer, mask: Pointer?, first: Expression, rows: Expression,
+    scores: Pointer
+  ) {
+    let starts = Array(stride(from: 0, to: headDim, by: k.lanes))
+    func tail(_ start: Int) -> Expression? { headDim - start < k.lanes ? .integer(headDim - start) : nil }
+    let loaded = starts.count <= 8 ? starts.map { k.define("q", query.load(.integer($0), count: tail($0))) } : []
+    k.loop("r", to: rows) { r in
+      let row = k.define("row", (first + r) * .integer(keyStride))
+      var products: [Expression?] = [nil, nil]
+      for (index, start) in starts.enumerated() {
+        let a = loaded.isEmpty ? query.load(.integer(start), count: tail(start)) : loaded[index]
+        let b = keys.load(row + .integer(start), count: tail(start))
+        let sum = products[index % 2].map { Expression.multiplyAdd(a, b, $0) } ?? a * b
+        products[index % 2] = k.define("p", sum)
+      }
+      let product = products.compactMap { $0 }.reduce(nil) { (sum: Expression?, next) in sum.map { $0 + next } ?? next }
+      var score = Expression.reduce(.sum, product ?? .broadcast(.real(0))) * .real(scale)
+      if let softcap { score = Expression.real(softcap) * Expression.call(.tanh, score * .real(1 / softcap)) }
+      if let mask {
+        let element = mask[maskIsBroadcast[3] ? 0 : first + r]
+        if mask.element == .u8 {
+          score = .choose(element.asIndex.isNotEqual(to: 0), score, .real(-.infinity))
+        } else {
+          score = score + element
+        }
+      }
+      k.store(scores, r, score)
+    }
+    k.loop("r", from: rows, to: .integer(max(Self.block, k.lanes))) { r in
+      k.store(scores, r, .real(-.infinity))
+    }
+  }
+
+  /// Replaces scores by exp(score - largest), updates largest and total, and returns the factor for the sums so far.
+  private func weigh(
+    _ k: KernelBuilder, scores: Pointer, rows: Expression, largest: Expression, total: Expression
+  ) -> Expression {
+    let width = max(Self.block, k.lanes)
+    let starts = stride(from: 0, to: width, by: k.lanes).map { Expression.integer($0) }
+    let loaded = starts.map { k.define("s", scores.load($0)) }
+    let high = loaded.dropFirst().reduce(loaded[0]) { .maximum($0, $1) }
+    let block = k.define("block", .reduce(.maximum, high))
+    let next = k.define("next", .maximum(block, largest))
+    // Where every key so far is hidden, 0 stands in for -inf, whose difference with itself is no number.
+    let base = k.define("base", .choose(next > .real(-.infinity), next, 0.0))
+    let correction = k.define("correction", .call(.exp, largest - base))
+    var sum: Expression?
+    for (start, score) in zip(starts, loaded) {
+      let weight = k.define("e", .call(.exp, score - .broadcast(base)))
+      k.store(scores, start, weight)
+      sum = sum.map { $0 + weight } ?? weight
+    }
+    k.assign(total, .multiplyAdd(total, correction, .reduce(.sum, sum ?? .broadcast(.real(0)))))
+    k.assign(largest, next)
+    return k.define("factor", .broadcast(correction))
+  }
+
+  /// sums = sums * correction + scores[r] * values[first + r].
+  private func accumulate(
+    _ k: KernelBuilder, values: Pointer, first: Expression, rows: Expression, scores: Pointer, sums: Pointer,
+    correction: Expression
+  ) {
+    let starts = Array(stride(from: 0, to: valueDim, by: k.lanes))
+    for chunk in stride(from: 0, to: starts.count, by: 8) {
+      let part = Array(starts[chunk..<min(starts.count, chunk + 8)])
+      let registers = part.map { k.variable("v\($0)", sums.load(.integer($0)) * correction) }
+      k.loop("r", to: rows) { r in
+        let weight = k.define("weight", .broadcast(scores[r]))
+        let row = k.define("row", (first + r) * .integer(valueStride))
+        for (start, register) in zip(part, registers) {
+          let tail = valueDim - start < k.lanes ? Expression.integer(valueDim - start) : nil
+          k.assign(register, .multiplyAdd(weight, values.load(row + .integer(start), count: tail), register))
+        }
+      }
+      for (start, register) in zip(part, registers) { k.store(sums, .integer(start), register) }
+    }
+  }
+}

@@ -1,0 +1,128 @@
+import IR
+import Tensors
+
+/// Attention over keys and values, cached or not.
+package enum AttentionKernel: Kernel {
+  package static let name = "attention"
+  package static let summary = "scaled dot-product attention by online softmax; f32, f16 or bf16 keys and values"
+
+  package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
+    guard let op = query.operation.op as? Attention, query.isPlain(except: [0, 1, 2]), query.operands.count >= 3 else {
+      return []
+    }
+    let types = query.operands.map(\.type)
+    let (q, k, v) = (types[0], types[1], types[2])
+    let optional = op.optionalInputs(types)
+    guard q.element == .f32, let key = k.element.scalar, let value = v.element.scalar,
+      [key, value].allSatisfy({ $0.isFloat && $0 != .f64 }),
+      let width = q.shape.last.fixedValue, let valueWidth = v.shape.last.fixedValue,
+      query.operands.allSatisfy({ $0.rowStride == nil || $0.type.rank == 2 })
+    else { return [] }
+    if let position = optional.position, types[position].element != .i32 { return [] }
+    let rows = q.rank - 2
+    var extents = ExtentTable()
+    let batch = q.rank == 3 ? q.shape[0] : 1
+    var mask: ScalarType?
+    var broadcast: [Bool] = []
+    if let index = optional.mask {
+      guard let element = types[index].element.scalar, element == .f32 || types[index].element == .bool else {
+        return []
+      }
+      mask = element
+      let full: [Dim] = [batch, .fixed(op.heads), q.shape[rows], k.shape[rows]]
+      let own = types[index].shape
+      broadcast = full.indices.map { axis in
+        let position = axis - (4 - own.rank)
+        return position < 0 || own[position] != full[axis] || full[axis] == 1
+      }
+    }
+    let config = AttentionConfig(
+      heads: op.heads, kvHeads: op.kvHeads, headDim: width / op.heads, valueDim: valueWidth / op.kvHeads,
+      scale: op.scale, causal: op.causal, window: op.window, softcap: op.softcap, hasPosition: optional.position != nil,
+      mask: mask, maskIsBroadcast: broadcast, batch: extents.extent(batch, "B"),
+      tokens: extents.extent(q.shape[rows], "T"), keys: extents.extent(k.shape[rows], "S"), key: key, value: value,
+      queryStride: query.operands[0].rowStride, keyStride: query.operands[1].rowStride,
+      valueStride: query.operands[2].rowStride)
+    let queries = Double(batch.maximum) * Double(q.shape[rows].maximum) * Double(op.heads)
+    let keys = Double(k.shape[rows].maximum)
+    let work = KernelWork(
+      floatOperations: 4 * queries * keys * Double(width / op.heads),
+      bytes: Double(k.maximumByteCount + v.maximumByteCount))
+    let pointers = types.indices.map { CallArgument.input($0) } + [.result(0)]
+    return [
+      KernelChoice(
+        config.build(target: target), work: work, target: target, pointers: pointers, extents: extents,
+        layouts: query.unpacked)
+    ]
+  }
+}
+
+/// Rows written into a cache.
+package enum CacheUpdateKernel: Kernel {
+  package static let name = "cache_update"
+  package static let summary = "rows written into a cache of f32, f16 or bf16 at a position"
+
+  package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
+    guard query.operation.op is CacheUpdate, query.isPlain(except: [1]), query.operands.count == 3 else { return [] }
+    let (cache, rows) = (query.operands[0].type, query.operands[1])
+    guard let element = cache.element.scalar, element.isFloat, element != .f64, rows.type.element == .f32,
+      query.operands[2].type.element == .i32, let columns = cache.shape.last.fixedValue
+    else { return [] }
+    var extents = ExtentTable()
+    let config = CacheUpdateConfig(
+      columns: columns, tokens: extents.extent(rows.type.shape[0], "T"), cache: element, inputStride: rows.rowStride)
+    let size = Double(rows.type.maximumCount)
+    return [
+      KernelChoice(
+        config.build(target: target), work: KernelWork(floatOperations: size, bytes: 8 * size), target: target,
+        pointers: [.input(1), .input(2), .result(0)], extents: extents, layouts: query.unpacked, updates: 0)
+    ]
+  }
+}
+
+/// Rotary embedding.
+package enum RotaryKernel: Kernel {
+  package static let name = "rope"
+  package static let summary = "rotary embedding by a table of cosines and sines"
+
+  package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
+    guard let op = query.operation.op as? Rope, query.isPlain(except: [0]), query.operands.count == 2 else { return [] }
+    let x = query.operands[0], table = query.operands[1].type
+    let rank = x.type.rank
+    guard x.type.element == .f32, table.element == .f32, let columns = x.type.shape.last.fixedValue,
+      let width = table.shape.last.fixedValue, x.type.shape.dims.dropLast(2).allSatisfy({ $0 == 1 }),
+      x.rowStride == nil || rank == 2
+    else { return [] }
+    var extents = ExtentTable()
+    let config = RotaryConfig(
+      heads: columns / op.headDim, headDim: op.headDim, width: width, interleaved: op.interleaved,
+      tokens: extents.extent(x.type.shape[rank - 2], "T"), inputStride: x.rowStride)
+    let size = Double(x.type.maximumCount)
+    return [
+      KernelChoice(
+        config.build(target: target), work: KernelWork(floatOperations: 4 * size, bytes: 8 * size), target: target,
+        pointers: [.input(0), .input(1), .result(0)], extents: extents, layouts: query.unpacked,
+        inPlace: x.rowStride == nil ? [0] : [])
+    ]
+  }
+}
+
+/// Cosines and sines of rotary embedding.
+package enum RotaryTableKernel: Kernel {
+  package static let name = "rope_table"
+  package static let summary = "cosines and sines of the angles of rotary embedding"
+
+  package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
+    guard let op = query.operation.op as? RopeTable, query.isPlain(), query.operands.count == 2,
+      query.operands[0].type.element == .i32, query.operands[1].type.element == .f32,
+      let width = query.operands[1].type.shape.last.fixedValue
+    else { return [] }
+    var extents = ExtentTable()
+    let config = RotaryTableConfig(width: width, length: extents.extent(op.length, "T"))
+    return [
+      KernelChoice(
+        config.build(target: target), work: KernelWork(floatOperations: 200 * Double(width * op.length.maximum)),
+        target: target, pointers: [.input(0), .input(1), .result(0)], extents: extents, layouts: query.unpacked)
+    ]
+  }
+}

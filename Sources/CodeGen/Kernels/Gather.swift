@@ -1,0 +1,188 @@
+import Tensors
+
+/// Rows of a table by index: y[outer, i, inner] = table[outer, indices[i], inner], converted to f32 unless the table is
+/// copied as it is.
+package struct GatherConfig: Hashable, Sendable {
+  /// How the table is stored.
+  package enum Table: Hashable, Sendable {
+    case dense(ScalarType)
+    /// Canonical quantized rows.
+    case block(BlockFormat)
+    /// Panels of a matmul's weights, so that a tied embedding is stored once; `outer` is 1.
+    case panel(PanelLayout)
+  }
+
+  package var table: Table
+  package var outer: Extent
+  /// Size of the axis that is indexed.
+  package var rows: Int
+  package var count: Extent
+  package var inner: Int
+  package var index: ScalarType
+  package var output: ScalarType
+
+  package init(
+    table: Table, outer: Extent = .fixed(1), rows: Int, count: Extent, inner: Int, index: ScalarType = .i32,
+    output: ScalarType = .f32
+  ) {
+    self.table = table
+    self.outer = outer
+    self.rows = rows
+    self.count = count
+    self.inner = inner
+    self.index = index
+    self.output = output
+  }
+
+  package func name(target: Target) -> String {
+    let kind =
+      switch table {
+      case .dense(let type): type.rawValue
+      case .block(let format): format.name
+      case .panel(let layout):
+        "panel_\(layout.weights.text)_\(layout.panelRows)\(layout.offset ? "_offset" : "")"
+      }
+    var parts = ["mcc_gather", kind, "\(rows)x\(inner)"]
+    if outer != .fixed(1) { parts.append("outer\(outer.text)") }
+    if let fixed = count.fixedValue { parts.append("count\(fixed)") }
+    if index != .i32 { parts.append(index.rawValue) }
+    if output != .f32 { parts.append("to_\(output.rawValue)") }
+    return (parts + [target.suffix]).joined(separator: "_")
+  }
+
+  /// Elements a thread takes at a time.
+  private static let chunk = 1024
+
+  /// Parameters: table, indices, y, then the run-time ones of outer and count. Threads share pieces of the rows. An index
+  /// counts from the end if negative; one outside the table is moved to its edge.
+  package func build(name: String? = nil, target: Target) -> KernelFunction {
+    let k = KernelBuilder(name ?? self.name(target: target), target: target)
+    k.comment = ["y[\(outer.text), \(count.text), \(inner)] = rows of the table[\(outer.text), \(rows), \(inner)]."]
+    let element: ScalarType
+    if case .dense(let type) = table {
+      element = type
+    } else if case .panel(let layout) = table {
+      element = layout.weights.element ?? .u8
+    } else {
+      element = .u8
+    }
+    let source = k.input("table", element)
+    let indices = k.input("indices", index)
+    let y = k.output("y", output)
+    let outerCount = k.extent(outer)
+    let total = k.extent(count)
+    let isDense: Bool
+    if case .dense = table { isDense = true } else { isDense = false }
+    let chunk = isDense ? Self.chunk : inner
+    let chunks = max(1, (inner + chunk - 1) / max(chunk, 1))
+    let part = k.partition(outerCount * total * .integer(chunks))
+    k.loop("unit", from: part.begin, to: part.end) { unit in
+      let row = k.define("row", unit / .integer(chunks))
+      let first = k.define("first", unit % .integer(chunks) * .integer(chunk))
+      let raw = k.define("raw", indices[outer == .fixed(1) ? row : row % total].asIndex)
+      let wrapped = k.define("wrapped", .choose(raw < 0, raw + .integer(rows), raw))
+      let position = k.define("position", .minimum(.maximum(wrapped, 0), .integer(rows - 1)))
+      let out = k.define("out", row * .integer(inner) + first)
+      switch table {
+      case .dense:
+        let item: Expression = outer == .fixed(1) ? 0 : row / total
+        let base = k.define("base", (item * .integer(rows) + position) * .integer(inner) + first)
+        let size =
+          chunks == 1 ? Expression.integer(inner) : k.define("size", .minimum(.integer(inner) - first, .integer(chunk)))
+        copy(k, source, base, y, out, size)
+      case .block(let format):
+        dequantize(k, source, format, row: (outer == .fixed(1) ? 0 : row / total) * .integer(rows) + position, y, out)
+      case .panel(let layout): unpack(k, source, layout, row: position, y, out)
+      }
+    }
+    return k.finish()
+  }
+
+  private func copy(
+    _ k: KernelBuilder, _ source: Pointer, _ base: Expression, _ y: Pointer, _ out: Expression, _ size: Expression
+  ) {
+    if source.element.loaded.isFloat && source.element != .f64 && output.isFloat && output != .f64 {
+      k.vectorLoop("j", count: size) { j, tail in k.store(y, out + j, source.load(base + j, count: tail), count: tail) }
+    } else {
+      k.loop("j", to: size) { j in k.store(y, out + j, source[base + j]) }
+    }
+  }
+
+  private func dequantize(
+    _ k: KernelBuilder, _ source: Pointer, _ format: BlockFormat, row: Expression, _ y: Pointer, _ out: Expression
+  ) {
+    let group = format.groupLength(columns: inner)
+    let bytes = format.blockBytes(columns: inner)
+    let start = k.pointer("blocks", source, offset: row * .integer(format.rowBytes(columns: inner)))
+    let body = { (index: Expression, columns: Int) in
+      let block = k.pointer("block", start, offset: index * .integer(bytes))
+      let scales = k.pointer("scale_bits", block, offset: 0, as: format.scale == .f16 ? .f16 : .f32)
+      let scale = k.define("scale", .broadcast(scales[0]))
+      let place = k.define("place", out + index * .integer(group))
+      if format.bits == 8 {
+        let codes = k.pointer("codes", block, offset: .integer(format.scale.byteCount), as: .i8)
+        k.vectorLoop("j", count: .integer(columns)) { j, tail in
+          k.store(y, place + j, codes.load(j, count: tail).asFloat * scale, count: tail)
+        }
+      } else {
+        let codes = k.pointer("codes", block, offset: .integer(format.scale.byteCount))
+        for half in 0..<2 {
+          let count = min(group / 2, columns - half * (group / 2))
+          k.vectorLoop("j", count: .integer(max(count, 0))) { j, tail in
+            let code = ((codes.load(j, count: tail) >> (4 * half)) & 15).asFloat - 8
+            k.store(y, place + j + .integer(half * (group / 2)), code * scale, count: tail)
+          }
+        }
+      }
+    }
+    k.loop("g", to: .integer(inner / group)) { body($0, group) }
+    if inner % group != 0 { body(.integer(inner / group), inner % group) }
+  }
+
+  private func unpack(
+    _ k: KernelBuilder, _ source: Pointer, _ layout: PanelLayout, row: Expression, _ y: Pointer, _ out: Expression
+  ) {
+    precondition(!layout.gated, "an embedding has no gated rows")
+    let slot = k.define("slot", row % .integer(layout.panelRows))
+    let stride = layout.panelBytes / source.element.byteCount
+    let panel = k.pointer("panel", source, offset: row / .integer(layout.panelRows) * .integer(stride))
+    if layout.weights.element != nil {
+      k.loop("j", to: .integer(inner)) { j in k.store(y, out + j, panel[j * .integer(layout.panelRows) + slot]) }
+      return
+    }
+    let isNibbles: Bool
+    if case .w4 = layout.weights { isNibbles = true } else { isNibbles = false }
+    let perLoad = isNibbles ? 8 : 4
+    let perRow = layout.weights == .w8(group: nil)
+    let body = { (index: Expression, columns: Int) in
+      let group = k.pointer("group", panel, offset: index * .integer(layout.groupBytes))
+      let scales = k.pointer("scales", group, offset: 0, as: perRow ? .f32 : .f16)
+      let scale = k.define("scale", scales[slot])
+      // Bytes of one row lie four together, one lane of a vector.
+      let codes = k.pointer("codes", group, offset: .integer(layout.scaleBytes) + slot * 4)
+      let place = k.define("place", out + index * .integer(layout.group))
+      k.loop("j", to: .integer(columns)) { j in
+        let lane = j / .integer(perLoad) * .integer(4 * layout.panelRows)
+        let code: Expression
+        if isNibbles {
+          let byte = codes[lane + j % 4].asIndex
+          code = .choose((j % 8) < 4, byte & 15, byte >> 4) - 8
+        } else if layout.offset {
+          code = codes[lane + j % 4].asIndex - 128
+        } else {
+          // The sign of a byte read as unsigned.
+          code = k.define("code", codes[lane + j % 4].asIndex ^ 128) - 128
+        }
+        k.store(y, place + j, code.asFloatValue * scale)
+      }
+    }
+    let full = perRow ? 0 : inner / layout.group
+    k.loop("g", to: .integer(full)) { body($0, layout.group) }
+    if full * layout.group < inner { body(.integer(full), inner - full * layout.group) }
+  }
+}
+
+extension Expression {
+  /// An index value as f32.
+  fileprivate var asFloatValue: Expression { .convert(self, .f32) }
+}

@@ -1,0 +1,34 @@
+import Base
+import IR
+import Tensors
+
+/// All kernel families, as lowering sees them for one target.
+package struct KernelRegistry: KernelLibrary {
+  /// The families, asked in this order.
+  package static let families: [any Kernel.Type] = [
+    MatMulKernel.self, DenseMatMulKernel.self, QuantizeRowsKernel.self,
+    NormalizationKernel.self, SoftmaxKernel.self, ReduceKernel.self,
+    RotaryKernel.self, RotaryTableKernel.self, CacheUpdateKernel.self, AttentionKernel.self,
+    GatherKernel.self, ElementwiseKernel.self, MovementKernel.self,
+  ]
+
+  package let target: Target
+
+  package init(target: Target) { self.target = target }
+
+  package func choices(for query: KernelQuery) throws -> [KernelChoice] {
+    try Self.families.flatMap { try $0.choices(for: query, target: target) }
+  }
+
+  package func pack(
+    _ rows: TensorView, as layout: PackedLayout, into bytes: UnsafeMutableRawBufferPointer
+  ) throws { try Self.pack(rows, as: layout, into: bytes) }
+
+  /// Fills the bytes of whole panels of a layout, which names the family that knows it.
+  package static func pack(
+    _ rows: TensorView, as layout: PackedLayout, into bytes: UnsafeMutableRawBufferPointer
+  ) throws {
+    for family in families where try family.pack(rows, as: layout, into: bytes) { return }
+    throw CompileError(.input, "unknown packed layout '\(layout.name)'")
+  }
+}

@@ -1,0 +1,176 @@
+import IR
+import Tensors
+
+/// Products with constant weights in panels.
+package enum MatMulKernel: Kernel {
+  package static let name = "matmul"
+  package static let summary = "matrix products with packed weights: f32, f16, bf16, w8, w4; activations f32 or int8"
+
+  package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
+    guard let op = query.operation.op as? MatMul, op.transposeB, query.operands.count >= 2 else { return [] }
+    let (x, w) = (query.operands[0], query.operands[1])
+    guard w.isConstant, w.rowStride == nil, let shape = w.type.shape.fixedSizes, shape.count == 2, shape[0] > 0,
+      shape[1] > 0, let weights = weightType(w)
+    else { return [] }
+    let rank = x.type.rank
+    guard rank >= 2, let tokens = x.type.shape.product(0..<(rank - 1)), x.rowStride == nil || rank == 2 else {
+      return []
+    }
+    for operand in query.operands.dropFirst(2) {
+      guard operand.type.isDense, operand.type.element == .f32, operand.rowStride == nil, operand.dequantized == nil
+      else {
+        return []
+      }
+    }
+    guard let activation = activationGroup(x, weights: weights) else { return [] }
+    var extents = ExtentTable()
+    let extent = extents.extent(tokens, "T")
+    let options = op.epilogue.gated ? [2] : (shape[0] <= target.lanes ? [1] : [2, 1])
+    return options.map { vectors in
+      let config = MatMulConfig(
+        weights: weights, activationGroup: activation.group, rows: shape[0], depth: shape[1], tokens: extent,
+        epilogue: op.epilogue, inputStride: x.rowStride, vectors: vectors,
+        tokenTile: tokenTile(weights, isBytes: activation.group != nil, vectors: vectors, target: target))
+      let layout = config.panel(target: target).packed
+      var layouts = query.unpacked
+      layouts[1] = layout
+      let count = Double(tokens.maximum), size = Double(shape[0]) * Double(shape[1])
+      var work = KernelWork()
+      if activation.group != nil {
+        work.byteOperations = 2 * size * count
+      } else {
+        work.floatOperations = 2 * size * count
+      }
+      if weights.isQuantized, activation.group == nil { work.floatOperations += 3 * size }
+      work.bytes = Double(layout.byteCount(rows: shape[0])) + 4 * count * Double(shape[0] + shape[1])
+      // A second vector per panel halves the loads of activations.
+      if vectors == 1 { work.byteOperations *= 1.1 }
+      if vectors == 1 { work.floatOperations *= 1.1 }
+      let inputs = (0..<query.operands.count).map { CallArgument.input($0) }
+      return KernelChoice(
+        config.build(target: target), work: work, target: target, pointers: inputs + [.result(0)], extents: extents,
+        layouts: layouts,
+        inPlace: op.epilogue.residualIndex.map { [$0] } ?? [])
+    }
+  }
+
+  /// Tokens computed at a time, so that sums and operands fit the registers.
+  static func tokenTile(_ weights: WeightType, isBytes: Bool, vectors: Int, target: Target) -> Int {
+    let registers = target.vectorRegisters
+    if isBytes { return max(1, (registers / 4) / vectors) }
+    if weights.isQuantized { return max(1, (registers / 4) / vectors) }
+    return max(1, (registers - 4) / vectors)
+  }
+
+  /// The weights a kernel would read for an operand.
+  static func weightType(_ operand: KernelQuery.Operand) -> WeightType? {
+    switch operand.type.encoding {
+    case .dense:
+      guard operand.dequantized == nil else { return nil }
+      switch operand.type.element {
+      case .f32: return .f32
+      case .f16: return .f16
+      case .bf16: return .bf16
+      default: return nil
+      }
+    case .block(let format):
+      guard operand.dequantized?.isFloat == true else { return nil }
+      switch (format.bits, format.group, format.scale) {
+      case (8, nil, .f32): return .w8(group: nil)
+      case (8, let group?, .f16) where group % 8 == 0: return .w8(group: group)
+      case (4, let group?, .f16) where group % 8 == 0: return .w4(group: group)
+      default: return nil
+      }
+    case .packed: return nil
+    }
+  }
+
+  /// How x is read: the group of quantized activations, nil for f32 ones.
+  private struct ActivationKind {
+    var group: Int?
+  }
+
+  /// How x is read; nil if the two sides do not fit.
+  private static func activationGroup(_ x: KernelQuery.Operand, weights: WeightType) -> ActivationKind? {
+    if x.type.isDense { return x.dequantized == nil && x.type.element == .f32 ? ActivationKind(group: nil) : nil }
+    guard x.rowStride == nil else { return nil }
+    let group: Int
+    switch x.type.encoding {
+    case .block(let format):
+      guard format.bits == 8, format.scale == .f32, let length = format.group, x.dequantized == .f32 else { return nil }
+      group = length
+    case .packed(let layout):
+      guard layout.name == ActivationLayout.name, layout.parameters.count == 2 else { return nil }
+      group = layout.parameters[1]
+    case .dense: return nil
+    }
+    guard group % 8 == 0 else { return nil }
+    switch weights {
+    case .w8(nil): return ActivationKind(group: group)
+    case .w8(let own?): return own == group ? ActivationKind(group: group) : nil
+    case .w4(let own): return own == group ? ActivationKind(group: group) : nil
+    case .f32, .f16, .bf16: return nil
+    }
+  }
+
+  package static func pack(
+    _ rows: TensorView, as layout: PackedLayout, into bytes: UnsafeMutableRawBufferPointer
+  ) throws -> Bool {
+    guard let panel = PanelLayout(layout) else { return false }
+    try panel.pack(rows, into: bytes)
+    return true
+  }
+}
+
+/// Rows of activations to int8 codes with scales.
+package enum QuantizeRowsKernel: Kernel {
+  package static let name = "quantize_rows"
+  package static let summary = "activations to int8 with a scale per token and group"
+
+  package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
+    guard let op = query.operation.op as? Quantize, op.format.bits == 8, op.format.scale == .f32,
+      let group = op.format.group, group % 8 == 0, query.isPlain(except: [0]), let x = query.operands.first,
+      x.type.element == .f32, let depth = x.type.shape.last.fixedValue, depth > 0, x.type.rank >= 2,
+      x.rowStride == nil || x.type.rank == 2, let tokens = x.type.shape.product(0..<(x.type.rank - 1))
+    else { return [] }
+    var extents = ExtentTable()
+    let config = QuantizeRowsConfig(
+      depth: depth, group: group, tokens: extents.extent(tokens, "T"), inputStride: x.rowStride)
+    let size = Double(tokens.maximum) * Double(depth)
+    return [
+      KernelChoice(
+        config.build(target: target), work: KernelWork(floatOperations: 8 * size, bytes: 5 * size), target: target,
+        pointers: [.input(0), .result(0)], extents: extents, layouts: query.unpacked,
+        result: ActivationLayout(depth: depth, group: group).packed)
+    ]
+  }
+}
+
+/// Products of two computed factors.
+package enum DenseMatMulKernel: Kernel {
+  package static let name = "matmul_dense"
+  package static let summary = "matrix products of two f32 tensors as they lie in memory"
+
+  package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
+    guard let op = query.operation.op as? MatMul, op.epilogue == .identity, query.isPlain(),
+      query.operands.allSatisfy({ $0.type.element == .f32 })
+    else { return [] }
+    let (a, b) = (query.operands[0].type.shape, query.operands[1].type.shape)
+    guard a.rank >= 2, b.rank >= 2, let leading = a.product(0..<(a.rank - 2)), let other = b.product(0..<(b.rank - 2)),
+      other == 1 || Array(a.dims.dropLast(2)) == Array(b.dims.dropLast(2))
+    else { return [] }
+    var extents = ExtentTable()
+    let columns = b[b.rank - (op.transposeB ? 2 : 1)]
+    let config = DenseMatMulConfig(
+      batch: extents.extent(leading, "B"), sharesRight: other == 1, rows: extents.extent(a[a.rank - 2], "M"),
+      depth: extents.extent(a.last, "K"), columns: extents.extent(columns, "N"), transposesRight: op.transposeB)
+    let count = Double(leading.maximum) * Double(a[a.rank - 2].maximum)
+    let size = Double(a.last.maximum) * Double(columns.maximum)
+    return [
+      KernelChoice(
+        config.build(target: target),
+        work: KernelWork(floatOperations: 8 * count * size, bytes: 4 * size * Double(other.maximum)), target: target,
+        pointers: [.input(0), .input(1), .result(0)], extents: extents, layouts: query.unpacked)
+    ]
+  }
+}

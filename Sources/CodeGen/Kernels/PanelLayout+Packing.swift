@@ -1,0 +1,163 @@
+import Base
+import Tensors
+
+extension PanelLayout {
+  /// Fills whole panels from consecutive canonical rows, the first of which begins a panel; rows beyond those given become
+  /// zeros.
+  func pack(_ view: TensorView, into bytes: UnsafeMutableRawBufferPointer) throws {
+    guard view.sizes.count == 2, view.sizes[1] == depth, hasWeights(view.type) else {
+      throw CompileError(.internal, "cannot pack \(view.type) into panels of \(weights.text) with \(depth) columns")
+    }
+    let count = view.sizes[0]
+    let panels = (count + panelRows - 1) / panelRows
+    guard bytes.count >= panels * panelBytes else {
+      throw CompileError(.internal, "\(bytes.count) bytes for \(panels) panels of \(panelBytes) bytes")
+    }
+    for panel in 0..<panels {
+      let target = UnsafeMutableRawBufferPointer(rebasing: bytes[(panel * panelBytes)..<((panel + 1) * panelBytes)])
+      switch weights {
+      case .f32: packElements(UInt32.self, view, panel, count, target)
+      case .f16, .bf16: packElements(UInt16.self, view, panel, count, target)
+      case .w8: packBytes(view, panel, count, target)
+      case .w4: packNibbles(view, panel, count, target)
+      }
+    }
+  }
+
+  private func hasWeights(_ type: TensorType) -> Bool {
+    switch (weights, type.encoding) {
+    case (.f32, .dense): type.element == .f32
+    case (.f16, .dense): type.element == .f16
+    case (.bf16, .dense): type.element == .bf16
+    case (.w8(nil), .block(let format)): format == .w8c
+    case (.w8(let group?), .block(let format)): format == .w8(group)
+    case (.w4(let group), .block(let format)): format == .w4(group)
+    default: false
+    }
+  }
+
+  private func packElements<Bits: FixedWidthInteger>(
+    _: Bits.Type, _ view: TensorView, _ panel: Int, _ count: Int, _ bytes: UnsafeMutableRawBufferPointer
+  ) {
+    guard let source = view.bytes.baseAddress, let base = bytes.baseAddress else { return }
+    let width = panelRows
+    for vector in 0..<vectors {
+      for lane in 0..<lanes {
+        let row = self.row(panel: panel, vector: vector, lane: lane)
+        let slot = vector * lanes + lane
+        var target = base + slot * MemoryLayout<Bits>.size
+        let step = width * MemoryLayout<Bits>.size
+        guard row < count else {
+          for _ in 0..<depth {
+            target.storeBytes(of: 0, as: Bits.self)
+            target += step
+          }
+          continue
+        }
+        var from = source + row * depth * MemoryLayout<Bits>.size
+        for _ in 0..<depth {
+          target.storeBytes(of: from.loadUnaligned(as: Bits.self), as: Bits.self)
+          target += step
+          from += MemoryLayout<Bits>.size
+        }
+      }
+    }
+  }
+
+  private func packBytes(
+    _ view: TensorView, _ panel: Int, _ count: Int, _ bytes: UnsafeMutableRawBufferPointer
+  ) {
+    guard let source = view.bytes.baseAddress, let base = bytes.baseAddress,
+      case .block(let format) = view.type.encoding
+    else { return }
+    let rowBytes = format.rowBytes(columns: depth), blockBytes = format.blockBytes(columns: depth)
+    let scaleSize = format.scale.byteCount
+    let flip: UInt32 = offset ? 0x8080_8080 : 0
+    let step = panelRows * 4
+    for slot in 0..<panelRows {
+      let row = self.row(panel: panel, vector: slot / lanes, lane: slot % lanes)
+      for group in 0..<(paddedDepth / self.group) {
+        let place = base + group * groupBytes
+        var words = place + scaleBytes + slot * 4
+        guard row < count, group < format.blocks(columns: depth) else {
+          (place + slot * scaleSize).copyMemory(from: [0, 0, 0, 0] as [UInt8], byteCount: scaleSize)
+          for _ in 0..<(self.group / 4) {
+            words.storeBytes(of: flip, as: UInt32.self)
+            words += step
+          }
+          continue
+        }
+        let block = source + row * rowBytes + group * blockBytes
+        (place + slot * scaleSize).copyMemory(from: block, byteCount: scaleSize)
+        let codes = block + scaleSize
+        let available = blockBytes - scaleSize
+        for word in 0..<(self.group / 4) {
+          var value: UInt32 = 0
+          if 4 * word + 4 <= available {
+            value = (codes + 4 * word).loadUnaligned(as: UInt32.self)
+          } else {
+            for byte in 0..<max(0, available - 4 * word) {
+              value |= UInt32(codes.load(fromByteOffset: 4 * word + byte, as: UInt8.self)) << (8 * UInt32(byte))
+            }
+          }
+          words.storeBytes(of: value ^ flip, as: UInt32.self)
+          words += step
+        }
+      }
+    }
+  }
+
+  /// Byte j of a canonical block holds codes j (low) and j + group / 2 (high); a word of a panel holds in its bytes b the
+  /// codes 8 w + b (low) and 8 w + 4 + b (high).
+  private func packNibbles(
+    _ view: TensorView, _ panel: Int, _ count: Int, _ bytes: UnsafeMutableRawBufferPointer
+  ) {
+    guard let source = view.bytes.baseAddress, let base = bytes.baseAddress,
+      case .block(let format) = view.type.encoding
+    else { return }
+    let rowBytes = format.rowBytes(columns: depth), blockBytes = format.blockBytes(columns: depth)
+    let blocks = format.blocks(columns: depth)
+    let step = panelRows * 4, half = self.group / 2
+    for slot in 0..<panelRows {
+      let row = self.row(panel: panel, vector: slot / lanes, lane: slot % lanes)
+      for group in 0..<(paddedDepth / self.group) {
+        let place = base + group * groupBytes
+        var words = place + scaleBytes + slot * 4
+        guard row < count, group < blocks else {
+          (place + slot * 2).storeBytes(of: 0, as: UInt16.self)
+          for _ in 0..<(self.group / 8) {
+            words.storeBytes(of: 0x8888_8888, as: UInt32.self)
+            words += step
+          }
+          continue
+        }
+        let block = source + row * rowBytes + group * blockBytes
+        (place + slot * 2).storeBytes(of: block.loadUnaligned(as: UInt16.self), as: UInt16.self)
+        let codes = block + 2
+        if half % 8 == 0 {
+          // Eight codes of one half lie in eight neighbouring bytes: low bytes of the word from the first four of them.
+          for part in 0..<2 {
+            for word in 0..<(half / 8) {
+              let eight =
+                (codes + 8 * word).loadUnaligned(as: UInt64.self) >> (4 * UInt64(part)) & 0x0f0f_0f0f_0f0f_0f0f
+              words.storeBytes(of: UInt32(truncatingIfNeeded: eight | eight >> 28), as: UInt32.self)
+              words += step
+            }
+          }
+        } else {
+          for word in 0..<(self.group / 8) {
+            var value: UInt32 = 0
+            for index in 0..<8 {
+              let column = 8 * word + index
+              let byte = codes.load(fromByteOffset: column % half, as: UInt8.self)
+              let code = UInt32(column < half ? byte & 15 : byte >> 4)
+              value |= code << UInt32(8 * (index % 4) + 4 * (index / 4))
+            }
+            words.storeBytes(of: value, as: UInt32.self)
+            words += step
+          }
+        }
+      }
+    }
+  }
+}
