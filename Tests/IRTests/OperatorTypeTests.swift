@@ -98,6 +98,13 @@ private let rejections: [Rejection] = [
   Rejection(Reshape([3, 4]), [f32(2, 5)], "shape [2, 5] has not as many elements as [3, 4]"),
   Rejection(Reshape([dimT, 3]), [f32(dimL, 3)], "shape [L, 3] has not as many elements as [T, 3]"),
   Rejection(Reshape([-2, -5]), [f32(2, 5)], "expected sizes of at least 0"),
+  Rejection(Reshape([0x100_0000_0000, 0x100_0000_0000]), [f32(2, 5)], "has not as many elements"),
+  Rejection(Reshape([dimT * (1 << 20), 0x100_0000_0000, 8]), [f32(2, 5)], "has not as many elements"),
+  Rejection(
+    Slice(axis: 0, start: 0, size: 0x100_0000_0000, step: 1 << 40), [f32(2, 5)], "attribute 'step' is 1099511627776"),
+  Rejection(Conv2D(), [f32(1, 3, dimT, 5), f32(4, 3, 3, 3)], "a window of 3 does not fit into padded height T"),
+  Rejection(
+    Attention(heads: .max, kvHeads: 1, scale: 1), [f32(2, 0), f32(2, 0), f32(2, 4)], "heads do not divide"),
   Rejection(Transpose([0, 0]), [f32(2, 5)], "attribute 'permutation' is [0, 0]"),
   Rejection(Slice(axis: 0, start: 1, size: 2), [f32(2, 5)], "elements 1 to 3 lie outside of axis 0 of shape [2, 5]"),
   Rejection(Slice(axis: 0, start: 0, size: 1, step: 0), [f32(2, 5)], "attribute 'step' is 0"),
@@ -211,6 +218,16 @@ private let rejections: [Rejection] = [
     #expect(message(Divide(), [zero, zero]) == "divide: a whole number is divided by zero")
     #expect(message(Modulo(), [zero, zero]) == "modulo: a whole number is divided by zero")
     #expect(message(Reduce(.max, axes: [0]), [.f32([0, 2], [])]).contains("of no elements"))
+  }
+
+  /// Attributes from a text are not checked by the initializer of the format.
+  @Test func formatsFromTextAreChecked() throws {
+    for text in ["bits = 3", "bits = 4, group = 0", "group = 7", "group = -2", "scale = i32"] {
+      let op = try AttributeCoder.decode(
+        Quantize.self, from: .dictionary(try AttributeDictionary(parsing: "{format = {\(text)}}")),
+        defaults: AttributeCoder.encode(Quantize()), of: "quantize")
+      #expect(throws: CompileError.self, "\(text)") { try op.inferTypes([f32(2, 64)]) }
+    }
   }
 
   @Test func activationsAreTheFunctionsOfTheirName() {

@@ -51,7 +51,7 @@ package struct Attention: Operator {
         throw failure("found \(role) of shape \(input.shape) for queries of shape \(q.shape), expected the same batch")
       }
     }
-    guard heads >= 1, kvHeads >= 1, heads % kvHeads == 0 else {
+    guard heads >= 1, kvHeads >= 1, heads <= 1 << 20, heads % kvHeads == 0 else {
       throw failure("\(heads) heads do not divide into \(kvHeads) key and value heads")
     }
     guard scale.isFinite else { throw failure("attribute 'scale' is \(scale), expected a finite number") }

@@ -22,6 +22,13 @@ package struct Quantize: RowMapped {
     try expectFloat(x, "input")
     guard x.rank >= 1 else { throw failure("found a single number, expected rank 1 or more") }
     _ = try expectFixed(x.shape.last, "columns")
+    guard format.bits == 4 || format.bits == 8, format.scale == .f16 || format.scale == .f32,
+      format.group.map({ $0 > 0 && $0 <= 1 << 20 && $0 % 2 == 0 }) ?? true
+    else {
+      throw failure(
+        "found \(format.bits) bits, scale \(format.scale.rawValue) and group \(format.group ?? 0), expected "
+          + "4 or 8 bits, scale f16 or f32, and an even group or none")
+    }
     return [TensorType(.f32, x.shape, encoding: .block(format))]
   }
 

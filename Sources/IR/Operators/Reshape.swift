@@ -46,12 +46,16 @@ extension Shape {
     return a == b
   }
 
+  /// The product, if at most one size is symbolic and no number leaves 62 bits.
   private static func product(_ dims: [Dim]) -> Dim? {
-    var result: Dim = 1
-    for dim in dims {
-      guard let next = Dim.product(result, dim) else { return nil }
-      result = next
+    guard let count = try? checkedCount(dims.compactMap(\.fixedValue), of: "") else { return nil }
+    let symbolic = dims.filter { !$0.isFixed }
+    guard let dim = symbolic.first else { return .fixed(count) }
+    guard symbolic.count == 1 else { return nil }
+    for number in [dim.offset] + dim.terms.map(\.coefficient)
+    where number.multipliedReportingOverflow(by: count).overflow {
+      return nil
     }
-    return result
+    return dim * count
   }
 }

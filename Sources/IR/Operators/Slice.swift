@@ -26,7 +26,9 @@ package struct Slice: DimensionAttributes, RowMapped {
     let x = inputs[0]
     let index = try axisIndex(axis, of: x.shape)
     try expectRows(x, along: index)
-    guard step >= 1, step <= 1 << 31 else { throw failure("attribute 'step' is \(step), expected at least 1") }
+    guard step >= 1, step <= 1 << 20 else {
+      throw failure("attribute 'step' is \(step), expected 1 to \(1 << 20)")
+    }
     guard start.bounds.upperBound >= 0, size.bounds.upperBound >= 0 else {
       throw failure("found start \(start) and size \(size), expected at least 0")
     }

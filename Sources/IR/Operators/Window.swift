@@ -27,7 +27,8 @@ extension Operator {
   ) throws -> Dim {
     let extent = dilation * (kernel - 1) + 1
     let room = size + .fixed(before + after - extent)
-    guard room.bounds.upperBound >= 0 else {
+    // A graph is compiled for every size in the range of its symbols.
+    guard room.bounds.lowerBound >= 0 else {
       throw failure("a window of \(extent) does not fit into padded \(axis) \(size + .fixed(before + after))")
     }
     return room / stride + 1

@@ -11,12 +11,6 @@ extension Dim {
     var parser = DimParser(text: text, symbols: symbols)
     return try parser.parse()
   }
-
-  /// The size a text stands for, as ``parse(_:symbols:)``.
-  package init(text: String, symbols: [Symbol]) throws {
-    self = try Dim.parse(
-      text, symbols: Dictionary(symbols.map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first }))
-  }
 }
 
 /// A recursive-descent parser of sizes: `sum = [-] term {(+|-) term}`, `term = [number *] atom | number`,
