@@ -1,7 +1,7 @@
 import Base
 import IR
 
-/// A GGUF file, versions 2 and 3.
+/// A GGUF file, versions 2 and 3, with its tokenizer.
 package enum GGUFFormat: Format {
   package static let name = "gguf"
   package static let summary = "GGUF file (versions 2 and 3)"
@@ -9,6 +9,36 @@ package enum GGUFFormat: Format {
   package static func sniff(_ candidate: Candidate) -> Bool { candidate.bytes.starts(with: "GGUF".utf8) }
 
   package static func load(_ candidate: Candidate, _ options: LoadOptions) throws -> Model {
-    throw CompileError(.unsupported, "gguf")
+    guard let mapped = candidate.file else {
+      throw CompileError(.input, "'\(candidate.path)' is a folder, expected a GGUF file")
+    }
+    var file = try GGUFFile(mapped, limits: options.limits)
+    guard let architecture = try file.metadata.optionalString("general.architecture") else {
+      throw file.metadata.failure("missing 'general.architecture', expected a string")
+    }
+    guard architecture == GGUFLlama.name else {
+      throw CompileError(
+        .unsupported, "unknown architecture '\(architecture)'", subject: .init(file: mapped.path),
+        notes: ["known is '\(GGUFLlama.name)'"])
+    }
+    var model = Model(name: candidate.modelName)
+    model[metadata: "format"] = name
+    model[metadata: "architecture"] = architecture
+    let network = try GGUFLlama(&file, limits: options.limits)
+    var tensors = CheckpointTensors(place: mapped.path)
+    for tensor in file.tensors { try tensors.add(tensor) }
+    try network.build(&tensors, into: &model, options: options)
+    try tensors.requireAllTaken()
+
+    var generation = GenerationSettings()
+    if let tokenizer = try Tokenizer(
+      gguf: &file.metadata, vocabulary: network.decoder.vocabulary, limits: options.limits)
+    {
+      generation.beginID = tokenizer.beginID
+      generation.endIDs = tokenizer.endIDs
+      model.assets.append(NamedAsset(name: "tokenizer", asset: .tokenizer(tokenizer)))
+    }
+    model.assets.append(NamedAsset(name: "generation", asset: .generation(generation)))
+    return model
   }
 }

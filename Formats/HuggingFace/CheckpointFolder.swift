@@ -68,6 +68,9 @@ struct CheckpointFolder: Sendable {
     for (tensor, field) in members {
       let shard = try field.string()
       shardOf[tensor] = shard
+      guard ContainedFile.isPlainName(shard), !shard.contains("/"), shard.utf8.count <= 255 else {
+        throw index.failure("shard '\(shard)' of tensor '\(tensor)' is no plain name of a file in the folder")
+      }
       if known.insert(shard).inserted { shards.append(shard) }
     }
     for shard in shards {
@@ -89,9 +92,6 @@ struct CheckpointFolder: Sendable {
 
   /// Opens a shard whose name stands in the checkpoint itself.
   private func openNamed(_ name: String, by index: JSONField) throws -> MappedFile {
-    guard !name.contains("/"), name.utf8.count <= 255 else {
-      throw index.failure("shard '\(name)' is no plain name of a file in the folder")
-    }
     let full = "\(path)/\(name)"
     if let target = resolved(full), let blobs = hubBlobs, target.hasPrefix(blobs) { return try MappedFile(path: full) }
     do {

@@ -41,9 +41,11 @@ struct Llama: Architecture {
       }
       decoder.headDim = decoder.width / heads
     }
-    guard decoder.headDim % 2 == 0, decoder.headDim * heads <= limits.width else {
-      throw file.failure(
-        "\(heads) heads of \(decoder.headDim) numbers each, expected an even width and at most \(limits.width) in all")
+    guard decoder.headDim % 2 == 0 else {
+      throw file.failure("\(heads) heads of \(decoder.headDim) numbers, expected an even number")
+    }
+    guard decoder.headDim * heads <= limits.width else {
+      throw file.failure("\(heads) heads of \(decoder.headDim) numbers, at most \(limits.width) in all are allowed")
     }
     guard context >= 1, context <= limits.context else {
       throw file.failure("'max_position_embeddings' is \(context), expected 1 to \(limits.context)")

@@ -1,0 +1,173 @@
+import Base
+import Formats
+import IR
+import TestSupport
+import Tensors
+import Testing
+
+@Suite struct GGUFTests {
+  private func load(_ file: GGUFBytes) throws -> Model {
+    let folder = try TemporaryFolder()
+    return try folder.load(file: try folder.write("model.bin", file.bytes))
+  }
+
+  private func values(_ model: Model, _ name: String) throws -> [Float] {
+    let index = try #require(model.constants.constants.firstIndex { $0.name == name })
+    let id = ConstantID(index: Int32(index))
+    return try #require(
+      try model.withBytes(of: id) { bytes in
+        (0..<bytes.count / 4).map { bytes.loadUnaligned(fromByteOffset: 4 * $0, as: Float.self) }
+      })
+  }
+
+  /// The GGUF file and the Hugging Face folder are one model: the same graph apart from names and the kind of rotary
+  /// embedding, and the same weights once the rows of Q and K are put back in order.
+  @Test func agreesWithHuggingFaceForm() throws {
+    guard let gguf = Fixtures.path("stories260K/stories260K-f32.gguf"), let hf = Fixtures.path("stories260K/hf") else {
+      return
+    }
+    let (a, b) = (try FormatRegistry.load(gguf), try FormatRegistry.load(hf))
+    try Verifier.verify(a)
+    let (left, right) = (a.functions[0], b.functions[0])
+    let (leftOrder, rightOrder) = (left.topologicalOrder(), right.topologicalOrder())
+    #expect(leftOrder.count == rightOrder.count)
+    for (x, y) in zip(leftOrder, rightOrder) {
+      if var rope = left[x].op as? Rope {
+        #expect(rope.interleaved)
+        rope.interleaved = false
+        #expect(rope.isEqual(to: right[y].op))
+      } else {
+        #expect(left[x].op.isEqual(to: right[y].op))
+      }
+      #expect(left[x].results.map { left.type(of: $0) } == right[y].results.map { right.type(of: $0) })
+    }
+    var names = [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm")]
+    for layer in 0..<5 {
+      for (x, y) in [
+        ("attn_norm", "input_layernorm"), ("attn_q", "self_attn.q_proj"), ("attn_k", "self_attn.k_proj"),
+        ("attn_v", "self_attn.v_proj"), ("attn_output", "self_attn.o_proj"), ("ffn_norm", "post_attention_layernorm"),
+        ("ffn_gate", "mlp.gate_proj"), ("ffn_up", "mlp.up_proj"), ("ffn_down", "mlp.down_proj"),
+      ] { names.append(("blk.\(layer).\(x)", "model.layers.\(layer).\(y)")) }
+    }
+    for (x, y) in names {
+      let found = try values(a, x + ".weight")
+      var expected = try values(b, y + ".weight")
+      if x.hasSuffix("attn_q") || x.hasSuffix("attn_k") { expected = interleaved(expected, columns: 64, headDim: 8) }
+      #expect(found == expected, "\(x)")
+    }
+    #expect(a.tokenizer?.tokens == b.tokenizer?.tokens)
+    #expect(a.tokenizer?.kinds == b.tokenizer?.kinds)
+    #expect(a.tokenizer?.prefix == [1] && a.tokenizer?.endIDs == [2])
+    #expect(a.tokenizer?.algorithm == .scoredBPE && a.tokenizer?.scores.count == 512)
+  }
+
+  /// Rows `j` and `j + headDim/2` of each head become neighbours.
+  private func interleaved(_ values: [Float], columns: Int, headDim: Int) -> [Float] {
+    var result: [Float] = []
+    for head in 0..<values.count / columns / headDim {
+      for row in 0..<headDim {
+        let source = head * headDim + row / 2 + row % 2 * headDim / 2
+        result += values[source * columns..<(source + 1) * columns]
+      }
+    }
+    return result
+  }
+
+  @Test(
+    arguments: [
+      (0, TensorType(.f32, [8, 32])), (1, TensorType(.f16, [8, 32])), (30, TensorType(.bf16, [8, 32])),
+      (8, TensorType(.f32, [8, 32], encoding: .block(.w8(32)))),
+      (2, TensorType(.f32, [8, 32], encoding: .block(.w4(32)))),
+    ] as [(UInt32, TensorType)])
+  func readsTensorTypes(type: UInt32, expected: TensorType) throws {
+    for version: UInt32 in [2, 3] {
+      var file = GGUFBytes.llama(type: type)
+      file.version = version
+      let model = try load(file)
+      try Verifier.verify(model)
+      let embedding = try #require(model.constants.constants.first { $0.name == "token_embd.weight" })
+      #expect(embedding.type == expected)
+      let graph = model.functions[0]
+      #expect(graph.type(of: graph.states[0].value).element == (type == 0 ? .f32 : .f16))
+      #expect(graph.nodeIDs.contains { graph[$0].op is Dequantize } == (type == 8 || type == 2))
+      let results = try Evaluator(model).run(
+        [Tensor(.i32, [2], [Int32(1), 5]), Tensor(.i32, [1], [Int32(0)])], symbols: ["L": 1])
+      #expect(results.outputs[0].array(of: Float.self).allSatisfy { $0.isFinite })
+    }
+  }
+
+  /// Blocks of 32 numbers as recorded from ggml: the values mcc gives them.
+  @Test(arguments: [("Q8_0", BlockFormat.w8(32)), ("Q4_0", BlockFormat.w4(32))])
+  func blocksMeanWhatGGMLMeans(name: String, format: BlockFormat) throws {
+    guard let path = Fixtures.path("gguf_blocks.npz") else { return }
+    let archive = try NumPyArchive(path: path)
+    let blocks = try archive.require("\(name).bytes", file: path)
+    let expected = try archive.require("\(name).values", file: path).floats
+    let rows = expected.count / 32
+    let type = TensorType(.f32, [rows, 32], encoding: .block(format))
+    let result = Tensor(TensorType(.f32, [rows, 32]))
+    try blocks.bytes.withUnsafeBytes {
+      try Dequantize(.f32).evaluate([TensorView(type, $0)], into: [result.mutableView])
+    }
+    #expect(result.array(of: Float.self) == expected)
+  }
+
+  @Test func readsAlignmentAndRotaryMetadata() throws {
+    var file = GGUFBytes.llama()
+    file.alignment = 64
+    file.set("general.alignment", .u32(64))
+    file.set("llama.rope.freq_base", .f32(100))
+    file.set("llama.rope.scaling.type", .string("linear"))
+    file.set("llama.rope.scaling.factor", .f32(2))
+    #expect(try frequencies(file)[1] == Float(0.5 * 0.5623413251903491))
+    file.set("llama.rope.scaling.type", .string("none"))
+    let factors = FileBytes.f32([1, 2, 4, 8, 8, 8, 8, 8])
+    file.tensors.append(.init(name: "rope_freqs.weight", sizes: [8], data: factors))
+    #expect(try frequencies(file)[1] == Float(0.5 * 0.5623413251903491))
+    #expect(try frequencies(file)[0] == 1)
+    file.tensors[file.tensors.count - 1].data = FileBytes.f32([1, 0, 4, 8, 8, 8, 8, 8])
+    expectFailure(.input, "a factor of 0.0 in 'rope_freqs.weight'") { _ = try frequencies(file) }
+    file.set("llama.rope.scaling.type", .string("yarn"))
+    file.tensors.removeLast()
+    expectFailure(.unsupported, "'yarn'") { _ = try frequencies(file) }
+  }
+
+  private func frequencies(_ file: GGUFBytes) throws -> [Float] {
+    let model = try load(file)
+    guard
+      case .inline(let bytes)? = model.constants.constants.first(where: { $0.name == "rope.inverse_frequencies" })?
+        .source
+    else { return [] }
+    return bytes.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
+  }
+
+  @Test func readsUntiedHeadAndBiases() throws {
+    var file = GGUFBytes.llama()
+    file.tensors.append(.init(name: "output.weight", sizes: [32, 8], data: [UInt8](repeating: 0, count: 1024)))
+    for (name, size) in [("attn_q", 32), ("attn_k", 16), ("attn_v", 16)] {
+      file.tensors.append(
+        .init(name: "blk.0.\(name).bias", sizes: [UInt64(size)], data: [UInt8](repeating: 0, count: 4 * size)))
+    }
+    let model = try load(file)
+    try Verifier.verify(model)
+    #expect(model.constants.count == 16)
+  }
+
+  @Test func sniffsByContent() throws {
+    let folder = try TemporaryFolder()
+    let gguf = try folder.write("x.safetensors", GGUFBytes.llama().bytes)
+    #expect(try folder.load(file: gguf)[metadata: "format"] == "gguf")
+    for (bytes, what) in [(Array("hello".utf8), "the file"), ([], "the empty file")] {
+      let path = try folder.write("model.gguf", bytes)
+      expectFailure(.unsupported, what, "GGUF file", "safetensors", "Hugging Face") { _ = try folder.load(file: path) }
+    }
+    expectFailure(.unsupported, "the folder") { _ = try folder.load() }
+    expectFailure(.input, "no such file") { _ = try folder.load(file: folder.path("nothing")) }
+    expectFailure(.input, "zero byte") { _ = try folder.load(file: "a\0b") }
+  }
+}
+
+extension TemporaryFolder {
+  /// Loads a file, which may lie in the folder.
+  func load(file: String) throws -> Model { try FormatRegistry.load(file) }
+}
