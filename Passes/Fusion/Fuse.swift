@@ -7,7 +7,10 @@ import IR
 ///     %b = add(%a, %bias)
 ///     %c = relu(%b)
 ///     // -> %c = matmul(%x, %w, %bias) {transposeB = true, epilogue = {bias = true, activation = relu}}
-package struct Fuse: RulePass {
+///
+/// Attention, norms and functions come first: a mask that is added to scores is no residual, and what is left of
+/// their sums and products goes into epilogues.
+package struct Fuse: Pass {
   package static let name = "fuse"
   package static let summary = "joins operators that one kernel computes"
 
@@ -15,12 +18,19 @@ package struct Fuse: RulePass {
 
   package var fidelity: Fidelity { .exact }
 
-  package var rules: [RewriteRule] {
-    [fuseSiLU, fuseHardSwish, fuseGELU, fuseGELUTanh, fuseRMSNorm, fuseLayerNorm, fuseLayerNormBias]
-      + [fuseAttentionOfHeads, fuseAttention]
-      + [fuseBiasIntoMatMul, fuseBiasIntoConvolution]
-      + activationFusions
-      + [fuseGate]
-      + [fuseResidualIntoMatMul, fuseResidualIntoConvolution]
+  /// Rules that find operators written out in simpler ones. A layer norm holds an RMS norm, so it is tried before.
+  static let operatorRules: [RewriteRule] = [
+    fuseSiLU, fuseHardSwish, fuseGELU, fuseGELUTanh, fuseLayerNorm, fuseRMSNorm, fuseLayerNormBias,
+    fuseAttentionOfHeads, fuseAttention,
+  ]
+
+  /// Rules that move what follows a matrix product or a convolution into it.
+  static let epilogueRules: [RewriteRule] =
+    [fuseBiasIntoMatMul, fuseBiasIntoConvolution] + activationFusions
+    + [fuseGate, fuseResidualIntoMatMul, fuseResidualIntoConvolution]
+
+  package func run(_ model: inout Model, _ context: inout PassContext) throws {
+    try RewriteDriver(Self.operatorRules).run(&model, &context)
+    try RewriteDriver(Self.epilogueRules).run(&model, &context)
   }
 }

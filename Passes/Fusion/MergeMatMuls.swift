@@ -81,7 +81,8 @@ package struct MergeMatMuls: Pass {
     guard let first = nodes.first, let op = first.op as? MatMul else { return }
     let origin = Self.origin(nodes.compactMap(\.origin))
     func emit(_ op: any Operator, _ inputs: [ValueID], _ name: String) throws -> ValueID {
-      graph[try graph.addNode(op, inputs, names: [name], origin: origin)].results[0]
+      let node = try graph.addNode(op, inputs, names: [name], origin: origin)
+      return graph[node].results[0]
     }
 
     let names = nodes.map { graph[$0.results[0]].name }

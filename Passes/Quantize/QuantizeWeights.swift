@@ -92,8 +92,11 @@ private struct Work {
   mutating func run() throws {
     for id in graph.topologicalOrder() {
       guard graph.isLive(id) else { continue }
-      if graph[id].op is MatMul { try quantizeMatMul(id) }
-      if graph[id].op is Gather, case .format = options.embeddings { try quantizeTable(of: id) }
+      if graph[id].op is MatMul {
+        try quantizeMatMul(id)
+      } else if graph[id].op is Gather {
+        try quantizeTable(of: id)
+      }
     }
     _ = graph.eraseDeadCode()
   }
@@ -255,7 +258,8 @@ private struct Work {
   }
 
   private mutating func emit(_ op: any Operator, _ input: ValueID, _ name: String, _ node: NodeID) throws -> ValueID {
-    graph[try graph.addNode(op, [input], names: [name], origin: graph[node].origin)].results[0]
+    let new = try graph.addNode(op, [input], names: [name], origin: graph[node].origin)
+    return graph[new].results[0]
   }
 
   private mutating func replace(_ id: NodeID, by op: any Operator, _ inputs: [ValueID]) throws -> NodeID {

@@ -103,7 +103,8 @@ package struct Rewriter {
 
   /// Emits a node with any number of results; its origin is that of the root.
   package mutating func emitAll(_ op: any Operator, _ inputs: [ValueID], names: [String] = []) throws -> [ValueID] {
-    graph[try graph.addNode(op, inputs, names: names, origin: origin)].results
+    let node = try graph.addNode(op, inputs, names: names, origin: origin)
+    return graph[node].results
   }
 
   /// A value for a constant.

@@ -1,0 +1,114 @@
+import Base
+import IR
+import Passes
+import TestSupport
+
+/// A file of cases: a model as text with what passes make of it as comments.
+///
+/// - `// RUN: pipeline` says which passes run; `// -----` begins another model, which goes by the last pipeline unless it
+///   has its own.
+/// - `// ERROR: text` says that reading or running fails with a message that holds `text`.
+/// - Everything else is in ``FileCheck``.
+struct CaseFile {
+  struct Section {
+    /// The whole file with the lines of other sections left blank, so that lines keep their numbers.
+    var text: String
+    var firstLine: Int
+    var pipeline: String
+    var errors: [String]
+  }
+
+  let name: String
+  let sections: [Section]
+
+  static let folder = Fixtures.packageRoot + "/Tests/PassesTests/Cases"
+
+  init(_ name: String) throws {
+    self.name = name
+    let bytes = try MappedFile.contents(path: "\(Self.folder)/\(name)")
+    let lines = String(decoding: bytes, as: UTF8.self)
+      .split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+    var starts = [0]
+    for (index, line) in lines.enumerated() where line.hasPrefix("// -----") { starts.append(index + 1) }
+    var sections: [Section] = []
+    var pipeline: String?
+    for (index, start) in starts.enumerated() {
+      let end = index + 1 < starts.count ? starts[index + 1] - 1 : lines.count
+      let own = lines[start..<end]
+      func directives(_ name: String) -> [String] {
+        own.compactMap { line in
+          guard let found = line.firstRange(of: "// \(name): ") else { return nil }
+          return String(line[found.upperBound...])
+        }
+      }
+      pipeline = directives("RUN").first ?? pipeline
+      guard let pipeline else {
+        throw FileCheck.Failure(line: start + 1, message: "no RUN line")
+      }
+      let text = lines.indices.map { own.indices.contains($0) ? lines[$0] : "" }.joined(separator: "\n")
+      sections.append(
+        Section(text: text, firstLine: start + 1, pipeline: pipeline, errors: directives("ERROR")))
+    }
+    self.sections = sections
+  }
+
+  /// Runs the passes of one section and compares; for exact passes also what the models compute.
+  func run(_ section: Section) throws {
+    let expectations = try FileCheck(parsing: section.text)
+    guard !expectations.directives.isEmpty || !section.errors.isEmpty else {
+      throw FileCheck.Failure(line: section.firstLine, message: "nothing is checked")
+    }
+    let before: Model
+    let after: Model
+    let isExact: Bool
+    do {
+      before = try Parser.parse(section.text, file: name)
+      var model = before
+      let pipeline = try Pipeline(parsing: section.pipeline, registry: .all)
+      var context = PassContext()
+      try PassManager().run(pipeline, on: &model, &context)
+      after = model
+      isExact = pipeline.passes.allSatisfy { $0.fidelity == .exact }
+    } catch let error as CompileError {
+      guard !section.errors.isEmpty else { throw error }
+      for text in section.errors where !error.description.contains(text) {
+        throw FileCheck.Failure(
+          line: section.firstLine, message: "the error is '\(error)', expected it to hold '\(text)'")
+      }
+      return
+    }
+    guard section.errors.isEmpty else {
+      throw FileCheck.Failure(line: section.firstLine, message: "no error, expected '\(section.errors[0])'")
+    }
+    let text = try Printer.print(after)
+    do {
+      try expectations.verify(text)
+    } catch let failure as FileCheck.Failure {
+      throw FileCheck.Failure(line: failure.line, message: failure.message + "\n\(text)")
+    }
+    guard try Parser.parse(text) == after else {
+      throw FileCheck.Failure(line: section.firstLine, message: "the result does not parse back\n\(text)")
+    }
+    if isExact { try compare(before, after, section) }
+  }
+
+  /// Throws if a function gives other numbers than before.
+  private func compare(_ before: Model, _ after: Model, _ section: Section) throws {
+    for function in before.functions {
+      let expected = Result { try SeededRun.outputs(of: before, function: function.name) }
+      let found = Result { try SeededRun.outputs(of: after, function: function.name) }
+      switch (expected, found) {
+      case (.failure, .failure): continue
+      case (.success(let expected), .success(let found)):
+        let error = zip(found, expected).map { maxRelativeError($0, $1) }.max() ?? 0
+        guard found.count == expected.count, error <= SeededRun.exactTolerance else {
+          throw FileCheck.Failure(
+            line: section.firstLine, message: "'@\(function.name)' gives other numbers: relative error \(error)")
+        }
+      case (.failure(let error), .success), (.success, .failure(let error)):
+        throw FileCheck.Failure(
+          line: section.firstLine, message: "'@\(function.name)' fails on one side only: \(error)")
+      }
+    }
+  }
+}

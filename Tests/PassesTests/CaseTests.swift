@@ -1,0 +1,36 @@
+import Foundation
+import IR
+import Passes
+import Testing
+
+@Suite struct CaseTests {
+  static let names =
+    (try? FileManager.default.contentsOfDirectory(atPath: CaseFile.folder))
+    .map { $0.filter { $0.hasSuffix(".mir") }.sorted() } ?? []
+
+  @Test func findsTheCases() { #expect(Self.names.count >= 10) }
+
+  @Test(arguments: names) func holds(_ name: String) throws {
+    let file = try CaseFile(name)
+    for section in file.sections {
+      do {
+        try file.run(section)
+      } catch {
+        Issue.record("\(name): \(error)")
+      }
+    }
+  }
+
+  @Test func passesHaveUniqueNamesAndSummaries() {
+    #expect(PassRegistry.all.duplicateNames.isEmpty)
+    for type in PassRegistry.all.types {
+      #expect(type.name.wholeMatch(of: /[a-z]+(-[a-z]+)*/) != nil, "\(type.name)")
+      #expect(!type.summary.isEmpty && !type.summary.contains("\n") && type.summary.last != ".")
+    }
+  }
+
+  @Test func everyPassIsInACase() throws {
+    let pipelines = try Self.names.flatMap { try CaseFile($0).sections.map(\.pipeline) }.joined(separator: ",")
+    for name in PassRegistry.all.names { #expect(pipelines.contains(name), "no case runs '\(name)'") }
+  }
+}
