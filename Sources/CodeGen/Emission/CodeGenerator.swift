@@ -128,7 +128,7 @@ package struct CodeGenerator: Sendable {
     let (units, headers) = units(emission.sources)
     let program = folder.file("program")
     let report = try await toolchain.build(units, headers: headers, output: program, in: folder)
-    try file.append(try MappedFile(path: program).bytes)
+    try file.append(try MappedFile.contents(path: program))
     try file.pad(to: Bundle.page)
     let codeBytes = file.offset
     let trailer = try Bundle.append(emission.contents, to: file) { offset in

@@ -19,7 +19,7 @@ struct FunctionEmitter {
     self.table = table
     variable = Array(function.buffers.indices)
     var reserved: Set<String> = ["t", "w", "weights", "arena", "symbols", "l", "layer", "mcc_model", "functions"]
-    reserved.formUnion(schedule.functions.map(\.role))
+    reserved.formUnion(schedule.functions.map { Self.prefix($0.role) })
     identifiers = Identifiers(reserved: reserved)
     var symbolNames: [String: String] = [:]
     for symbol in function.symbols { symbolNames[symbol.name] = identifiers.unique(symbol.name) }
@@ -75,7 +75,7 @@ struct FunctionEmitter {
     }
     text += "\(list(function.inputs)) -> \(list(function.outputs)) */\n"
     text += ModelEmitter.wrapped(
-      "static void \(Identifiers.sanitized(function.role))(",
+      "static void \(prefix)(",
       ["mcc_thread *t", "const uint8_t *weights", "uint8_t *arena", "const int64_t *symbols"], ") {\n")
     if usesWeights {
       text += "  const model_weights w = find_weights(weights);\n"
@@ -343,7 +343,10 @@ struct FunctionEmitter {
 
   // MARK: Descriptors
 
-  private var prefix: String { Identifiers.sanitized(function.role) }
+  /// The name of the C function, and what the names of its tables begin with.
+  private var prefix: String { Self.prefix(function.role) }
+
+  private static func prefix(_ role: String) -> String { role == "main" ? "forward" : Identifiers.sanitized(role) }
 
   /// The tables of symbols, inputs and outputs.
   func descriptor() throws -> String {

@@ -38,9 +38,9 @@ package struct ObjectCache: Sendable {
   /// The bytes kept under `key`, a hexadecimal hash.
   package func bytes(for key: String) -> [UInt8]? {
     let path = path(key)
-    guard let file = try? MappedFile(path: path), file.size > 0 else { return nil }
+    guard let bytes = try? MappedFile.contents(path: path), !bytes.isEmpty else { return nil }
     utimensat(AT_FDCWD, path, nil, 0)
-    return Array(file.bytes)
+    return bytes
   }
 
   /// Keeps bytes under `key`.

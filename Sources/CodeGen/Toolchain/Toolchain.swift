@@ -110,7 +110,7 @@ package struct Toolchain: Sendable {
         .toolchain, "'\(compiler.path)' refused the generated file '\(unit.name)'",
         notes: Self.firstErrors(answer.messages))
     }
-    if let cache { cache.store(Array(try MappedFile(path: folder.file(object)).bytes), for: key) }
+    if let cache { cache.store(try MappedFile.contents(path: folder.file(object)), for: key) }
   }
 
   private func link(_ objects: [String], output: String, in folder: WorkFolder) async throws {
