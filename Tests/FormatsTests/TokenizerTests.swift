@@ -1,0 +1,268 @@
+import Base
+import Formats
+import IR
+import TestSupport
+import Testing
+
+@Suite struct TokenizerTests {
+  private func tokenizer(
+    _ json: JSON, config: String? = nil, generation: String? = nil
+  ) throws -> Tokenizer {
+    var checkpoint = TinyCheckpoint()
+    checkpoint.tokenizer = json
+    checkpoint.files["tokenizer_config.json"] = config
+    checkpoint.files["generation_config.json"] = generation
+    return try #require(try checkpoint.write().load().tokenizer)
+  }
+
+  private let llama = TinyCheckpoint.llamaTokenizer
+  private let byteLevel = TinyCheckpoint.byteLevelTokenizer
+
+  @Test func readsCharacterForm() throws {
+    let found = try tokenizer(llama, config: "{\"bos_token\": {\"content\": \"<s>\"}, \"eos_token\": \"</s>\"}")
+    #expect(found.algorithm == .byteFallbackBPE && found.splitting == .none)
+    #expect(found.tokens == ["<unk>", "<s>", "</s>", "<0x0A>", "▁", "a", "▁a", "aa"])
+    #expect(found.kinds == [.unknown, .control, .control, .byte, .normal, .normal, .normal, .normal])
+    #expect(found.merges == [4, 5, 5, 5])
+    #expect(found.specials == [0, 1, 2] && found.absorbsSpaceBefore == [] && found.absorbsSpaceAfter == [2])
+    #expect(found.prefix == [1] && found.suffix == [] && found.beginID == 1 && found.endIDs == [2])
+    #expect(found.unknownID == 0 && found.fusesUnknown && found.byteFallback && !found.ignoresMerges)
+    #expect(found.spacePrefix == .eachPiece && !found.singlePrefix && found.stripsLeadingSpace)
+  }
+
+  @Test func readsByteLevelForm() throws {
+    let found = try tokenizer(byteLevel)
+    #expect(found.algorithm == .byteLevelBPE && found.splitting == .gpt2 && found.spacePrefix == .none)
+    #expect(found.tokens == ["a", "b", "Ġ", "ab", "Ġa", "Ġab", "", "<|end|>"])
+    #expect(found.kinds == [.normal, .normal, .normal, .normal, .normal, .normal, .unused, .control])
+    #expect(found.merges == [0, 1, 2, 0, 2, 3])
+    #expect(found.specials == [7] && found.prefix == [] && found.unknownID == nil)
+  }
+
+  @Test(arguments: [
+    (#"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#, Tokenizer.Splitting.gpt2),
+    (
+      #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#,
+      .llama3
+    ),
+    (
+      #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#,
+      .qwen2
+    ),
+  ])
+  func readsExpressions(expression: String, splitting: Tokenizer.Splitting) throws {
+    let split: JSON = [
+      "type": "Split", "pattern": ["Regex": .string(expression)], "behavior": "Isolated", "invert": false,
+    ]
+    let bytes: JSON = ["type": "ByteLevel", "add_prefix_space": false, "use_regex": false]
+    var json = byteLevel.setting("pre_tokenizer", to: ["type": "Sequence", "pretokenizers": [split, bytes]])
+    json = json.setting("model", "ignore_merges", to: true)
+    let found = try tokenizer(json)
+    #expect(found.splitting == splitting && found.ignoresMerges)
+  }
+
+  @Test func readsMetaspace() throws {
+    var json = llama.setting("normalizer", to: .null)
+    json = json.setting(
+      "pre_tokenizer", to: ["type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false])
+    var found = try tokenizer(json)
+    #expect(found.spacePrefix == .start && found.singlePrefix && found.splitting == .none)
+    json = json.setting("pre_tokenizer", to: ["type": "Metaspace", "replacement": "▁", "add_prefix_space": true])
+    found = try tokenizer(json)
+    #expect(found.spacePrefix == .eachPiece && found.singlePrefix && found.splitting == .metaspace)
+    json = json.setting("pre_tokenizer", "prepend_scheme", to: "never")
+    #expect(try tokenizer(json).spacePrefix == .none)
+    json = llama.setting("normalizer", to: ["type": "Replace", "pattern": ["String": " "], "content": "▁"])
+    #expect(try tokenizer(json).spacePrefix == .none)
+  }
+
+  @Test func namesEndsOfTexts() throws {
+    let fast = "\"tokenizer_class\": \"LlamaTokenizerFast\", \"bos_token\": \"<s>\", \"eos_token\": \"</s>\""
+    #expect(try tokenizer(llama, config: "{\(fast), \"add_bos_token\": false}").prefix == [])
+    let both = try tokenizer(llama, config: "{\(fast), \"add_eos_token\": true}")
+    #expect(both.prefix == [1] && both.suffix == [2])
+    // Other classes take the template as it is.
+    let plain = try tokenizer(
+      llama, config: "{\"tokenizer_class\": \"PreTrainedTokenizerFast\", \"add_bos_token\": false}")
+    #expect(plain.prefix == [1])
+    #expect(try tokenizer(llama, generation: "{\"eos_token_id\": [5, 2]}").endIDs == [5, 2])
+    let template: JSON = [
+      "type": "TemplateProcessing",
+      "single": [["Sequence": ["id": "A", "type_id": 0]], ["SpecialToken": ["id": "</s>", "type_id": 0]]],
+      "special_tokens": ["</s>": ["id": "</s>", "ids": [2]]],
+    ]
+    let found = try tokenizer(
+      llama.setting("post_processor", to: ["type": "Sequence", "processors": [["type": "ByteLevel"], template]]),
+      generation: "{\"eos_token_id\": [5, 2]}")
+    #expect(found.prefix == [] && found.suffix == [2] && found.endIDs == [2, 5])
+  }
+
+  /// Canonically equivalent texts are different tokens.
+  @Test func tellsTextsApartByBytes() throws {
+    var json = byteLevel.setting("model", "vocab", to: ["\u{E9}": 0, "e\u{301}": 1, "e": 2, "\u{301}": 3])
+    json = json.setting("model", "merges", to: ["e \u{301}"])
+    let found = try tokenizer(json)
+    #expect(found.tokens.map { Array($0.utf8) }[...1] == [Array("\u{E9}".utf8), Array("e\u{301}".utf8)])
+    #expect(found.merges == [2, 3])
+  }
+
+  @Test func leavesOutAddedTokensBeyondTheNetwork() throws {
+    let json = byteLevel.setting(
+      "added_tokens", to: [["id": 8, "content": "<pad>"], ["id": 6, "content": "x", "lstrip": true]])
+    let found = try tokenizer(json)
+    #expect(found.tokens.count == 7 && found.specials == [6] && found.kinds[6] == .added)
+    #expect(found.absorbsSpaceBefore == [6])
+  }
+
+  @Test(
+    arguments: [
+      (["model", "type"], "Unigram", "a tokenizer of type 'Unigram'"), (["model", "type"], "WordPiece", "'WordPiece'"),
+      (["model", "dropout"], 0.1, "'model.dropout'"),
+      (["model", "end_of_word_suffix"], "</w>", "'model.end_of_word_suffix'"),
+      (["model", "continuing_subword_prefix"], "##", "'model.continuing_subword_prefix'"),
+      (["normalizer"], ["type": "NFC"], "the normalizer 'NFC'"),
+      (["normalizer"], ["type": "Prepend", "prepend": "_"], "'Prepend'"),
+      (["normalizer"], nil, "neither replaces spaces nor is byte-level"),
+      (
+        ["normalizer"], ["type": "Sequence", "normalizers": [["type": "Sequence", "normalizers": []]]],
+        "the normalizer 'Sequence'"
+      ),
+      (["pre_tokenizer"], ["type": "Whitespace"], "the pre-tokenizer 'Whitespace'"),
+      (["pre_tokenizer"], ["type": "ByteLevel"], "a byte-level tokenizer with a normalizer"),
+      (
+        ["pre_tokenizer"], ["type": "Split", "pattern": ["Regex": "(a+)+$"], "behavior": "Isolated"],
+        "the regular expression '(a+)+$'"
+      ), (["decoder"], nil, "without a decoder"), (["decoder"], ["type": "WordPiece"], "the decoder 'WordPiece'"),
+      (["decoder"], ["type": "Fuse"], "does not restore spaces"),
+      (["decoder"], ["type": "Metaspace", "replacement": "▁"], "disagree"),
+      (["post_processor"], ["type": "BertProcessing"], "the post-processor 'BertProcessing'"),
+      (
+        ["post_processor"],
+        [
+          "type": "TemplateProcessing",
+          "single": [["SpecialToken": ["id": "x"]], ["Sequence": ["id": "A"]]],
+          "special_tokens": ["x": ["ids": [1, 2]]],
+        ], "more than one token"
+      ), (["added_tokens"], [["id": 0, "content": "<unk>", "single_word": true]], "'single_word'"),
+    ] as [([String], JSON?, String)])
+  func refusesAsUnsupported(path: [String], value: JSON?, message: String) {
+    expectFailure(.unsupported, message, "tokenizer.json") { _ = try tokenizer(set(llama, path, value)) }
+  }
+
+  @Test(
+    arguments: [
+      (["model", "vocab"], nil, "'model.vocab' is missing"),
+      (["model", "vocab"], ["a"], "'model.vocab' is missing or no object"),
+      (["model", "vocab", "x"], "1", "the id of token 'x'"), (["model", "vocab", "x"], -1, "the id of token 'x'"),
+      (["model", "vocab", "x"], 8, "token 'x' has id 8, but the network knows 8"),
+      (["model", "vocab", "x"], 9_000_000_000_000_000_000, "token 'x' has id"),
+      (["model", "vocab", "x"], 7, "tokens 'aa' and 'x' have the same id 7"),
+      (["model", "merges"], nil, "'model.merges' is missing"),
+      (["model", "merges"], [3], "'model.merges[0]' is not two texts"),
+      (["model", "merges"], ["a  a"], "'model.merges[0]' is not two texts"),
+      (["model", "merges"], ["aa"], "is not two texts"),
+      (["model", "merges"], ["a a", ["a"]], "'model.merges[1]' is not two texts"),
+      (["model", "merges"], ["a a", "b a"], "'model.merges[1]' needs the token 'b'"),
+      (["model", "merges"], [["▁", "aa"]], "needs the token '▁aa'"),
+      (["model", "unk_token"], "<none>", "'<none>', which is not"),
+      (["added_tokens"], [["id": 3, "content": "<s>"]], "added token '<s>' has id 3, but 1 in the vocabulary"),
+      (["added_tokens"], [["id": 4, "content": "new"]], "added token 'new' has id 4, which is that of '▁'"),
+      (["added_tokens"], [["id": 1, "content": "<s>"], ["id": 1, "content": "<s>"]], "'<s>' occurs twice"),
+      (["added_tokens"], [["content": "<s>"]], "missing 'added_tokens[0].id'"),
+      (["added_tokens"], [["id": 1, "content": ""]], "'added_tokens[0].content' is empty"),
+      (["added_tokens"], [["id": -1, "content": "x"]], "'added_tokens[0].id' is -1"),
+      (["added_tokens"], ["x"], "'added_tokens[0]' is a string"), (["model"], [], "'model' is an array"),
+      (["post_processor", "special_tokens", "<s>", "ids"], [9], "names a token that is not in the vocabulary"),
+      (["normalizer", "type"], 3, "'normalizer.type' is an integer"), (["decoder", "decoders"], "x", "is a string"),
+    ] as [([String], JSON?, String)])
+  func refuses(path: [String], value: JSON?, message: String) {
+    expectFailure(.input, message, "tokenizer.json") { _ = try tokenizer(set(llama, path, value)) }
+  }
+
+  private func set(_ json: JSON, _ path: [String], _ value: JSON?) -> JSON {
+    guard let first = path.first else { return value ?? .null }
+    if path.count == 1 { return json.setting(first, to: value) }
+    return json.setting(first, to: set(json[first] ?? .object(JSONObject()), Array(path.dropFirst()), value))
+  }
+
+  /// Only `<0x00>` with two upper-case digits is a byte token.
+  @Test func recognisesByteTokens() throws {
+    let odd = ["<0x-1>", "<0x 1>", "<0xZZ>", "<0x0a>", "<0x0AB>"]
+    var vocabulary = JSONObject([("<unk>", 0), ("<s>", 1), ("</s>", 2)] as [(String, JSON)])
+    for (index, text) in odd.enumerated() { vocabulary[text] = .int(3 + index) }
+    let json = llama.setting("model", "vocab", to: .object(vocabulary)).setting("model", "merges", to: [])
+    #expect(try tokenizer(json).kinds[3...].allSatisfy { $0 == .normal })
+  }
+
+  @Test func readsByteLevelGGUF() throws {
+    var file = GGUFBytes.llama()
+    file.set("tokenizer.ggml.model", .string("gpt2"))
+    file.set("tokenizer.ggml.pre", .string("llama-bpe"))
+    file.set("tokenizer.ggml.tokens", .strings(["a", "b", "Ġ", "ab", "Ġa", "Ġab", "<|end|>", "<|pad|>"]))
+    file.set("tokenizer.ggml.token_type", .ints([1, 1, 1, 1, 1, 1, 3, 4]))
+    file.set("tokenizer.ggml.merges", .strings(["a b", "Ġ a", "Ġ ab"]))
+    file.set("tokenizer.ggml.unknown_token_id", nil)
+    file.set("tokenizer.ggml.bos_token_id", .u32(6))
+    file.set("tokenizer.ggml.eos_token_id", .u32(6))
+    func load(_ file: GGUFBytes) throws -> Tokenizer {
+      let folder = try TemporaryFolder()
+      return try #require(try folder.load(file: try folder.write("m", file.bytes)).tokenizer)
+    }
+    let found = try load(file)
+    #expect(found.algorithm == .byteLevelBPE && found.splitting == .llama3 && found.ignoresMerges)
+    #expect(found.merges == [0, 1, 2, 0, 2, 3] && found.scores.isEmpty)
+    #expect(found.specials == [6, 7] && found.prefix == [6] && found.endIDs == [6] && found.unknownID == nil)
+    for (pre, splitting) in [("gpt-2", Tokenizer.Splitting.gpt2), ("default", .gpt2), ("qwen2", .qwen2)] {
+      file.set("tokenizer.ggml.pre", .string(pre))
+      let found = try load(file)
+      #expect(found.splitting == splitting && found.prefix.isEmpty && !found.ignoresMerges)
+    }
+    file.set("tokenizer.ggml.add_eos_token", .bool(1))
+    #expect(try load(file).suffix == [6])
+    file.set("tokenizer.ggml.merges", .strings(["a b", "b b"]))
+    expectFailure(.input, "'tokenizer.ggml.merges[1]' needs the token 'bb'") { _ = try load(file) }
+    file.set("tokenizer.ggml.merges", nil)
+    expectFailure(.input, "missing 'tokenizer.ggml.merges'") { _ = try load(file) }
+    file.set("tokenizer.ggml.pre", .string("chatglm-bpe"))
+    expectFailure(.unsupported, "'chatglm-bpe'") { _ = try load(file) }
+  }
+
+  /// 128,000 tokens and 280,000 merges within 0.2 s; debug builds and busy machines get more.
+  @Test func readsLargeVocabulary() throws {
+    let pieces = (0..<360).map { index in
+      String(decoding: [UInt8(ascii: "a") + UInt8(index % 26), UInt8(ascii: "A") + UInt8(index / 26)], as: UTF8.self)
+    }
+    var vocabulary: [String] = []
+    var merges: [String] = []
+    for (index, piece) in pieces.enumerated() { vocabulary.append("\"\(piece)\":\(index)") }
+    outer: for left in pieces {
+      for right in pieces {
+        if vocabulary.count == 128_000 { break outer }
+        vocabulary.append("\"\(left)\(right)\":\(vocabulary.count)")
+        merges.append("\"\(left) \(right)\"")
+      }
+    }
+    while merges.count < 280_000 { merges.append(merges[merges.count - 127_000]) }
+    var checkpoint = TinyCheckpoint()
+    checkpoint.config["vocab_size"] = 128_256
+    checkpoint.tensors[0].sizes = [128_256, 4]
+    checkpoint.files["tokenizer.json"] =
+      "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"decoder\":{\"type\":\"ByteLevel\"},"
+      + "\"model\":{\"type\":\"BPE\",\"vocab\":{\(vocabulary.joined(separator: ","))},"
+      + "\"merges\":[\(merges.joined(separator: ","))]}}"
+    let folder = try checkpoint.write()
+    var best = Double.infinity
+    for _ in 0..<3 {
+      let watch = Stopwatch()
+      let found = try #require(try folder.load().tokenizer)
+      best = min(best, watch.seconds)
+      #expect(found.tokens.count == 128_000 && found.merges.count == 560_000)
+    }
+    print("128,000 tokens and 280,000 merges read in \(Int(best * 1000)) ms")
+    #if DEBUG
+      #expect(best < 20)
+    #else
+      #expect(best < 0.4)
+    #endif
+  }
+}
