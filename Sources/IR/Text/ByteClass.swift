@@ -12,4 +12,14 @@ enum ByteClass {
   static func isName(_ byte: UInt8) -> Bool {
     isWord(byte) || byte == UInt8(ascii: ".") || byte == UInt8(ascii: "$") || byte == UInt8(ascii: "-")
   }
+
+  /// Whether a name stands without quotes after `%` or `@`.
+  static func isName(_ text: String) -> Bool {
+    var text = text
+    return text.withUTF8 { bytes in
+      if bytes.isEmpty { return false }
+      for byte in bytes where !isName(byte) { return false }
+      return true
+    }
+  }
 }

@@ -281,6 +281,38 @@ struct Lexer {
     }
   }
 
+  /// The bytes of the content of a name or string.
+  func contentBytes(_ token: Token) throws -> ArraySlice<UInt8> {
+    let sign = token.kind == .value || token.kind == .symbol ? 1 : 0
+    if token.detail == 0 { return bytes[token.start + sign..<token.end] }
+    return Array(try content(token).utf8)[...]
+  }
+
+  /// Where the braces or brackets that open with the next token close; nil if that is not on the same line, or far away.
+  func closingEnd() -> Int? {
+    var depth = 0
+    var index = token.start
+    let limit = min(bytes.count, index + 4096)
+    while index < limit {
+      switch bytes[index] {
+      case UInt8(ascii: "{"), UInt8(ascii: "["): depth += 1
+      case UInt8(ascii: "}"), UInt8(ascii: "]"):
+        depth -= 1
+        if depth == 0 { return index + 1 }
+      case UInt8(ascii: "\""), UInt8(ascii: "/"), 0x0A: return nil
+      default: break
+      }
+      index += 1
+    }
+    return nil
+  }
+
+  /// Goes on to the token that follows the byte before `end`.
+  mutating func skip(to end: Int) throws {
+    token.end = end
+    try advance()
+  }
+
   /// The value of an integer token; nil if it does not fit.
   func integer(_ token: Token) -> Int? {
     var index = token.start

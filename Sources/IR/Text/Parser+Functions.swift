@@ -5,10 +5,27 @@ import Tensors
 struct FunctionScope {
   var graph: Graph
   var symbols: [String: Symbol] = [:]
-  var values: [String: ValueID] = [:]
+  /// The names of values in the text; `values` has the value of each.
+  var names = ByteTable()
+  var values: [ValueID] = []
   var states: [String: Int] = [:]
   var updated: Set<Int> = []
   var outputs: [(name: String, type: TensorType?, token: Lexer.Token)] = []
+  /// Dense types that were read before, by their text.
+  var typeTexts = ByteTable()
+  var types: [TensorType] = []
+  /// Operators that were read before, by their text.
+  var mnemonics = ByteTable()
+  var operators: [OperatorTexts] = []
+}
+
+/// The operators of one type that were read before, by the text of their attributes.
+struct OperatorTexts {
+  let type: any Operator.Type
+  var attributeTexts = ByteTable()
+  var operators: [any Operator] = []
+
+  init(_ type: any Operator.Type) { self.type = type }
 }
 
 extension Parser {
@@ -26,11 +43,11 @@ extension Parser {
     }
     let (list, symbols) = try symbols()
     var scope = FunctionScope(graph: Graph(name: name, role: role, symbols: list), symbols: symbols)
-    try parameters(&scope) { scope, name, type in _ = scope.graph.addInput(name, type) }
+    try parameters(&scope) { scope, name, type in scope.graph.addInput(name, type) }
     if try reader.take(word: "state") {
       try parameters(&scope) { scope, name, type in
         scope.states[name] = scope.graph.states.count
-        _ = scope.graph.addState(name, type)
+        return scope.graph.addState(name, type)
       }
     }
     try outputs(&scope)
@@ -81,15 +98,13 @@ extension Parser {
 
   /// Reads `(%name: type, ...)`.
   private mutating func parameters(
-    _ scope: inout FunctionScope, _ add: (inout FunctionScope, String, TensorType) -> Void
+    _ scope: inout FunctionScope, _ add: (inout FunctionScope, String, TensorType) -> ValueID
   ) throws {
     try reader.expect("(")
     while !reader.isNext(")") {
-      let token = reader.token
-      let name = try newName(scope)
+      let (name, token) = try newName(scope)
       try reader.expect(":")
-      add(&scope, name, try type(scope.symbols))
-      try enter(name, scope.graph.valueSlots - 1, token, &scope)
+      try enter(token, add(&scope, name, try type(&scope)), &scope)
       guard try reader.take(",") else { break }
     }
     try reader.expect(")")
@@ -107,7 +122,7 @@ extension Parser {
       guard names.insert(name).inserted else {
         throw reader.lexer.failure("two outputs are named '\(name)'", at: token.start)
       }
-      let type = try reader.take(":") ? type(scope.symbols) : nil
+      let type = try reader.take(":") ? type(&scope) : nil
       scope.outputs.append((name, type, token))
       guard try reader.take(",") else { break }
     }
@@ -116,31 +131,57 @@ extension Parser {
 
   // MARK: Statements
 
-  private mutating func newName(_ scope: FunctionScope) throws -> String {
+  private mutating func newName(_ scope: FunctionScope) throws -> (name: String, token: Lexer.Token) {
     let token = reader.token
     let name = try reader.name(.value, "'%name'")
-    guard scope.values[name] == nil else {
+    guard scope.names.index(of: try reader.lexer.contentBytes(token)) == nil else {
       throw reader.lexer.failure("'%\(name)' is defined twice", at: token.start)
     }
-    return name
+    return (name, token)
   }
 
-  /// Notes the value that has just been added under its name.
-  private func enter(_ name: String, _ slot: Int, _ token: Lexer.Token, _ scope: inout FunctionScope) throws {
-    let id = ValueID(index: Int32(slot))
-    guard scope.graph[id].name == name, scope.values.updateValue(id, forKey: name) == nil else {
-      throw reader.lexer.failure("'%\(name)' is defined twice", at: token.start)
+  /// Notes a value under the name in `token`.
+  private func enter(_ token: Lexer.Token, _ id: ValueID, _ scope: inout FunctionScope) throws {
+    guard scope.names.insert(try reader.lexer.contentBytes(token)) else {
+      throw reader.lexer.failure("\(reader.lexer.describe(token)) is defined twice", at: token.start)
     }
+    scope.values.append(id)
   }
 
   private mutating func operand(_ scope: FunctionScope) throws -> ValueID {
     let token = reader.token
-    let name = try reader.name(.value, "'%name'")
-    guard let id = scope.values[name] else {
-      let suggestion = nearest(name, in: scope.values.keys.sorted()).map { ", did you mean '%\($0)'?" } ?? ""
+    guard token.kind == .value else { throw reader.unexpected("'%name'") }
+    let bytes = try reader.lexer.contentBytes(token)
+    guard let index = scope.names.index(of: bytes) else {
+      let name = String(decoding: bytes, as: UTF8.self)
+      let suggestion = nearest(name, in: scope.names.strings).map { ", did you mean '%\($0)'?" } ?? ""
       throw reader.lexer.failure("'%\(name)' is not defined before it is used\(suggestion)", at: token.start)
     }
-    return id
+    try reader.lexer.advance()
+    return scope.values[index]
+  }
+
+  /// Reads a mnemonic and gives the position of its type in the scope.
+  private mutating func mnemonic(_ scope: inout FunctionScope) throws -> Int {
+    let token = reader.token
+    guard token.kind == .word else { throw reader.unexpected("an operator") }
+    let bytes = reader.lexer.bytes[token.start..<token.end]
+    if let index = scope.mnemonics.index(of: bytes) {
+      try reader.lexer.advance()
+      return index
+    }
+    let name = try reader.word("an operator")
+    guard let type = operators[name] else {
+      let suggestion = nearest(name, in: operators.names).map { ", did you mean '\($0)'?" } ?? ""
+      throw reader.lexer.failure("unknown operator '\(name)'\(suggestion)", at: token.start)
+    }
+    guard type.level == .core || model.stage >= .lower else {
+      throw reader.lexer.failure(
+        "the operator '\(name)' stands in a model of the stage '\(model.stage.rawValue)'", at: token.start)
+    }
+    _ = scope.mnemonics.insert(bytes)
+    scope.operators.append(OperatorTexts(type))
+    return scope.operators.count - 1
   }
 
   private mutating func statement(_ scope: inout FunctionScope) throws {
@@ -148,21 +189,13 @@ extension Parser {
     var names = [try newName(scope)]
     while try reader.take(",") { names.append(try newName(scope)) }
     try reader.expect("=")
-    let opToken = reader.token
     if reader.isNext(word: "constant") {
       guard names.count == 1 else { throw reader.failure("a constant has one name") }
       try reader.lexer.advance()
-      return try constant(names[0], first, &scope)
+      return try constant(names[0].name, first, &scope)
     }
-    let mnemonic = try reader.word("an operator")
-    guard let type = operators[mnemonic] else {
-      let suggestion = nearest(mnemonic, in: operators.names).map { ", did you mean '\($0)'?" } ?? ""
-      throw reader.lexer.failure("unknown operator '\(mnemonic)'\(suggestion)", at: opToken.start)
-    }
-    guard type.level == .core || model.stage >= .lower else {
-      throw reader.lexer.failure(
-        "the operator '\(mnemonic)' stands in a model of the stage '\(model.stage.rawValue)'", at: opToken.start)
-    }
+    let opToken = reader.token
+    let type = try mnemonic(&scope)
     try reader.expect("(")
     var inputs: [ValueID] = []
     while !reader.isNext(")") {
@@ -170,41 +203,52 @@ extension Parser {
       guard try reader.take(",") else { break }
     }
     try reader.expect(")")
-    let attributeToken = reader.token
-    let op: any Operator
-    if reader.isNext("{") {
-      let attributes = try reader.dictionary()
-      op = try locate(attributeToken, mutating: { try $0.decode(type, attributes, scope) })
-    } else {
-      op = type.init()
-    }
-    let node = try locate(opToken) { try scope.graph.addNode(op, inputs, names: names) }
+    let op = reader.isNext("{") ? try attributedOperator(type, &scope) : scope.operators[type].type.init()
+    let node = try locate(opToken) { try scope.graph.addNode(op, inputs, names: names.map(\.name)) }
     let results = scope.graph[node].results
     guard results.count == names.count else {
       throw reader.lexer.failure(
-        "'\(mnemonic)' has \(results.count) results, found \(names.count) names", at: first.start)
+        "'\(op.name)' has \(results.count) results, found \(names.count) names", at: first.start)
     }
-    for (name, result) in zip(names, results) {
-      try enter(name, Int(result.index), first, &scope)
-      try check(scope.graph.type(of: result), opToken)
-    }
+    for (name, result) in zip(names, results) { try enter(name.token, result, &scope) }
     if try reader.take(":") {
       for (index, result) in results.enumerated() {
         if index > 0 { try reader.expect(",") }
         let typeToken = reader.token
-        let written = try self.type(scope.symbols)
+        let written = try self.type(&scope)
         let inferred = scope.graph.type(of: result)
         guard written == inferred else {
           throw reader.lexer.failure(
-            "'%\(names[index])' is written as \(written), but '\(mnemonic)' gives \(inferred)", at: typeToken.start)
+            "'%\(names[index].name)' is written as \(written), but '\(op.name)' gives \(inferred)",
+            at: typeToken.start)
         }
       }
+    } else {
+      for result in results { try check(scope.graph.type(of: result), opToken) }
     }
     if let origin = reader.lexer.trailingComment() { scope.graph.setOrigin(Origin(origin), of: node) }
   }
 
+  /// Reads attributes; the same text gives an operator that was read before.
+  private mutating func attributedOperator(_ type: Int, _ scope: inout FunctionScope) throws -> any Operator {
+    let token = reader.token
+    let end = reader.lexer.closingEnd()
+    if let end, let known = scope.operators[type].attributeTexts.index(of: reader.lexer.bytes[token.start..<end]) {
+      try reader.lexer.skip(to: end)
+      return scope.operators[type].operators[known]
+    }
+    let attributes = try reader.dictionary()
+    let opType = scope.operators[type].type
+    let symbols = scope.symbols
+    let op = try locate(token, mutating: { try $0.decode(opType, attributes, symbols) })
+    if let end, scope.operators[type].attributeTexts.insert(reader.lexer.bytes[token.start..<end]) {
+      scope.operators[type].operators.append(op)
+    }
+    return op
+  }
+
   private mutating func decode<Op: Operator>(
-    _ type: Op.Type, _ attributes: AttributeDictionary, _ scope: FunctionScope
+    _ type: Op.Type, _ attributes: AttributeDictionary, _ symbols: [String: Symbol]
   ) throws -> any Operator {
     if attributes.isEmpty { return Op() }
     let standard: AttributeValue
@@ -215,7 +259,7 @@ extension Parser {
       defaults[Op.name] = standard
     }
     return try AttributeCoder.decode(
-      type, from: .dictionary(attributes), defaults: standard, of: Op.name, symbols: scope.symbols)
+      type, from: .dictionary(attributes), defaults: standard, of: Op.name, symbols: symbols)
   }
 
   private mutating func update(_ scope: inout FunctionScope) throws {
@@ -290,7 +334,7 @@ extension Parser {
     }
     try reader.expect(":")
     let typeToken = reader.token
-    let type = try type([:])
+    let type = try type(&scope)
     guard let sizes = type.shape.fixedSizes else {
       throw reader.lexer.failure("a constant has fixed sizes", at: typeToken.start)
     }
@@ -307,7 +351,7 @@ extension Parser {
     }
     let id = model.constants.insert(Constant(name: constantName, type: type, source: source))
     let value = scope.graph.addConstant(id, name, type)
-    try enter(name, Int(value.index), first, &scope)
+    try enter(first, value, &scope)
   }
 
   private enum ConstantLiteral {

@@ -3,9 +3,30 @@ import Tensors
 
 extension Parser {
   /// Reads `f32[T, 64]`, with `block<q4f16g32>` or `packed<name, rows, bytes, ...>` behind it.
-  mutating func type(_ symbols: [String: Symbol]) throws -> TensorType {
+  mutating func type(_ scope: inout FunctionScope) throws -> TensorType {
     let start = reader.token
-    guard start.kind == .word, let element = elementType(start) else {
+    var type = try denseType(&scope)
+    if reader.isNext(word: "block") {
+      try reader.lexer.advance()
+      type.encoding = .block(try blockFormat())
+      try check(type, start)
+    } else if reader.isNext(word: "packed") {
+      try reader.lexer.advance()
+      type.encoding = .packed(try packedLayout())
+      try check(type, start)
+    }
+    return type
+  }
+
+  /// Reads `f32[T, 64]`; the same text gives the same type.
+  private mutating func denseType(_ scope: inout FunctionScope) throws -> TensorType {
+    let start = reader.token
+    let end = start.kind == .word ? reader.lexer.closingEnd() : nil
+    if let end, let known = scope.typeTexts.index(of: reader.lexer.bytes[start.start..<end]) {
+      try reader.lexer.skip(to: end)
+      return scope.types[known]
+    }
+    guard start.kind == .word, let element = DType(rawValue: reader.lexer.text(start)) else {
       let names = DType.allCases.map(\.rawValue).joined(separator: ", ")
       throw reader.unexpected("a type such as f32[1, 64] (element types are \(names))")
     }
@@ -13,27 +34,15 @@ extension Parser {
     try reader.expect("[")
     var dims: [Dim] = []
     while !reader.isNext("]") {
-      dims.append(try dim(symbols))
+      dims.append(try dim(scope.symbols))
       guard try reader.take(",") else { break }
     }
     guard reader.isNext("]") else { throw reader.unexpected("',' or ']'") }
     try reader.lexer.advance()
-    var encoding = Encoding.dense
-    if reader.isNext(word: "block") {
-      try reader.lexer.advance()
-      encoding = .block(try blockFormat())
-    } else if reader.isNext(word: "packed") {
-      try reader.lexer.advance()
-      encoding = .packed(try packedLayout())
-    }
-    let type = TensorType(element, Shape(dims), encoding: encoding)
+    let type = TensorType(element, Shape(dims))
     try check(type, start)
+    if let end, scope.typeTexts.insert(reader.lexer.bytes[start.start..<end]) { scope.types.append(type) }
     return type
-  }
-
-  private func elementType(_ token: Lexer.Token) -> DType? {
-    if reader.lexer.isWord(token, "f32") { return .f32 }
-    return DType(rawValue: reader.lexer.text(token))
   }
 
   /// Refuses types whose sizes leave the range in which sizes and bytes can be computed.

@@ -8,8 +8,22 @@ import Tensors
 package struct Printer {
   private var text = ""
   private let model: Model
-  /// The texts of the default attributes by mnemonic.
+  /// The attributes of operators with default values, by mnemonic.
   private var defaults: [String: AttributeDictionary] = [:]
+  /// The texts of the attributes of operators that were printed before.
+  private var attributeTexts: [OperatorKey: String] = [:]
+
+  /// An operator by value.
+  private struct OperatorKey: Hashable {
+    let op: any Operator
+
+    static func == (left: Self, right: Self) -> Bool { left.op.isEqual(to: right.op) }
+
+    func hash(into hasher: inout Hasher) {
+      hasher.combine(ObjectIdentifier(type(of: op)))
+      op.hash(into: &hasher)
+    }
+  }
 
   private init(_ model: Model) { self.model = model }
 
@@ -243,11 +257,7 @@ package struct Printer {
       print(name: graph[input].name, "%")
     }
     text += ")"
-    let attributes = try attributes(of: node.op)
-    if !attributes.isEmpty {
-      text += " "
-      attributes.print(to: &text)
-    }
+    text += try attributeText(node.op)
     text += " : "
     for (index, result) in node.results.enumerated() {
       if index > 0 { text += ", " }
@@ -255,13 +265,22 @@ package struct Printer {
     }
   }
 
-  private mutating func attributes(of op: any Operator) throws -> AttributeDictionary {
-    func encode<Op: Operator>(_ op: Op, _ defaults: AttributeDictionary?) throws -> AttributeDictionary {
-      try AttributeCoder.attributes(of: op, defaults: defaults)
+  /// The attributes with a space before; nothing for operators without any.
+  private mutating func attributeText<Op: Operator>(_ op: Op) throws -> String {
+    if MemoryLayout<Op>.size == 0 { return "" }
+    let key = OperatorKey(op: op)
+    if let known = attributeTexts[key] { return known }
+    let standard: AttributeDictionary
+    if let known = defaults[Op.name] {
+      standard = known
+    } else {
+      standard = try AttributeCoder.attributes(of: Op())
+      defaults[Op.name] = standard
     }
-    func standard<Op: Operator>(_ op: Op) -> any Operator { Op() }
-    if defaults[op.name] == nil { defaults[op.name] = try encode(standard(op), nil) }
-    return try encode(op, defaults[op.name])
+    let attributes = try AttributeCoder.attributes(of: op, defaults: standard)
+    let text = attributes.isEmpty ? "" : " \(attributes)"
+    attributeTexts[key] = text
+    return text
   }
 
   /// Prints an origin as a comment; a comment ends with its line, so control characters become spaces.
@@ -275,8 +294,7 @@ package struct Printer {
 
   private mutating func print(name: String, _ sign: Character) {
     text.append(sign)
-    let utf8 = name.utf8
-    if !utf8.isEmpty, utf8.allSatisfy(ByteClass.isName) {
+    if ByteClass.isName(name) {
       text += name
     } else {
       AttributeValue.printQuoted(name, to: &text)
@@ -288,7 +306,15 @@ package struct Printer {
     text += "["
     for (index, dim) in type.shape.dims.enumerated() {
       if index > 0 { text += ", " }
-      if let value = dim.fixedValue { text += String(value) } else { text += dim.description }
+      if let value = dim.fixedValue {
+        text += String(value)
+      } else if dim.offset == 0, dim.terms.count == 1, dim.terms[0].coefficient == 1,
+        case .symbol(let symbol) = dim.terms[0].atom
+      {
+        text += symbol.name
+      } else {
+        text += dim.description
+      }
     }
     text += "]"
     switch type.encoding {
