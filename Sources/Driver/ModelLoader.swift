@@ -6,7 +6,7 @@ import IR
 /// Reads checkpoints and text IR alike.
 package enum ModelLoader {
   /// The operators of every stage.
-  package static let operators = OperatorRegistry.core.adding(CodeGen.loweredOperators)
+  package static let operators = OperatorRegistry.core.adding(LoweringRegistry.operators)
 
   /// The model at `path`: a `.mir` file of any stage, or a checkpoint in a format of `FormatRegistry`.
   package static func load(_ path: String, _ options: LoadOptions = LoadOptions()) throws -> Model {

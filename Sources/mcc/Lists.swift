@@ -75,7 +75,7 @@ struct ListKernels: ListCommand {
   var json = false
 
   func rows() throws -> [(name: String, summary: String, facts: [(String, String)])] {
-    KernelRegistry.all.map { ($0.name, $0.summary, []) }
+    KernelRegistry.families.map { ($0.name, $0.summary, []) }
   }
 }
 

@@ -28,15 +28,7 @@ struct Opt: AsyncParsableCommand {
       try options.pipeline ?? options.quantization.map { try Presets.quantize($0) } ?? Presets.simplify()
     try frontend.run(pipeline, on: &model)
     if statistics { for line in Summary.passes(frontend.reports) { Standard.error(line) } }
-    let text = try Printer.print(model, relativeTo: output.map { $0.folder })
+    let text = try Printer.print(model, relativeTo: output.map { Path.folder(of: $0) })
     if let output { try AtomicFile.write(text, to: output) } else { Standard.write(text, to: 1) }
-  }
-}
-
-extension String {
-  /// The folder a path lies in.
-  var folder: String {
-    guard let slash = lastIndex(of: "/") else { return "." }
-    return slash == startIndex ? "/" : String(self[..<slash])
   }
 }

@@ -54,7 +54,7 @@ package struct CCompiler: Hashable, Sendable {
   ///
   /// - Throws: `CompileError` of kind `.toolchain` if it does not run.
   package static func probe(_ path: String) async throws -> CCompiler {
-    let answer = try await invoke(path, ["--version"], in: nil)
+    let answer = try await ChildProcess.run(path, ["--version"], in: nil)
     let line = answer.output.split(separator: "\n").first.map(String.init) ?? ""
     guard answer.succeeded, !line.isEmpty else {
       throw CompileError(.toolchain, "the C compiler '\(path)' does not tell its version")
@@ -66,36 +66,12 @@ package struct CCompiler: Hashable, Sendable {
       path: path, family: answer.output.contains("clang") ? .clang : .gcc, version: line, stamp: stamp)
   }
 
-  /// What a run of the compiler gave.
-  package struct Answer: Sendable {
-    /// Whether it exited with status 0.
-    package var succeeded: Bool
-    /// Standard output.
-    package var output: String
-    /// Standard error.
-    package var messages: String
-  }
-
   /// Runs the compiler.
   ///
   /// - Parameter folder: the working folder.
   /// - Throws: `CompileError` of kind `.toolchain` if it cannot be started.
-  package func run(_ arguments: [String], in folder: String?) async throws -> Answer {
-    try await Self.invoke(path, arguments, in: folder)
-  }
-
-  private static func invoke(_ path: String, _ arguments: [String], in folder: String?) async throws -> Answer {
-    do {
-      let result = try await Subprocess.run(
-        .path(FilePath(path)), arguments: Arguments(arguments),
-        environment: .inherit.updating(["LC_ALL": "C"]), workingDirectory: folder.map { FilePath($0) },
-        output: .string(limit: 1 << 20), error: .string(limit: 16 << 20))
-      return Answer(
-        succeeded: result.terminationStatus.isSuccess, output: result.standardOutput ?? "",
-        messages: result.standardError ?? "")
-    } catch {
-      throw CompileError(.toolchain, "the C compiler '\(path)' cannot be run", cause: "\(error)")
-    }
+  package func run(_ arguments: [String], in folder: String?) async throws -> ChildProcess.Answer {
+    try await ChildProcess.run(path, arguments, in: folder)
   }
 
   /// The variables of this process.

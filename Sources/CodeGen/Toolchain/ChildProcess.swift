@@ -1,0 +1,33 @@
+import Base
+import Subprocess
+import System
+
+/// Runs other programs to their end.
+package enum ChildProcess {
+  /// What a run gave.
+  package struct Answer: Sendable {
+    /// Whether it exited with status 0.
+    package var succeeded: Bool
+    /// Standard output.
+    package var output: String
+    /// Standard error.
+    package var messages: String
+  }
+
+  /// Runs the program at `path` in the working folder `folder`, with messages in English.
+  ///
+  /// - Throws: `CompileError` of kind `.toolchain` if it cannot be started.
+  package static func run(_ path: String, _ arguments: [String], in folder: String? = nil) async throws -> Answer {
+    do {
+      let result = try await Subprocess.run(
+        .path(FilePath(path)), arguments: Arguments(arguments),
+        environment: .inherit.updating(["LC_ALL": "C"]), workingDirectory: folder.map { FilePath($0) },
+        output: .string(limit: 1 << 20), error: .string(limit: 16 << 20))
+      return Answer(
+        succeeded: result.terminationStatus.isSuccess, output: result.standardOutput ?? "",
+        messages: result.standardError ?? "")
+    } catch {
+      throw CompileError(.toolchain, "'\(path)' cannot be run", cause: "\(error)")
+    }
+  }
+}

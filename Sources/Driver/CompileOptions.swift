@@ -1,0 +1,35 @@
+import Base
+import IR
+import Tensors
+
+/// What `mcc compile` writes.
+package enum Artefact: String, Hashable, Sendable, CaseIterable {
+  /// One self-contained executable.
+  case exe
+  /// A folder of C sources with a Makefile.
+  case c
+  /// The IR at the stage asked for.
+  case mir
+}
+
+/// What the user asks of a compilation.
+package struct CompileOptions: Sendable {
+  package var frontend = FrontendOptions()
+  package var artefact = Artefact.exe
+  /// The file or folder to write; nil prints IR to standard output.
+  package var output: String?
+  /// A name of `TargetRegistry`, or `native`.
+  package var target = "native"
+  /// C compilations at a time.
+  package var jobs = availableThreads
+  /// A folder that keeps sources and objects.
+  package var keep: String?
+  /// The folder of the object cache; nil for the default one.
+  package var cacheFolder: String?
+  /// The last stage to run.
+  package var lastStage = Stage.build
+  /// A folder that receives the model after every stage.
+  package var dumpFolder: String?
+
+  package init() {}
+}

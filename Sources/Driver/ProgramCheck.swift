@@ -1,0 +1,141 @@
+import Base
+import CodeGen
+import Formats
+import IR
+import Tensors
+
+/// Compares a generated program with the evaluator.
+package struct ProgramCheck {
+  /// The difference of one output.
+  package struct Difference: Hashable, Sendable {
+    package var output: String
+    /// The largest absolute difference.
+    package var absolute: Double
+    /// The same, divided by the largest magnitude of the reference.
+    package var relative: Double
+  }
+
+  package var load = LoadOptions()
+  /// Compares with the model as it was read instead of the program's own passes.
+  package var original = false
+  /// Files with inputs; seeded inputs where empty.
+  package var inputs: [String] = []
+  package var seed: UInt64 = 0
+
+  package init() {}
+
+  /// The result of a check.
+  package struct Result: Sendable {
+    package var differences: [Difference]
+    /// Whether activations are quantized on the way.
+    package var quantizesActivations: Bool
+  }
+
+  /// Runs `program` and the evaluator on `model` with the same inputs.
+  package func run(model path: String, program: String) async throws -> Result {
+    let manifest = try ProgramFile(try MappedFile(path: program)).manifest()
+    let (model, quantizes) = try reference(path, manifest)
+    guard let function = model.function(role: "main") ?? model.functions.first else {
+      throw CompileError(.input, "'\(path)' has no function")
+    }
+    let folder = try WorkFolder()
+    let names = function.inputs.map { function[$0].name }
+    let differences: [Difference]
+    if names == ["tokens", "position"] {
+      differences = try await checkLanguageModel(model, function, program, folder)
+    } else {
+      differences = try await checkTensors(model, function, program, folder)
+    }
+    return Result(differences: differences, quantizesActivations: quantizes)
+  }
+
+  /// The model after the passes of the manifest, or as it was read; and whether activations are quantized.
+  private func reference(_ path: String, _ manifest: JSON) throws -> (Model, Bool) {
+    var options = FrontendOptions()
+    options.load = load
+    let records = manifest["passes"]?.array ?? []
+    let text = records.compactMap { $0["options"]?.string }.joined(separator: ",")
+    options.pipeline = try Pipeline(parsing: text, registry: Presets.registry)
+    var frontend = Frontend(options)
+    let model = try frontend.run(path, to: original ? .import : .transform)
+    let quantizes = model.functions.contains { function in
+      function.nodeIDs.contains { function[$0].op is Quantize && !isRecipe(function[$0].inputs[0], function) }
+    }
+    return (model, quantizes)
+  }
+
+  private func isRecipe(_ value: ValueID, _ function: Graph) -> Bool {
+    ConstantEvaluator.isRecipe(value, in: function)
+  }
+
+  private func checkLanguageModel(
+    _ model: Model, _ function: Graph, _ program: String, _ folder: WorkFolder
+  ) async throws -> [Difference] {
+    let longest = function.symbols.first { $0.name == "T" }?.maximum ?? 1
+    let vocabulary = function.outputs.first.flatMap { function.type(of: $0).shape.last.fixedValue } ?? 1
+    let ids: [Int64]
+    if let path = inputs.first {
+      ids = Array(try NumPyArray.read(path: path).integers.prefix(longest))
+    } else {
+      var generator = SplitMix64(seed: seed)
+      ids = (0..<min(32, longest)).map { _ in Int64(generator.int(below: vocabulary)) }
+    }
+    let file = folder.file("ids.npy")
+    try NumPyArray(ids, [1, ids.count]).write(to: file)
+    let output = folder.file("logits.npz")
+    try await run(program, ["logits", "--ids", file, "--output", output])
+    let tokens = Tensor(.i32, [ids.count], ids.map { Int32(truncatingIfNeeded: $0) })
+    let position = Tensor(.i32, [1], [Int32(0)])
+    let results = try Evaluator(model, function: function.name)
+      .run([tokens, position], symbols: ["L": ids.count])
+    guard let logits = results.outputs.first else { return [] }
+    let found = try NumPyArchive(path: output).require("output", file: output)
+    return [try difference("logits", found, logits)]
+  }
+
+  private func checkTensors(
+    _ model: Model, _ function: Graph, _ program: String, _ folder: WorkFolder
+  ) async throws -> [Difference] {
+    let tensors =
+      inputs.isEmpty
+      ? TensorArchives.seeded(function, seed: seed) : try TensorArchives.inputs(inputs, of: function)
+    var arguments: [String] = []
+    for (index, (id, tensor)) in zip(function.inputs, tensors).enumerated() {
+      let file = folder.file("input\(index).npy")
+      try NumPyArray(tensor.view).write(to: file)
+      arguments += ["--input", "\(function[id].name)=\(file)"]
+    }
+    let output = folder.file("outputs.npz")
+    try await run(program, arguments + ["--output", output])
+    let results = try Evaluator(model, function: function.name).run(tensors)
+    let archive = try NumPyArchive(path: output)
+    return try zip(function.outputNames, results.outputs).map { name, tensor in
+      try difference(name, try archive.require(name, file: output), tensor)
+    }
+  }
+
+  private func run(_ program: String, _ arguments: [String]) async throws {
+    let path = program.contains("/") ? program : "./" + program
+    let answer = try await ChildProcess.run(path, arguments)
+    guard answer.succeeded else {
+      throw CompileError(.check, "'\(program)' failed: \(answer.messages.split(separator: "\n").first ?? "")")
+    }
+  }
+
+  private func difference(_ name: String, _ found: NumPyArray, _ wanted: Tensor) throws -> Difference {
+    let reference = NumPyArray(wanted.view).doubles
+    let values = found.doubles
+    guard values.count == reference.count else {
+      throw CompileError(
+        .check, "output '\(name)' has \(values.count) numbers, the evaluator gives \(reference.count)")
+    }
+    var largest = 0.0
+    var worst = 0.0
+    for (value, wanted) in zip(values, reference) where value != wanted && !(value.isNaN && wanted.isNaN) {
+      let distance = abs(value - wanted)
+      worst = distance.isNaN ? .infinity : max(worst, distance)
+    }
+    for wanted in reference where wanted.isFinite { largest = max(largest, abs(wanted)) }
+    return Difference(output: name, absolute: worst, relative: worst == 0 ? 0 : worst / max(largest, 1e-30))
+  }
+}

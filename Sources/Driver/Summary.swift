@@ -1,0 +1,68 @@
+import Base
+import CodeGen
+import IR
+
+/// What a compilation did, for the end of `mcc compile`.
+package struct Summary: Sendable {
+  package var stages: [(stage: Stage, seconds: Double)] = []
+  package var passes: [PassManager.Report] = []
+  package var notes: [String] = []
+  package var target: String?
+  package var bitsPerWeight: BitsPerWeight?
+  package var weightsBytes: Int?
+  package var arenaBytes: Int?
+  package var fileBytes: Int?
+  package var objects: Toolchain.Report?
+  package var seconds = 0.0
+
+  package init() {}
+
+  /// Lines for a person.
+  package var lines: [String] {
+    var lines = notes.map { "note: \($0)" }
+    let times = stages.map { "\($0.stage.rawValue) \(Quantity.seconds($0.seconds))" }
+    lines.append("stages: \(times.joined(separator: ", ")); \(Quantity.seconds(seconds)) in all")
+    lines += Self.passes(passes)
+    if let average = bitsPerWeight?.average { lines.append("bits per weight: \(Quantity.decimal(average, 2))") }
+    if let fileBytes {
+      let cached = objects.map { ", \($0.compiled) objects compiled, \($0.cached) from the cache" } ?? ""
+      lines.append("file: \(Quantity.bytes(fileBytes)) for \(target ?? "")\(cached)")
+    }
+    if let weightsBytes, let arenaBytes {
+      lines.append(
+        "planned memory: \(Quantity.bytes(weightsBytes)) of weights, mapped, and \(Quantity.bytes(arenaBytes)) of "
+          + "activations and states")
+    }
+    return lines
+  }
+
+  /// A line per pass: its time and what it counted.
+  package static func passes(_ reports: [PassManager.Report]) -> [String] {
+    reports.map { report in
+      let counts = report.counters.map { "\($0.name) \($0.count)" }.joined(separator: ", ")
+      return "  \(report.text): \(counts.isEmpty ? "nothing to do" : counts) (\(Quantity.seconds(report.seconds)))"
+    }
+  }
+
+  /// The facts for a script.
+  package var json: JSON {
+    var object = JSONObject()
+    object["seconds"] = .number(seconds)
+    object["stages"] = .array(stages.map { ["name": .string($0.stage.rawValue), "seconds": .number($0.seconds)] })
+    object["passes"] = .array(
+      passes.map { report in
+        [
+          "pass": .string(report.text), "seconds": .number(report.seconds),
+          "counters": .object(JSONObject(report.counters.map { ($0.name, JSON.int($0.count)) })),
+        ]
+      })
+    object["notes"] = .array(notes.map { .string($0) })
+    if let target { object["target"] = .string(target) }
+    if let average = bitsPerWeight?.average { object["bits_per_weight"] = .number(average) }
+    if let fileBytes { object["file_bytes"] = .int(fileBytes) }
+    if let weightsBytes { object["weights_bytes"] = .int(weightsBytes) }
+    if let arenaBytes { object["arena_bytes"] = .int(arenaBytes) }
+    if let objects { object["objects"] = ["compiled": .int(objects.compiled), "cached": .int(objects.cached)] }
+    return .object(object)
+  }
+}
