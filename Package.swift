@@ -44,8 +44,8 @@ let tests: [Row] = [
     name: "IRTests", path: "Tests/IRTests", dependencies: ["Base", "Tensors", "IR", "TestSupport"],
     exclude: ["Fixtures"]),
   Row(
-    name: "PassesTests", path: "Tests/PassesTests", dependencies: ["Base", "Tensors", "IR", "Passes", "TestSupport"],
-    exclude: ["Cases"]),
+    name: "PassesTests", path: "Tests/PassesTests",
+    dependencies: ["Base", "Tensors", "IR", "Formats", "Passes", "TestSupport"], exclude: ["Cases"]),
   Row(
     name: "FormatsTests", path: "Tests/FormatsTests", dependencies: ["Base", "Tensors", "IR", "Formats", "TestSupport"]),
   Row(

@@ -4,7 +4,7 @@ import Tensors
 /// Rules on operators that move numbers without changing them.
 let shapeRules: [RewriteRule] = [
   reshapeTwice, reshapeToSame, transposeTwice, transposeToSame, transposeOfUnits, sliceOfAll, sliceTwice, concatOfOne,
-  castToSame, castThereAndBack, expandToSame, padByNothing, reduceOfUnits,
+  castToSame, castThereAndBack, expandToSame, padByNothing, reduceOfUnits, gatherCodes,
 ]
 
 /// reshape(reshape(x)) -> reshape(x)
@@ -108,4 +108,15 @@ let reduceOfUnits = RewriteRule("reduce-of-units", on: Reduce.self, .shared) { r
     zip(reduced, type.shape.dims).allSatisfy({ !$0 || $1 == 1 })
   else { return nil }
   return try rewriter.emit(Reshape(rewriter.type(of: node).shape.dims), x)
+}
+
+/// gather(dequantize(c), i) -> gather(c, i) with the element type: a table of codes is read by rows, not whole
+let gatherCodes = RewriteRule("gather-codes", on: Gather.self, .shared) { gather, node, rewriter in
+  let inputs = rewriter.inputs(of: node)
+  guard let table = rewriter.match(inputs[0], Dequantize.self, .shared),
+    let axis = rewriter.type(of: inputs[0]).shape.normalizedAxis(gather.axis),
+    axis < rewriter.type(of: inputs[0]).rank - 1
+  else { return nil }
+  let element = rewriter.type(of: node).element
+  return try rewriter.emit(Gather(axis: gather.axis, type: element), table.inputs[0], inputs[1])
 }

@@ -42,7 +42,7 @@ import Testing
     #expect(try !passes("// CHECK-LABEL: func f\n// CHECK: b\n// CHECK-LABEL: func g", output))
     #expect(try passes("// CHECK-LABEL: func f\n// CHECK-NOT: b\n// CHECK-LABEL: func g", output))
     #expect(try !passes("// CHECK-LABEL: func h", output))
-    #expect(try passes("// CHECK-LABEL: func f\n// CHECK-NEXT: a\n// CHECK-NOT: func", output))
+    #expect(try passes("// CHECK-LABEL: func f\n// CHECK-NEXT: a\n// CHECK-NOT: func\n// CHECK-LABEL: func g", output))
     #expect(try passes("// CHECK-LABEL: func f\n// CHECK-NOT: func\n// CHECK: a", output))
     #expect(try !passes("// CHECK-LABEL: func g\n// CHECK-LABEL: func f", output))
   }
