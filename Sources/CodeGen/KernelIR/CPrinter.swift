@@ -44,11 +44,11 @@ struct CPrinter {
       let lanes = target.lanes
       var body = "  float lanes[\(lanes)];\n"
       if function.arity == 2 {
-        body += "  float exponents[\(lanes)];\n"
-        body += "  " + verb("store.f32", ["exponents", "y"]) + ";\n"
+        body += "  float others[\(lanes)];\n"
+        body += "  " + verb("store.f32", ["others", "y"]) + ";\n"
       }
       body += "  " + verb("store.f32", ["lanes", "x"]) + ";\n"
-      let arguments = function.arity == 2 ? "lanes[i], exponents[i]" : "lanes[i]"
+      let arguments = function.arity == 2 ? "lanes[i], others[i]" : "lanes[i]"
       body += "  for (int i = 0; i < \(lanes); i++) lanes[i] = \(function.scalarName)(\(arguments));\n"
       helpers.append(head + body + "  return \(verb("load.f32", ["lanes"]));\n}")
     }

@@ -13,7 +13,7 @@ extension MathFunction {
     case .tanh: result = MathFunction.hyperbolicTangent(x, builder)
     case .erf: result = MathFunction.errorFunction(x, builder)
     case .sigmoid: result = 1 / (1 + Expression.call(.exp, -x))
-    case .pow, .sin, .cos: return nil
+    case .pow, .fmod, .sin, .cos: return nil
     }
     return ([x], builder.finish().body, result)
   }

@@ -13,11 +13,13 @@ package enum MathFunction: String, Hashable, Sendable, CaseIterable {
   case sigmoid
   /// x^y, lane by lane through libm.
   case pow
+  /// Remainder with the sign of the first operand, exact, lane by lane through libm.
+  case fmod
   case sin
   case cos
 
   /// Number of operands.
-  package var arity: Int { self == .pow ? 2 : 1 }
+  package var arity: Int { self == .pow || self == .fmod ? 2 : 1 }
 
   /// The scalar C function.
   var scalarName: String { self == .sigmoid ? "mcc_sigmoid" : rawValue + "f" }

@@ -101,7 +101,11 @@ extension BinaryFunction {
     case .power:
       let (x, y) = Expression.matched(a, b)
       return .call(.pow, [x, y])
-    case .modulo: return a - Expression.unary(.floor, a / b) * b
+    case .modulo:
+      let (x, y) = Expression.matched(a, b)
+      let rest = Expression.call(.fmod, [x, y])
+      let isOpposite = ((rest < 0.0) & .unary(.not, y < 0.0)) | (.unary(.not, rest < 0.0) & (y < 0.0))
+      return .choose(rest.isNotEqual(to: 0.0) & isOpposite, rest + y, rest)
     case .and: return .choose(a.isNotEqual(to: 0.0) & b.isNotEqual(to: 0.0), 1.0, 0.0)
     default: return .choose(a.isNotEqual(to: 0.0) | b.isNotEqual(to: 0.0), 1.0, 0.0)
     }

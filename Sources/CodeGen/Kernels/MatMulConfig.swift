@@ -106,6 +106,7 @@ package struct MatMulConfig: Hashable, Codable, Sendable {
     if epilogue.activation != .none { parts.append(epilogue.activation.rawValue) }
     if epilogue.gated { parts.append("gated") }
     if epilogue.residual == .afterActivation { parts.append("residual") }
+    if let fixed = tokens.fixedValue, fixed != 1 { parts.append("tokens\(fixed)") }
     parts.append("\(tokens.fixedValue == 1 ? 1 : tokenTile)x\(vectors * target.lanes)")
     parts.append(target.suffix)
     return parts.joined(separator: "_")

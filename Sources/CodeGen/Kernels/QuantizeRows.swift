@@ -15,7 +15,10 @@ package struct QuantizeRowsConfig: Hashable, Codable, Sendable {
   }
 
   package func name(target: Target) -> String {
-    "mcc_quantize_rows_g\(group)_\(depth)\(inputStride == depth ? "" : "_stride\(inputStride)")_\(target.suffix)"
+    var parts = ["mcc_quantize_rows_g\(group)", "\(depth)"]
+    if inputStride != depth { parts.append("stride\(inputStride)") }
+    if let fixed = tokens.fixedValue { parts.append("tokens\(fixed)") }
+    return (parts + [target.suffix]).joined(separator: "_")
   }
 
   /// Parameters: x, y, then the number of tokens if it is a run-time one. Threads share the groups of all tokens.
