@@ -4,7 +4,8 @@ import Tensors
 /// Rules on sums, products and powers.
 let arithmeticRules: [RewriteRule] = [
   constantsRight(Add.self), constantsRight(Multiply.self), constantsRight(Minimum.self), constantsRight(Maximum.self),
-  addZero, multiplyByOne, divideByOne, subtractConstant, divideByPowerOfTwo, divideOne, divideByRoot, reciprocalOfRoot,
+  addZero, subtractZero, multiplyByOne, divideByOne, subtractConstant, divideByPowerOfTwo, divideOne, divideByRoot,
+  reciprocalOfRoot,
   simplifyPower, negateTwice, addNegated,
 ]
 
@@ -19,6 +20,11 @@ func constantsRight<Op: BinaryOperator & Commutative>(_ type: Op.Type) -> Rewrit
 
 /// add(x, 0) -> x
 let addZero = RewriteRule("add-zero", on: Add.self, .shared) { _, node, rewriter in
+  rewriter.left(of: node, ifRightIs: 0)
+}
+
+/// subtract(x, 0) -> x
+let subtractZero = RewriteRule("subtract-zero", on: Subtract.self, .shared) { _, node, rewriter in
   rewriter.left(of: node, ifRightIs: 0)
 }
 

@@ -27,8 +27,9 @@ package struct FuseElementwise: Pass {
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
     for index in model.functions.indices {
       let constants = model.constants
+      let recipes = RecipeSet(model.functions[index])
       for root in model.functions[index].topologicalOrder().reversed() where model.functions[index].isLive(root) {
-        guard let chain = chain(from: root, in: model.functions[index], constants) else { continue }
+        guard let chain = chain(from: root, in: model.functions[index], constants, recipes) else { continue }
         try replace(chain, in: &model.functions[index])
         context.count("chains joined")
       }
@@ -48,11 +49,13 @@ package struct FuseElementwise: Pass {
   }
 
   /// The largest chain that ends in `root`; nil for a single operator.
-  private func chain(from root: NodeID, in graph: Graph, _ constants: ConstantTable) -> Chain? {
+  private func chain(
+    from root: NodeID, in graph: Graph, _ constants: ConstantTable, _ recipes: RecipeSet
+  ) -> Chain? {
     guard let op = graph[root].op as? any Elementwise, graph[root].results.count == 1,
       takesPart(graph.type(of: graph[root].results[0])),
       graph[root].inputs.allSatisfy({ takesPart(graph.type(of: $0)) }),
-      !graph[root].inputs.allSatisfy({ ConstantEvaluator.isRecipe($0, in: graph) })
+      !graph[root].inputs.allSatisfy({ recipes.contains($0) })
     else { return nil }
     let shape = graph.type(of: graph[root].results[0]).shape
     var chain = Chain(nodes: [root], inputs: [], expression: op.expression)

@@ -28,6 +28,7 @@ package struct MergeMatMuls: Pass {
         try Self.merge(group, in: &model.functions[index])
         context.count("matmuls merged", by: group.count)
       }
+      _ = model.functions[index].eraseDeadCode()
     }
   }
 
@@ -43,10 +44,11 @@ package struct MergeMatMuls: Pass {
 
   /// The groups of at least two matmuls, in the order of the graph.
   private static func groups(in graph: Graph) -> [[NodeID]] {
+    let recipes = RecipeSet(graph)
     var groups: [Key: Int] = [:]
     var result: [[NodeID]] = []
     for id in graph.topologicalOrder() {
-      guard let key = key(of: id, in: graph) else { continue }
+      guard let key = key(of: id, in: graph, recipes) else { continue }
       if let index = groups[key] {
         result[index].append(id)
       } else {
@@ -57,18 +59,18 @@ package struct MergeMatMuls: Pass {
     return result.filter { $0.count > 1 }
   }
 
-  private static func key(of id: NodeID, in graph: Graph) -> Key? {
+  private static func key(of id: NodeID, in graph: Graph, _ recipes: RecipeSet) -> Key? {
     let node = graph[id]
     guard let op = node.op as? MatMul, op.transposeB, op.epilogue.residual == .none, !op.epilogue.gated else {
       return nil
     }
     let weight = graph.type(of: node.inputs[1])
     guard weight.rank == 2, weight.shape.isFixed, graph.isUsedOnce(node.inputs[1]),
-      ConstantEvaluator.isRecipe(node.inputs[1], in: graph), !ConstantEvaluator.isRecipe(node.inputs[0], in: graph)
+      recipes.contains(node.inputs[1]), !recipes.contains(node.inputs[0])
     else { return nil }
     var bias: DType?
     if let index = op.epilogue.biasIndex {
-      guard ConstantEvaluator.isRecipe(node.inputs[index], in: graph) else { return nil }
+      guard recipes.contains(node.inputs[index]) else { return nil }
       bias = graph.type(of: node.inputs[index]).element
     }
     return Key(
@@ -110,7 +112,6 @@ package struct MergeMatMuls: Pass {
       graph.erase(group[index])
       graph.rename(part, to: names[index])
     }
-    _ = graph.eraseDeadCode()
   }
 
   /// One origin for several: `model.layers.0.self_attn.{q_proj,k_proj,v_proj}`.

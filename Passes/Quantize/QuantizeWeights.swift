@@ -65,6 +65,7 @@ private struct Work {
   let options: QuantizeWeights
   var graph: Graph
   let constants: ConstantTable
+  private let recipes: RecipeSet
   var quantized = 0
   var kept = 0
 
@@ -87,6 +88,7 @@ private struct Work {
     self.options = options
     self.graph = graph
     self.constants = constants
+    recipes = RecipeSet(graph)
   }
 
   mutating func run() throws {
@@ -175,7 +177,7 @@ private struct Work {
     guard var op = graph[id].op as? MatMul else { return }
     var weight = graph[id].inputs[1]
     guard graph.type(of: weight).rank == 2, graph.type(of: weight).shape.isFixed,
-      ConstantEvaluator.isRecipe(weight, in: graph), !ConstantEvaluator.isRecipe(graph[id].inputs[0], in: graph)
+      recipes.contains(weight), !recipes.contains(graph[id].inputs[0])
     else { return }
     if case .block(let format) = graph.storedEncoding(of: weight) {
       kept += 1
@@ -222,7 +224,7 @@ private struct Work {
   private mutating func quantizeTable(of id: NodeID) throws {
     guard case .format(let spec) = options.embeddings else { return }
     let table = graph[id].inputs[0]
-    guard graph.type(of: table).rank == 2, ConstantEvaluator.isRecipe(table, in: graph), isChosen(table, id),
+    guard graph.type(of: table).rank == 2, recipes.contains(table), isChosen(table, id),
       !graph.users(of: table).contains(where: { graph[$0].op is MatMul }),
       let storage = storage(spec, of: graph.type(of: table))
     else { return }

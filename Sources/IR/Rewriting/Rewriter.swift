@@ -10,10 +10,28 @@ package struct Rewriter {
   var constants: ConstantTable
   var sharing = RewriteRule.Sharing.single
   var origin: Origin?
+  /// For each value slot, whether it depended on constants alone when it was added.
+  private var recipes: [Bool]
 
   init(graph: Graph, constants: ConstantTable) {
     self.graph = graph
     self.constants = constants
+    recipes = [Bool](repeating: false, count: graph.valueSlots)
+    for value in graph.valueIDs { recipes[Int(value.index)] = graph.constant(of: value) != nil }
+    for node in graph.topologicalOrder() { note(node) }
+  }
+
+  /// Notes whether the results of a node depend on constants alone.
+  private mutating func note(_ node: NodeID) {
+    let inputs = graph[node].inputs
+    let isRecipe = !inputs.isEmpty && inputs.allSatisfy { recipes[Int($0.index)] }
+    for result in graph[node].results { note(result, isRecipe) }
+  }
+
+  private mutating func note(_ value: ValueID, _ isRecipe: Bool) {
+    let index = Int(value.index)
+    while recipes.count <= index { recipes.append(false) }
+    recipes[index] = isRecipe
   }
 
   // MARK: Looking
@@ -71,7 +89,7 @@ package struct Rewriter {
   package func constant(of value: ValueID) -> Constant? { graph.constant(of: value).map { constants[$0] } }
 
   /// Whether a value depends on constants alone.
-  package func isRecipe(_ value: ValueID) -> Bool { ConstantEvaluator.isRecipe(value, in: graph) }
+  package func isRecipe(_ value: ValueID) -> Bool { recipes[Int(value.index)] }
 
   /// The two operands of a node as (matching, other): the first if `predicate` holds for it, else, for commutative
   /// operators, the second; nil if it holds for neither or there are not two.
@@ -104,11 +122,14 @@ package struct Rewriter {
   /// Emits a node with any number of results; its origin is that of the root.
   package mutating func emitAll(_ op: any Operator, _ inputs: [ValueID], names: [String] = []) throws -> [ValueID] {
     let node = try graph.addNode(op, inputs, names: names, origin: origin)
+    note(node)
     return graph[node].results
   }
 
   /// A value for a constant.
   package mutating func constant(_ constant: Constant) -> ValueID {
-    graph.addConstant(constants.insert(constant), GraphBuilder.valueName(constant.name), constant.type)
+    let value = graph.addConstant(constants.insert(constant), GraphBuilder.valueName(constant.name), constant.type)
+    note(value, true)
+    return value
   }
 }
