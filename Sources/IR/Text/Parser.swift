@@ -53,7 +53,7 @@ package struct Parser {
   /// - Throws: `CompileError` of kind `.input`.
   package static func parse(contentsOf path: String, operators: OperatorRegistry = .core) throws -> Model {
     let file = try MappedFile(path: path)
-    guard let text = String(validating: file.bytes, as: UTF8.self) else {
+    guard let text = withExtendedLifetime(file, { String(validating: file.bytes, as: UTF8.self) }) else {
       throw CompileError(.input, "the text is not valid UTF-8", subject: .init(file: path))
     }
     return try parse(text, file: path, operators: operators)
