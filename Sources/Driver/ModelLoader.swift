@@ -20,7 +20,7 @@ package enum ModelLoader {
   /// Whether a file begins like text IR.
   package static func isText(_ path: String) -> Bool {
     guard let file = try? MappedFile(path: path) else { return false }
-    let head = String(decoding: file.bytes.prefix(4096), as: UTF8.self)
+    let head = withExtendedLifetime(file) { String(decoding: file.bytes.prefix(4096), as: UTF8.self) }
     for line in head.split(separator: "\n") {
       let text = line.drop { $0 == " " || $0 == "\t" || $0 == "\r" }
       if text.isEmpty || text.hasPrefix("//") { continue }
