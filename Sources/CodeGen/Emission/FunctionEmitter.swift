@@ -55,15 +55,22 @@ struct FunctionEmitter {
     for index in variable.indices { variable[index] = root(index) }
   }
 
+  /// A name for the buffers that one variable stands for: their own if it says more than an operator, else that of the
+  /// place in the model they come from.
   private func bufferName(_ index: Int) -> String {
-    let all = variable.indices.filter { variable[$0] == index }
-    guard all.count > 1 else { return Identifiers.short(function.buffers[index].name) }
-    let roles = all.map { function.buffers[$0].role }
-    if let fixed = roles.firstIndex(where: { $0 != .temporary }) {
-      return Identifiers.short(function.buffers[all[fixed]].name)
+    let all = variable.indices.filter { variable[$0] == index }.map { function.buffers[$0] }
+    if let named = all.first(where: { $0.role != .temporary || !Identifiers.isGeneric($0.name) }) {
+      return Identifiers.short(named.name)
     }
-    // The first one may come from outside of the loop.
-    return Identifiers.common(all.dropFirst(all.count > 2 ? 1 : 0).map { function.buffers[$0].name }).member
+    let origins = all.compactMap { $0.origin?.text }
+    let operation = Identifiers.withoutNumbers(all[0].name)
+    guard origins.count == all.count, let first = origins.first else { return operation }
+    let place = Set(origins).count > 1 ? Identifiers.common(origins).member : Identifiers.short(first)
+    // A place with several buffers, such as an attention block, tells them apart by what computes them.
+    let isShared = function.buffers.indices.contains {
+      variable[$0] != index && function.buffers[$0].origin?.text == first
+    }
+    return isShared ? place + "_" + operation : place
   }
 
   // MARK: The function
@@ -93,7 +100,7 @@ struct FunctionEmitter {
       let type = Self.cType(buffer.type)
       let declaration = "  \(type) *\(names[index]) = \(Self.cast(type, "arena + \(buffer.offset)"));"
       let padding = String(repeating: " ", count: max(1, 60 - declaration.count))
-      text += declaration + padding + "/* \(buffer.type) */\n"
+      text += declaration + padding + "/* \(ModelEmitter.describe(buffer.type)) */\n"
     }
     for state in outsideStates {
       let type = Self.cType(schedule.states[state].type)
@@ -266,7 +273,7 @@ struct FunctionEmitter {
       text =
         divides
         ? "\(name) + \(factor(dim / size))"
-        : "(const \(CRenderer.cType(element)) *)((const uint8_t *)\(name) + \(factor(dim)))"
+        : "(\(CRenderer.cType(element)) *)((uint8_t *)\(name) + \(factor(dim)))"
     }
     guard let parameter, CRenderer.cType(parameter.element) != CRenderer.cType(element) else { return text }
     let type = CRenderer.cType(parameter.element)
@@ -275,9 +282,10 @@ struct FunctionEmitter {
 
   // MARK: Sizes
 
+  /// A size in C as an operand of an addition.
   private func factor(_ dim: Dim) -> String {
     let text = expression(dim)
-    return dim.terms.count + (dim.offset == 0 ? 0 : 1) > 1 ? "(\(text))" : text
+    return text.hasPrefix("(") || dim.terms.count + (dim.offset == 0 ? 0 : 1) < 2 ? text : "(\(text))"
   }
 
   /// A size in C.

@@ -29,7 +29,7 @@ struct Identifiers {
   /// Characters that C does not allow become underscores; underscores do not repeat.
   static func sanitized(_ text: String) -> String {
     var name = ""
-    for byte in text.utf8 {
+    for byte in withoutRepetition(text).utf8 {
       let isWord = (byte | 0x20) &- 0x61 < 26 || byte &- 0x30 < 10
       if isWord {
         name.unicodeScalars.append(Unicode.Scalar(byte))
@@ -41,6 +41,17 @@ struct Identifiers {
     while name.hasSuffix("_") { name.removeLast() }
     if name.isEmpty { return "v" }
     return name.utf8.first.map { $0 &- 0x30 < 10 } == true ? "v" + name : name
+  }
+
+  /// `{q_proj,k_proj,v_proj}` as `{q,k,v}_proj`.
+  private static func withoutRepetition(_ text: String) -> String {
+    guard let open = text.firstIndex(of: "{"), let close = text[open...].firstIndex(of: "}") else { return text }
+    let items = text[text.index(after: open)..<close].split(separator: ",").map { $0.split(separator: "_") }
+    guard items.count > 1, let last = items[0].last, items.allSatisfy({ $0.count > 1 && $0.last == last }) else {
+      return text
+    }
+    let starts = items.map { $0.dropLast().joined(separator: "_") }
+    return text[..<open] + "{" + starts.joined(separator: ",") + "}_" + last + text[text.index(after: close)...]
   }
 
   /// The name of one tensor: without `model.` in front and `.weight` behind.
@@ -70,6 +81,18 @@ struct Identifiers {
     let rest = [withoutNumbers(first[place])] + member
     return (nil, rest.filter { !$0.isEmpty }.joined(separator: "_"))
   }
+
+  /// Whether a name consists of mnemonics of operators and numbers alone, as names do that nobody gave.
+  static func isGeneric(_ name: String) -> Bool {
+    var rest = withoutNumbers(name)
+    for mnemonic in mnemonics {
+      while rest == mnemonic || rest.hasPrefix(mnemonic + "_") { rest = String(rest.dropFirst(mnemonic.count + 1)) }
+      if rest.isEmpty { return true }
+    }
+    return false
+  }
+
+  private static let mnemonics = OperatorRegistry.core.names.sorted { ($1.utf8.count, $0) < ($0.utf8.count, $1) }
 
   /// The text without numbers behind words: `k_cache12` gives `k_cache`, `blk.3.attn_q` gives `blk.attn_q`.
   static func withoutNumbers(_ text: String) -> String {

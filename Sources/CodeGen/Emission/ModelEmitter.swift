@@ -89,8 +89,14 @@ package struct ModelEmitter {
 
   private func member(_ name: String, _ weight: Int) -> String {
     let declaration = "  const \(CRenderer.cType(table.elements[weight])) *\(name);"
-    let padding = String(repeating: " ", count: max(1, 40 - declaration.count))
-    return declaration + padding + "/* \(schedule.weights[weight].type) */\n"
+    let padding = String(repeating: " ", count: max(1, 44 - declaration.count))
+    return declaration + padding + "/* \(Self.describe(schedule.weights[weight].type)) */\n"
+  }
+
+  /// The type, of a packed one what its layout is called.
+  static func describe(_ type: TensorType) -> String {
+    guard case .packed(let layout) = type.encoding else { return comment(type.description) }
+    return "\(type.shape) \(comment(layout.name)), panels of \(layout.rows) rows"
   }
 
   // MARK: model.c
@@ -118,8 +124,8 @@ package struct ModelEmitter {
     text += "static const mcc_function functions[] = {\n"
     for function in schedule.functions { text += FunctionEmitter(function, schedule, table).entry() }
     text += "};\n\n"
-    let features = target.features.map { "\"\(Self.builtinName(ofFeature: $0))\", " }.joined()
-    text += "static const char *const features[] = {\(features)NULL};\n\n"
+    let features = target.features.map { Self.quoted(Self.builtinName(ofFeature: $0)) } + ["NULL"]
+    text += Self.wrapped("static const char *const features[] = {", features, "};\n\n")
     text += "const mcc_program mcc_model = {\n"
     let figures = figures
     for (name, value) in [
@@ -227,7 +233,7 @@ package struct ModelEmitter {
 
   /// `head a, b, c tail`, broken at 120 columns.
   static func wrapped(_ head: String, _ items: [String], _ tail: String) -> String {
-    let indent = String(repeating: " ", count: min(head.count, 24))
+    let indent = String(repeating: " ", count: head.prefix { $0 == " " }.count + 8)
     var text = head
     var column = head.count
     for (index, item) in items.enumerated() {

@@ -41,6 +41,8 @@ package struct Schedule: Sendable {
     package var byteCount: Int
     /// The step that fills it (-1: the caller) and the last one that reads it.
     package var live: ClosedRange<Int>
+    /// Where the node that computes it was in the imported model.
+    package var origin: Origin?
   }
 
   /// What a kernel gets for one of its C parameters.

@@ -6,6 +6,7 @@ import Tensors
 package struct Scheduler {
   private let library: any KernelLibrary
   private var schedule = Schedule()
+  private var constants = ConstantTable()
   private var kernelNumbers: [String: Int] = [:]
   private var recipes = RecipeTable()
   private var weightNumbers: [Int: Int] = [:]
@@ -26,6 +27,7 @@ package struct Scheduler {
   }
 
   private mutating func run(_ model: Model) throws -> Schedule {
+    constants = model.constants
     try placeStates(model)
     for graph in model.functions {
       for input in graph.inputs {
@@ -137,7 +139,8 @@ package struct Scheduler {
           name: name, type: graph.type(of: value),
           role: inputs.contains(value) ? .input : outputs.contains(value) ? .output : .temporary,
           offset: inputs.contains(value) ? inputPlaces[name]?.offset ?? 0 : temporaries + (offsets[value] ?? 0),
-          byteCount: Self.byteCount(graph.type(of: value)), live: live[value] ?? 0...0))
+          byteCount: Self.byteCount(graph.type(of: value)), live: live[value] ?? 0...0,
+          origin: graph.definingNode(of: value).flatMap { graph[$0].origin }))
     }
     func buffer(_ value: ValueID) throws -> Int {
       guard let number = bufferNumbers[value] else {
@@ -315,10 +318,40 @@ package struct Scheduler {
     weightNumbers[recipe] = weight
     schedule.weights.append(
       .init(
-        name: graph[value].name, type: type, offset: schedule.weightsBytes, byteCount: bytes, function: number,
+        name: name(ofRecipe: value, in: graph), type: type, offset: schedule.weightsBytes, byteCount: bytes,
+        function: number,
         value: value))
     schedule.weightsBytes += bytes.aligned(to: 64)
     return weight
+  }
+
+  /// The name of the constant that a recipe changes; of several, what they have in common around what tells them apart:
+  /// `layers.0.attn.{q,k,v}.weight`.
+  private func name(ofRecipe value: ValueID, in graph: Graph) -> String {
+    var names: [String] = []
+    var pending = [value]
+    while let id = pending.popLast() {
+      switch graph[id].definition {
+      case .constant(let constant):
+        let name = constants[constant].name
+        if !names.contains(name) { names.append(name) }
+      case .result(let node, _): pending += graph[node].inputs.reversed()
+      case .input, .state: continue
+      }
+    }
+    guard names.count > 1 else { return names.first ?? graph[value].name }
+    let parts = names.map { $0.split(separator: ".").map(String.init) }
+    let shortest = parts.map(\.count).min() ?? 0
+    var front = 0
+    while front < shortest - 1, parts.allSatisfy({ $0[front] == parts[0][front] }) { front += 1 }
+    var back = 0
+    while back < shortest - front - 1,
+      parts.allSatisfy({ $0[$0.count - 1 - back] == parts[0][parts[0].count - 1 - back] })
+    {
+      back += 1
+    }
+    let middle = parts.map { $0[front..<($0.count - back)].joined(separator: "_") }.joined(separator: ",")
+    return (parts[0][..<front] + ["{\(middle)}"] + parts[0].suffix(back)).joined(separator: ".")
   }
 
   // MARK: Checks and barriers

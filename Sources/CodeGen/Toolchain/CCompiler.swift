@@ -1,12 +1,5 @@
 import Base
 import Glibc
-import Subprocess
-
-#if canImport(System)
-  import System
-#else
-  import SystemPackage
-#endif
 
 /// A C compiler on this machine.
 package struct CCompiler: Hashable, Sendable {

@@ -1,6 +1,11 @@
 import Base
 import Subprocess
-import System
+
+#if canImport(System)
+  import System
+#else
+  import SystemPackage
+#endif
 
 /// Runs other programs to their end.
 package enum ChildProcess {
