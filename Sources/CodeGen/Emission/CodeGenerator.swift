@@ -116,8 +116,12 @@ package struct CodeGenerator: Sendable {
   /// Compiles the program and writes it with its bundle to one executable file.
   ///
   /// - Parameters:
+  ///   - emission: what ``emit(_:of:manifest:)`` gave.
+  ///   - output: the path of the program.
+  ///   - toolchain: the compiler.
   ///   - folder: where sources and objects go.
   ///   - progress: receives the bytes of weights written so far and those of all.
+  /// - Returns: sizes, and how much was compiled.
   /// - Throws: `CompileError` of kind `.toolchain`, `.create` or `.io`; no output is left behind.
   package func build(
     _ emission: Emission, to output: String, toolchain: Toolchain, in folder: WorkFolder,

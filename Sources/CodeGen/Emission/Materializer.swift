@@ -17,6 +17,7 @@ package struct Materializer {
   /// Writes all weights; each is computed in blocks of rows on all cores.
   ///
   /// - Parameters:
+  ///   - file: the file of the bundle.
   ///   - base: where in the file the weights section begins.
   ///   - progress: receives the bytes written so far and the bytes of all.
   /// - Throws: `CompileError` of kind `.io` if the file refuses, or what an operator throws.

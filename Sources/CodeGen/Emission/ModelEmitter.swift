@@ -10,9 +10,7 @@ package struct ModelEmitter {
   private let compiler: String
   private let table: WeightTable
 
-  /// An emitter for a model.
-  ///
-  /// - Parameter compiler: the name and version that the program reports, such as `mcc 0.1.0`.
+  /// An emitter for a model; the program reports `compiler`, such as `mcc 0.1.0`, as its maker.
   package init(_ schedule: Schedule, of model: Model, target: Target, compiler: String) {
     self.schedule = schedule
     self.model = model
@@ -24,9 +22,7 @@ package struct ModelEmitter {
   /// Lines of kernels in one file, so that files compile side by side.
   private static let linesPerFile = 500
 
-  /// The sources and headers.
-  ///
-  /// - Parameter salt: further text on which the identity depends, such as the manifest.
+  /// The sources and headers, with an identity that depends on them and on `salt`.
   package func sources(salt: String = "") throws -> GeneratedSources {
     let renderer = CRenderer(target: target)
     var sources: [GeneratedSources.File] = []

@@ -85,8 +85,7 @@ package protocol KernelLibrary: Sendable {
   /// All ways to compute the query on this target; empty if there is none.
   func choices(for query: KernelQuery) throws -> [KernelChoice]
 
-  /// Fills the bytes of whole panels of a layout with rows of a constant.
-  ///
-  /// - Parameter rows: the rows of the constant that belong to the panels, the last panel perhaps short.
+  /// Fills the bytes of whole panels of a layout with the rows of a constant that belong to them; the last panel may be
+  /// short.
   func pack(_ rows: TensorView, as layout: PackedLayout, into bytes: UnsafeMutableRawBufferPointer) throws
 }

@@ -80,9 +80,8 @@ package enum Bundle {
 
   /// Appends a bundle to a file that ends at a multiple of ``page``.
   ///
-  /// - Parameter writeWeights: receives the offset in the file of the weights, whose bytes it writes with
-  ///   `AtomicFile.write(_:at:)`; gaps read as zero.
-  /// - Returns: the place of each section from the start of the bundle.
+  /// `writeWeights` receives the offset in the file of the weights, whose bytes it writes with `AtomicFile.write(_:at:)`;
+  /// gaps read as zero. The result says where each section lies from the start of the bundle.
   @discardableResult
   package static func append(
     _ contents: Contents, to file: AtomicFile, writeWeights: (_ offset: Int) throws -> Void

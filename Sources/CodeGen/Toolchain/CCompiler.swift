@@ -59,9 +59,12 @@ package struct CCompiler: Hashable, Sendable {
       path: path, family: answer.output.contains("clang") ? .clang : .gcc, version: line, stamp: stamp)
   }
 
-  /// Runs the compiler.
+  /// Runs the compiler in a working folder.
   ///
-  /// - Parameter folder: the working folder.
+  /// - Parameters:
+  ///   - arguments: the command line without the name.
+  ///   - folder: the working folder; nil for that of this process.
+  /// - Returns: what it said.
   /// - Throws: `CompileError` of kind `.toolchain` if it cannot be started.
   package func run(_ arguments: [String], in folder: String?) async throws -> ChildProcess.Answer {
     try await ChildProcess.run(path, arguments, in: folder)

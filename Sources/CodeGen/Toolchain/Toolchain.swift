@@ -62,6 +62,7 @@ package struct Toolchain: Sendable {
   ///   - headers: the headers by name.
   ///   - output: the path of the program.
   ///   - folder: where sources and objects go.
+  /// - Returns: how much was compiled.
   /// - Throws: `CompileError` of kind `.toolchain` with the compiler's first error.
   package func build(
     _ units: [CompileUnit], headers: [String: String], output: String, in folder: WorkFolder
