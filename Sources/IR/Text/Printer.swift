@@ -287,6 +287,10 @@ package struct Printer {
   private mutating func print(origin: Origin?) {
     guard let origin, !origin.text.isEmpty else { return }
     text += "  // "
+    guard origin.text.utf8.contains(where: { $0 < 0x20 }) else {
+      text += origin.text
+      return
+    }
     for scalar in origin.text.unicodeScalars { text.unicodeScalars.append(scalar.value < 0x20 ? " " : scalar) }
   }
 
