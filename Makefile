@@ -1,6 +1,6 @@
 # The commands of the README. `make help` lists them.
 
-SWIFT_FLAGS = -c release --disable-testable-imports
+# Without testable imports, tests and program share one release build.
 MCC = .build/release/mcc
 
 .PHONY: help prerequisites build demo test lint format bench fuzz clean
@@ -17,7 +17,7 @@ prerequisites:
 	@Scripts/prerequisites.sh
 
 build: prerequisites
-	swift build $(SWIFT_FLAGS) --product mcc
+	swift build -c release --product mcc
 
 demo: build
 	@mkdir -p build
@@ -25,7 +25,7 @@ demo: build
 	build/story "Once upon a time"
 
 test: prerequisites
-	swift test $(SWIFT_FLAGS)
+	swift test -c release --disable-testable-imports
 
 lint:
 	swift format lint --strict --recursive Package.swift Sources Passes Formats Tests

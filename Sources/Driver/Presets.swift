@@ -6,7 +6,7 @@ import Passes
 /// The pipelines that run unless the user gives another one.
 package enum Presets {
   /// All passes that pipelines may name.
-  package static let registry = Passes.PassRegistry.all
+  package static let registry = PassRegistry.all
 
   /// `-O1`: everything that keeps the function, up to rounding of f32.
   package static func simplify() throws -> Pipeline {

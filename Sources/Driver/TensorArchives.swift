@@ -66,7 +66,10 @@ package enum TensorArchives {
       let type = function.type(of: id).substituting { .fixed(min(max(size, $0.minimum), $0.maximum)) }
       let tensor = Tensor(type)
       guard type.element.isFloat else { return tensor }
-      let values = (0..<tensor.view.count).map { _ in generator.normal() }
+      let values = (0..<tensor.view.count).map { _ in
+        // The sum of twelve uniform numbers less six is about normally distributed (Irwin-Hall).
+        (0..<12).reduce(-6.0) { sum, _ in sum + generator.uniform() }
+      }
       values.withUnsafeBytes { convertRow($0, .f64, into: tensor.mutableView.bytes, type.element) }
       return tensor
     }

@@ -31,14 +31,14 @@ struct Cache: AsyncParsableCommand {
     func run() async throws {
       let cache = try folder.cache()
       let entries = cache.entries()
-      let bytes = entries.reduce(0) { $0 + $1.bytes }
+      let bytes = entries.reduce(0) { $0 + $1.size }
       if json {
         return printJSON([
           "folder": .string(cache.folder), "bytes": .int(bytes),
-          "entries": .array(entries.map { ["name": .string($0.name), "bytes": .int($0.bytes)] }),
+          "entries": .array(entries.map { ["name": .string($0.name), "bytes": .int($0.size)] }),
         ])
       }
-      for entry in entries { Standard.output("\(entry.name)  \(Quantity.bytes(entry.bytes))") }
+      for entry in entries { Standard.output("\(entry.name)  \(Quantity.bytes(entry.size))") }
       Standard.output("\(entries.count) objects, \(Quantity.bytes(bytes)) in \(cache.folder)")
     }
   }

@@ -32,7 +32,7 @@ struct Dump: AsyncParsableCommand {
     let model = try Compiler.model(self.model, at: stage, passes.options(load), target: target)
     let text =
       json
-      ? ModelReport.json(model).text(pretty: true) + "\n" : try Printer.print(model, relativeTo: output.map { Path.folder(of: $0) })
+      ? ModelReport(model).json.text(pretty: true) + "\n" : try Printer.print(model, relativeTo: output.map { Path.folder(of: $0) })
     if let output { try AtomicFile.write(text, to: output) } else { Standard.write(text, to: 1) }
   }
 }

@@ -29,8 +29,8 @@ package enum ChildProcess {
         environment: .inherit.updating(["LC_ALL": "C"]), workingDirectory: folder.map { FilePath($0) },
         output: .string(limit: 1 << 20), error: .string(limit: 16 << 20))
       return Answer(
-        succeeded: result.terminationStatus.isSuccess, output: result.standardOutput ?? "",
-        messages: result.standardError ?? "")
+        succeeded: result.terminationStatus.isSuccess, output: result.standardOutput,
+        messages: result.standardError)
     } catch {
       throw CompileError(.toolchain, "'\(path)' cannot be run", cause: "\(error)")
     }
