@@ -52,7 +52,8 @@ let tests: [Row] = [
     name: "CodeGenTests", path: "Tests/CodeGenTests", dependencies: ["Base", "Tensors", "IR", "CodeGen", "TestSupport"]),
   Row(
     name: "EndToEndTests", path: "Tests/EndToEndTests",
-    dependencies: ["Base", "Tensors", "IR", "Formats", "Passes", "CodeGen", "Driver", "TestSupport"]),
+    dependencies: ["Base", "Tensors", "IR", "Formats", "Passes", "CodeGen", "Driver", "TestSupport"],
+    exclude: ["Fixtures"]),
 ]
 
 let package = Package(

@@ -43,6 +43,14 @@ package struct Command: Sendable {
     posix_spawn_file_actions_addopen(&actions, 1, outputPath, O_WRONLY | O_APPEND, 0)
     posix_spawn_file_actions_addopen(&actions, 2, errorPath, O_WRONLY | O_APPEND, 0)
 
+    // Test threads block signals; the program begins as from a shell.
+    var attributes = posix_spawnattr_t(), signals = sigset_t()
+    posix_spawnattr_init(&attributes)
+    defer { posix_spawnattr_destroy(&attributes) }
+    sigemptyset(&signals)
+    posix_spawnattr_setsigmask(&attributes, &signals)
+    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
+
     var argv = ([executable] + arguments).map { strdup($0) } + [nil]
     var variables: [UnsafeMutablePointer<CChar>?] = []
     var entry = environ
@@ -56,7 +64,7 @@ package struct Command: Sendable {
 
     let watch = Stopwatch()
     var process: pid_t = 0
-    let code = posix_spawnp(&process, executable, &actions, nil, &argv, &variables)
+    let code = posix_spawnp(&process, executable, &actions, &attributes, &argv, &variables)
     guard code == 0 else { throw CompileError(.toolchain, "cannot run '\(executable)': \(describeErrno(code))") }
     var status: Int32 = 0
     var pause: UInt32 = 200
