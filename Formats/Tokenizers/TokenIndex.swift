@@ -1,4 +1,5 @@
 import Base
+import Glibc
 
 /// The ids of tokens by the bytes of their text.
 ///
@@ -34,9 +35,8 @@ struct TokenIndex: Sendable {
       let position = Int(slots[slot]) - 1
       if Int(lengths[position]) == bytes.count {
         let isEqual = text.withUnsafeBytes { all in
-          bytes.isEmpty
-            || UnsafeRawBufferPointer(rebasing: all[starts[position]..<starts[position] + bytes.count])
-              .elementsEqual(bytes)
+          guard let start = all.baseAddress, let other = bytes.baseAddress else { return bytes.isEmpty }
+          return memcmp(start + starts[position], other, bytes.count) == 0
         }
         if isEqual { return slot }
       }

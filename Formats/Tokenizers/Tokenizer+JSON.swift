@@ -112,6 +112,7 @@ extension Tokenizer {
     guard list.count <= limits.tokens else {
       throw json.failure("\(list.count) added tokens, at most \(limits.tokens) are allowed")
     }
+    var added: Set<Int> = []
     for entry in list {
       let id = try entry["id"].int(in: 0...Int(Int32.max))
       let text = try entry["content"].string()
@@ -130,7 +131,7 @@ extension Tokenizer {
       guard kinds[id] == .unused || tokens[id].utf8.elementsEqual(text.utf8) else {
         throw entry.failure("added token '\(text)' has id \(id), which is that of '\(tokens[id])'")
       }
-      guard !specials.contains(id) else { throw entry.failure("added token '\(text)' occurs twice") }
+      guard added.insert(id).inserted else { throw entry.failure("added token '\(text)' occurs twice") }
       tokens[id] = text
       kinds[id] = try entry["special"].bool(or: false) ? .control : .added
       _ = index.insert(text, id)
