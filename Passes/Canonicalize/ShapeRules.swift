@@ -7,9 +7,11 @@ let shapeRules: [RewriteRule] = [
   castToSame, castThereAndBack, expandToSame, padByNothing, reduceOfUnits, gatherCodes,
 ]
 
-/// reshape(reshape(x)) -> reshape(x)
+/// reshape(reshape(x)) -> reshape(x), where the sizes show that the numbers of elements agree
 let reshapeTwice = RewriteRule("reshape-twice", on: Reshape.self, .shared) { reshape, node, rewriter in
-  guard let inner = rewriter.match(rewriter.inputs(of: node)[0], Reshape.self, .shared) else { return nil }
+  guard let inner = rewriter.match(rewriter.inputs(of: node)[0], Reshape.self, .shared),
+    (try? reshape.inferTypes([rewriter.type(of: inner.inputs[0])])) != nil
+  else { return nil }
   return try rewriter.emit(reshape, inner.inputs[0])
 }
 

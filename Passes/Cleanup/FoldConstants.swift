@@ -56,7 +56,8 @@ private struct Folding {
   mutating func run(nodeBytes: Int, budget: inout Int) {
     for id in graph.topologicalOrder() {
       let node = graph[id]
-      guard !node.inputs.isEmpty, node.inputs.allSatisfy({ graph.constant(of: $0) != nil }) else { continue }
+      guard !node.inputs.isEmpty, node.inputs.allSatisfy({ graph.constant(of: $0) != nil }), !node.op.namesSymbols
+      else { continue }
       if let constant = moved(node) {
         replace(id, by: [constant])
         continue

@@ -19,13 +19,13 @@ package struct Fuse: Pass {
   package var fidelity: Fidelity { .exact }
 
   /// Rules that find operators written out in simpler ones. A layer norm holds an RMS norm, so it is tried before.
-  static let operatorRules: [RewriteRule] = [
+  package static let operatorRules: [RewriteRule] = [
     fuseSiLU, fuseHardSwish, fuseGELU, fuseGELUTanh, fuseLayerNorm, fuseRMSNorm, fuseLayerNormBias,
     fuseAttentionOfHeads, fuseAttention,
   ]
 
   /// Rules that move what follows a matrix product or a convolution into it.
-  static let epilogueRules: [RewriteRule] =
+  package static let epilogueRules: [RewriteRule] =
     [fuseBiasIntoMatMul, fuseBiasIntoConvolution] + activationFusions
     + [fuseGate, fuseResidualIntoMatMul, fuseResidualIntoConvolution]
 

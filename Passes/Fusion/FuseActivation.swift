@@ -11,14 +11,14 @@ let activationFusions: [RewriteRule] = [
 /// relu(matmul(x, w)) -> matmul(x, w) {epilogue = {activation = relu}}, and likewise for convolutions and the other
 /// functions; a residual that was added to the sums is added before the function
 func fuseActivation<Op: UnaryOperator>(_ type: Op.Type, _ activation: Activation) -> RewriteRule {
-  RewriteRule("fuse-\(activation.rawValue.kebabCase)", on: type, .shared) { _, node, rewriter in
+  RewriteRule("fuse-\(activation.rawValue.kebabCase)-epilogue", on: type, .shared) { _, node, rewriter in
     try rewriter.fuse(activation, into: rewriter.inputs(of: node)[0])
   }
 }
 
 /// clip(matmul(x, w)) {minimum = 0, maximum = 6} -> matmul(x, w) {epilogue = {activation = relu6}}, and likewise for
 /// convolutions
-let fuseReLU6 = RewriteRule("fuse-relu6", on: Clip.self, .shared) { clip, node, rewriter in
+let fuseReLU6 = RewriteRule("fuse-relu6-epilogue", on: Clip.self, .shared) { clip, node, rewriter in
   guard clip.minimum == 0, clip.maximum == 6 else { return nil }
   return try rewriter.fuse(.relu6, into: rewriter.inputs(of: node)[0])
 }

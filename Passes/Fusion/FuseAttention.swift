@@ -30,7 +30,7 @@ let fuseAttentionOfHeads = RewriteRule("fuse-attention-of-heads", on: Transpose.
     guard let flat = try rewriter.joiningHeads(value) else { return nil }
     inputs.append(flat)
   }
-  if rank == 4, rewriter.type(of: q).shape[0] != rewriter.type(of: k).shape[0] { return nil }
+  if rank == 4, Set([q, k, v].map { rewriter.type(of: $0).shape[0] }).count > 1 { return nil }
   if let mask = core.mask { inputs.append(mask) }
   let op = Attention(heads: heads, kvHeads: heads, scale: core.scale, causal: false)
   return try rewriter.emit(Reshape(result.shape.dims), try rewriter.emit(op, inputs))

@@ -66,6 +66,7 @@ private struct Work {
   var graph: Graph
   let constants: ConstantTable
   private let recipes: RecipeSet
+  private let heads: Set<NodeID>
   var quantized = 0
   var kept = 0
 
@@ -89,6 +90,7 @@ private struct Work {
     self.graph = graph
     self.constants = constants
     recipes = RecipeSet(graph)
+    heads = Self.heads(of: graph, recipes)
   }
 
   mutating func run() throws {
@@ -119,7 +121,7 @@ private struct Work {
       case .format(let other): spec = other
       case .auto: if spec.weights == .bits4 { spec.weights = .bits8 }
       }
-    } else if isHead(node) {
+    } else if heads.contains(node) {
       switch options.head {
       case .keep: return nil
       case .format(let other): spec = other
@@ -152,23 +154,22 @@ private struct Work {
     return (options.include.isEmpty || matches(options.include)) && !matches(options.exclude)
   }
 
-  /// Whether the result becomes an output without further linear layers.
-  private func isHead(_ node: NodeID) -> Bool {
-    var stack = graph[node].results
-    while let value = stack.popLast() {
-      for use in graph[value].uses {
-        switch use {
-        case .output: return true
-        case .update: continue
-        case .operand(let user, _):
-          let op = graph[user].op
-          if op is any Elementwise || op is Reshape || op is Slice || op is Cast || op is Softmax || op is LogSoftmax {
-            stack.append(contentsOf: graph[user].results)
-          }
-        }
+  /// The layers whose result becomes an output without another linear layer, sum of two values or norm in between.
+  private static func heads(of graph: Graph, _ recipes: RecipeSet) -> Set<NodeID> {
+    var heads: Set<NodeID> = []
+    for output in graph.outputs {
+      var value = output
+      while let node = graph.definingNode(of: value) {
+        let op = graph[node].op
+        if op is MatMul { heads.insert(node) }
+        let inputs = graph[node].inputs.filter { !recipes.contains($0) }
+        guard inputs.count == 1,
+          op is any Elementwise || op is Reshape || op is Slice || op is Cast || op is Softmax || op is LogSoftmax
+        else { break }
+        value = inputs[0]
       }
     }
-    return false
+    return heads
   }
 
   // MARK: Changing

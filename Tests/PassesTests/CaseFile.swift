@@ -53,7 +53,10 @@ struct CaseFile {
   }
 
   /// Runs the passes of one section and compares; for exact passes also what the models compute.
-  func run(_ section: Section) throws {
+  ///
+  /// - Returns: the names of the rules that fired and of whatever else passes counted.
+  @discardableResult
+  func run(_ section: Section) throws -> Set<String> {
     let expectations = try FileCheck(parsing: section.text)
     guard !expectations.directives.isEmpty || !section.errors.isEmpty else {
       throw FileCheck.Failure(line: section.firstLine, message: "nothing is checked")
@@ -61,12 +64,14 @@ struct CaseFile {
     let before: Model
     let after: Model
     let isExact: Bool
+    let counted: Set<String>
     do {
       before = try Parser.parse(section.text, file: name)
       var model = before
       let pipeline = try Pipeline(parsing: section.pipeline, registry: .all)
       var context = PassContext()
-      try PassManager().run(pipeline, on: &model, &context)
+      let reports = try PassManager().run(pipeline, on: &model, &context)
+      counted = Set(reports.flatMap(\.counters).map(\.name))
       after = model
       isExact = pipeline.passes.allSatisfy { $0.fidelity == .exact }
     } catch let error as CompileError {
@@ -75,7 +80,7 @@ struct CaseFile {
         throw FileCheck.Failure(
           line: section.firstLine, message: "the error is '\(error)', expected it to hold '\(text)'")
       }
-      return
+      return []
     }
     guard section.errors.isEmpty else {
       throw FileCheck.Failure(line: section.firstLine, message: "no error, expected '\(section.errors[0])'")
@@ -90,6 +95,7 @@ struct CaseFile {
       throw FileCheck.Failure(line: section.firstLine, message: "the result does not parse back\n\(text)")
     }
     if isExact { try compare(before, after, section) }
+    return counted
   }
 
   /// Throws if a function gives other numbers than before.

@@ -33,4 +33,16 @@ import Testing
     let pipelines = try Self.names.flatMap { try CaseFile($0).sections.map(\.pipeline) }.joined(separator: ",")
     for name in PassRegistry.all.names { #expect(pipelines.contains(name), "no case runs '\(name)'") }
   }
+
+  @Test func everyRuleFiresInACase() throws {
+    var fired: Set<String> = []
+    for name in Self.names {
+      let file = try CaseFile(name)
+      for section in file.sections { fired.formUnion((try? file.run(section)) ?? []) }
+    }
+    let rules = Canonicalize().rules + FoldBatchNorm().rules + Fuse.operatorRules + Fuse.epilogueRules
+    let names = rules.map(\.name)
+    #expect(Set(names).count == names.count)
+    #expect(names.filter { !fired.contains($0) } == [])
+  }
 }

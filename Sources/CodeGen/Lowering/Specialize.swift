@@ -90,7 +90,7 @@ extension Graph {
     for id in valueIDs { flags[Int(id.index)] = constant(of: id) != nil }
     for node in topologicalOrder() {
       let inputs = self[node].inputs
-      let isRecipe = !inputs.isEmpty && inputs.allSatisfy { flags[Int($0.index)] }
+      let isRecipe = !inputs.isEmpty && inputs.allSatisfy { flags[Int($0.index)] } && !self[node].op.namesSymbols
       for result in self[node].results { flags[Int(result.index)] = isRecipe }
     }
     return flags

@@ -17,7 +17,7 @@ package final class ConstantEvaluator: Sendable {
     self.graph = graph
   }
 
-  /// Whether a value depends on constants alone.
+  /// Whether a value depends on constants alone, not on symbols either.
   package static func isRecipe(_ value: ValueID, in graph: Graph) -> Bool {
     var seen: Set<ValueID> = []
     var stack = [value]
@@ -26,7 +26,7 @@ package final class ConstantEvaluator: Sendable {
       switch graph[id].definition {
       case .constant: continue
       case .result(let node, _):
-        if graph[node].inputs.isEmpty { return false }
+        if graph[node].inputs.isEmpty || graph[node].op.namesSymbols { return false }
         stack.append(contentsOf: graph[node].inputs)
       case .input, .state: return false
       }
@@ -50,10 +50,8 @@ package final class ConstantEvaluator: Sendable {
 
   /// Computes the value in blocks of rows on all cores.
   ///
-  /// - Parameters:
-  ///   - blockBytes: about how many bytes of the result a block has.
-  ///   - sink: called with the rows of a block, the offset of its bytes in the whole tensor, and the bytes; from
-  ///     several threads at once, in no fixed order.
+  /// `sink` is called with the rows of a block, the offset of its bytes in the whole tensor, and the bytes: about
+  /// `blockBytes` of them, from several threads at once, in no fixed order. What it throws ends the walk.
   package func stream(
     _ value: ValueID, blockBytes: Int = 1 << 20,
     to sink: @Sendable (Range<Int>, Int, UnsafeRawBufferPointer) throws -> Void

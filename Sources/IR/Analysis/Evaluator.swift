@@ -29,7 +29,9 @@ package final class Evaluator {
     var isConstant = [Bool](repeating: false, count: graph.valueSlots)
     for id in graph.valueIDs { isConstant[Int(id.index)] = graph.constant(of: id) != nil }
     for node in order {
-      let constant = !graph[node].inputs.isEmpty && graph[node].inputs.allSatisfy { isConstant[Int($0.index)] }
+      let inputs = graph[node].inputs
+      let constant =
+        !inputs.isEmpty && inputs.allSatisfy { isConstant[Int($0.index)] } && !graph[node].op.namesSymbols
       for result in graph[node].results { isConstant[Int(result.index)] = constant }
     }
     self.isConstant = isConstant
@@ -57,12 +59,9 @@ package final class Evaluator {
     }
   }
 
-  /// Runs the function once.
-  ///
-  /// - Parameters:
-  ///   - inputs: one tensor per input, in order; their sizes bind the symbols.
-  ///   - states: one tensor per state; zeros where left out.
-  ///   - symbols: values of symbols that no input has as a size.
+  /// Runs the function once on one tensor per input, in order; their sizes bind the symbols, and `symbols` gives those
+  /// that no input has as a size. `states` has one tensor per state; they are zeros where it is left out. Throws if types
+  /// do not fit or an operator refuses its operands.
   package func run(
     _ inputs: [Tensor], states: [Tensor]? = nil, symbols: [String: Int] = [:]
   ) throws -> Results {

@@ -7,3 +7,11 @@ package protocol DimensionAttributes: Operator {
   /// The operator with symbols replaced in all its attributes.
   func substituting(_ replacement: (Symbol) -> Dim?) -> Self
 }
+
+extension Operator {
+  /// Whether sizes among the attributes name symbols: the result then depends on more than the inputs.
+  package var namesSymbols: Bool {
+    guard let op = self as? any DimensionAttributes else { return false }
+    return !op.substituting { _ in 1 }.isEqual(to: op)
+  }
+}

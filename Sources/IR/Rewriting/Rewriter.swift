@@ -24,7 +24,7 @@ package struct Rewriter {
   /// Notes whether the results of a node depend on constants alone.
   private mutating func note(_ node: NodeID) {
     let inputs = graph[node].inputs
-    let isRecipe = !inputs.isEmpty && inputs.allSatisfy { recipes[Int($0.index)] }
+    let isRecipe = !inputs.isEmpty && inputs.allSatisfy { recipes[Int($0.index)] } && !graph[node].op.namesSymbols
     for result in graph[node].results { note(result, isRecipe) }
   }
 
