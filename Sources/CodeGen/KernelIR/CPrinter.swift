@@ -215,7 +215,7 @@ struct CPrinter {
         return (verb("\(comparison.rawValue).\(lane.rawValue)", operands([a, b])), 14)
       }
       let (symbol, own) = CPrinter.symbols[comparison] ?? ("<", 10)
-      return ("\(expression(a, precedence: own)) \(symbol) \(expression(b, precedence: own + 1))", own)
+      return ("\(expression(a, precedence: 11)) \(symbol) \(expression(b, precedence: 11))", own)
     case .select(let condition, let a, let b):
       if case .vector(let lane) = value.type {
         return (verb("select.\(lane.rawValue)", operands([condition, a, b])), 14)
@@ -251,7 +251,8 @@ struct CPrinter {
     if case .real(let value) = scalar, value == 0, value.sign == .plus { return verb("zero.f32", []) }
     if scalar == .integer(0) { return verb("zero.i32", []) }
     if case .integer(let value) = scalar {
-      return verb("broadcast.i32", [value == -0x8000_0000 ? "INT32_MIN" : "\(value)"])
+      let text = value >= 1 << 16 ? "0x" + String(value, radix: 16) : "\(value)"
+      return verb("broadcast.i32", [value == -0x8000_0000 ? "INT32_MIN" : text])
     }
     if scalar.type == .index { return verb("broadcast.i32", ["(int32_t)" + expression(scalar, precedence: 14)]) }
     return verb(scalar.type == .f32 ? "broadcast.f32" : "broadcast.i32", [expression(scalar)])
@@ -291,6 +292,10 @@ struct CPrinter {
     func infix(_ symbol: String, _ own: Int) -> (String, Int) {
       ("\(expression(left, precedence: own)) \(symbol) \(expression(right, precedence: own + 1))", own)
     }
+    /// Operands in parentheses wherever a compiler would suggest them.
+    func careful(_ symbol: String, _ own: Int, operands: Int) -> (String, Int) {
+      ("\(expression(left, precedence: operands)) \(symbol) \(expression(right, precedence: operands))", own)
+    }
     let isCondition = left.type == .condition
     switch operation {
     case .add:
@@ -300,11 +305,11 @@ struct CPrinter {
     case .multiply: return infix("*", 13)
     case .divide: return infix("/", 13)
     case .remainder: return infix("%", 13)
-    case .and: return isCondition ? infix("&&", 5) : infix("&", 8)
-    case .or: return isCondition ? infix("||", 4) : infix("|", 6)
-    case .exclusiveOr: return infix("^", 7)
-    case .shiftLeft: return infix("<<", 11)
-    case .shiftRight, .shiftRightArithmetic: return infix(">>", 11)
+    case .and: return isCondition ? careful("&&", 5, operands: 9) : careful("&", 8, operands: 14)
+    case .or: return isCondition ? careful("||", 4, operands: 9) : careful("|", 6, operands: 14)
+    case .exclusiveOr: return careful("^", 7, operands: 14)
+    case .shiftLeft: return careful("<<", 11, operands: 14)
+    case .shiftRight, .shiftRightArithmetic: return careful(">>", 11, operands: 14)
     case .minimum, .maximum:
       let a = expression(left, precedence: 11), b = expression(right, precedence: 11)
       let symbol = operation == .minimum ? "<" : ">"

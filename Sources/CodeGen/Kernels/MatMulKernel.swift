@@ -152,7 +152,7 @@ package enum DenseMatMulKernel: Kernel {
   package static let summary = "matrix products of two f32 tensors as they lie in memory"
 
   package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
-    guard let op = query.operation.op as? MatMul, op.epilogue == .identity, query.isPlain(),
+    guard let op = query.operation.op as? MatMul, !op.epilogue.gated, query.isPlain(),
       query.operands.allSatisfy({ $0.type.element == .f32 })
     else { return [] }
     let (a, b) = (query.operands[0].type.shape, query.operands[1].type.shape)
@@ -163,14 +163,15 @@ package enum DenseMatMulKernel: Kernel {
     let columns = b[b.rank - (op.transposeB ? 2 : 1)]
     let config = DenseMatMulConfig(
       batch: extents.extent(leading, "B"), sharesRight: other == 1, rows: extents.extent(a[a.rank - 2], "M"),
-      depth: extents.extent(a.last, "K"), columns: extents.extent(columns, "N"), transposesRight: op.transposeB)
+      depth: extents.extent(a.last, "K"), columns: extents.extent(columns, "N"), transposesRight: op.transposeB,
+      epilogue: op.epilogue)
     let count = Double(leading.maximum) * Double(a[a.rank - 2].maximum)
     let size = Double(a.last.maximum) * Double(columns.maximum)
     return [
       KernelChoice(
         config.build(target: target),
         work: KernelWork(floatOperations: 8 * count * size, bytes: 4 * size * Double(other.maximum)), target: target,
-        pointers: [.input(0), .input(1), .result(0)], extents: extents, layouts: query.unpacked)
+        pointers: query.operands.indices.map { .input($0) } + [.result(0)], extents: extents, layouts: query.unpacked)
     ]
   }
 }

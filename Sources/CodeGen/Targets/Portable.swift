@@ -2,7 +2,7 @@ extension Target {
   /// Any CPU: C with the vector extensions of GCC and clang, 16-byte vectors.
   package static let portable = Target(
     name: "portable", suffix: "portable", summary: "any CPU, by the vector extensions of gcc and clang",
-    features: [], vectorBytes: 16, vectorRegisters: 16, compilerFlags: [],
+    features: [], vectorBytes: 16, vectorRegisters: 16, compilerFlags: commonFlags,
     cacheBytes: (level1: 32 << 10, level2: 256 << 10),
     throughput: Throughput(floatOperations: 20e9, byteOperations: 20e9, bytes: 10e9), vocabulary: .portable)
 }

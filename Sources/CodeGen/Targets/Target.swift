@@ -14,6 +14,8 @@ package struct Target: Sendable {
   package var vectorRegisters: Int
   /// Flags for clang and gcc beside the optimisation level.
   package var compilerFlags: [String]
+  /// Flags that generated code needs on every target: kernels read buffers through pointers of several types.
+  package static let commonFlags = ["-fno-strict-aliasing", "-fno-math-errno"]
   /// Bytes of the first and second level data cache of one core, as assumed by the cost model.
   package var cacheBytes: (level1: Int, level2: Int)
   /// Estimated peak of one core per second, for the cost model.

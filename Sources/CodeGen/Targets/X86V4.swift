@@ -6,7 +6,7 @@ extension Target {
       "avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "avx512_vnni",
     ],
     vectorBytes: 64, vectorRegisters: 32,
-    compilerFlags: ["-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512"],
+    compilerFlags: commonFlags + ["-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512"],
     cacheBytes: (level1: 32 << 10, level2: 1 << 20),
     throughput: Throughput(floatOperations: 150e9, byteOperations: 600e9, bytes: 14e9), vocabulary: .avx512)
 }
