@@ -101,11 +101,11 @@ struct KernelHarness {
     try folder.write("kernels.h", renderer.header(order))
     try folder.write("kernels.c", renderer.file(order))
     try folder.write("main.c", driver(runs))
-    let flags = ["-O1", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing"] + target.compilerFlags
+    let flags = ["-O1", "-Wall", "-Wextra", "-Werror"] + target.compilerFlags
     let program = folder.path("run")
     let built = try Command.run(
       compiler, flags + ["-I", folder.path, folder.path("kernels.c"), folder.path("main.c"), "-o", program, "-lm"],
-      timeout: 300)
+      timeout: 900)
     guard built.exitCode == 0 else { return ["\(compiler): \(built.errors.prefix(3000))"] }
     guard target.runs(on: HostCPU.features()) else { return [] }
     let data = runs.flatMap { run in run.buffers.flatMap { $0 } }

@@ -53,7 +53,7 @@ import Testing
 
   // MARK: matmul
 
-  private static let shapes = [(1, 1), (17, 40), (70, 100), (64, 96)]
+  private static let shapes = [(1, 1), (17, 40), (70, 100)]
 
   /// f32 sums of up to 100 products in another order than the reference's: 1e-5 of the largest result.
   private func floatMatMuls() throws -> [KernelCase] {
@@ -61,11 +61,9 @@ import Testing
     for (number, (n, k)) in Self.shapes.enumerated() {
       for element in [DType.f32, .f16, .bf16] {
         let w = try random(element, [n, k], seed: UInt64(number))
-        for t in [1, 5] {
-          let x = try random([t, k], seed: UInt64(100 + t))
-          cases.append(
-            KernelCase("\(element) \(t)x\(k)x\(n)", MatMul(transposeB: true), [x, w], constants: [1], tolerance: 1e-5))
-        }
+        let row = try random([1, k], seed: 101)
+        cases.append(
+          KernelCase("\(element) 1x\(k)x\(n)", MatMul(transposeB: true), [row, w], constants: [1], tolerance: 1e-5))
         let x = try random([7, k], seed: 3)
         cases.append(
           KernelCase(
@@ -83,22 +81,17 @@ import Testing
     for (number, (n, k)) in Self.shapes.enumerated() {
       for format in formats {
         let w = try quantized(try random([n, k], seed: UInt64(number)), format)
-        for t in [1, 6] {
+        for t in [1, 9] {
           let x = try random([t, k], seed: UInt64(50 + t))
-          let label = "\(format.name) \(t)x\(k)x\(n)"
-          cases.append(
-            KernelCase(
-              "\(label) a32", MatMul(transposeB: true), [x, w], constants: [1], dequantized: [1], tolerance: 1e-5))
           let a = try quantized(x, .a8(format.group ?? 32))
-          cases.append(
-            KernelCase(
-              "\(label) a8", MatMul(transposeB: true), [a, w], constants: [1], dequantized: [0, 1], tolerance: 1e-5))
+          for (label, input, dequantized) in [("a32", x, Set([1])), ("a8", a, [0, 1])] {
+            cases.append(
+              KernelCase(
+                "\(format.name) \(t)x\(k)x\(n) \(label)", MatMul(transposeB: true), [input, w],
+                types: t == 1 ? nil : [symbolic(input.type), w.type], constants: [1], dequantized: dequantized,
+                symbols: ["T": t], tolerance: 1e-5))
+          }
         }
-        let a = try quantized(try random([9, k], seed: 77), .a8(format.group ?? 32))
-        cases.append(
-          KernelCase(
-            "\(format.name) Tx\(k)x\(n) a8", MatMul(transposeB: true), [a, w], types: [symbolic(a.type), w.type],
-            constants: [1], dequantized: [0, 1], symbols: ["T": 9], tolerance: 1e-5))
       }
     }
     return cases
@@ -145,7 +138,7 @@ import Testing
         let dense = try random([n, k], seed: 3)
         let w = try format.map { try quantized(dense, $0) } ?? dense
         let dequantized: Set<Int> = format == nil ? [] : [1]
-        for activation in Activation.allCases {
+        for activation in format == nil && n == 34 ? Activation.allCases : [.none, .silu] {
           cases.append(
             KernelCase(
               "bias \(activation) \(n)x\(k)",
@@ -182,6 +175,16 @@ import Testing
         KernelCase(
           "dense \(a) \(b)", MatMul(transposeB: transposed), [try random(a, seed: 8), try random(b, seed: 9)],
           tolerance: 1e-5))
+    }
+    for transposed in [false, true] {
+      let residual: Epilogue.Residual = transposed ? .afterActivation : .beforeActivation
+      let epilogue = Epilogue(bias: true, activation: .gelu, residual: residual)
+      let factor = try random(transposed ? [20, 5] : [5, 20], seed: 9)
+      cases.append(
+        KernelCase(
+          "dense with epilogue", MatMul(transposeB: transposed, epilogue: epilogue),
+          [try random([3, 5], seed: 8), factor, try random([20], seed: 10), try random([3, 20], seed: 11)],
+          tolerance: 2e-5))
     }
     return cases
   }
@@ -472,7 +475,7 @@ import Testing
   /// gcc takes what clang takes, without warnings.
   @Test(arguments: targets) func compilesWithGCC(_ target: String) throws {
     let cases = try extremeMatMuls() + rows() + attention() + elementwise() + movement() + epilogues()
-    try check(cases, on: target, compiler: "gcc")
+    try check(cases.indices.filter { $0 % 6 == 0 }.map { cases[$0] }, on: target, compiler: "gcc")
   }
 
   @Test func nativeIsTheBestThatRuns() {
