@@ -16,7 +16,7 @@ typedef struct mcc_language_model {
   int64_t position;                     /* tokens in the cache */
 } mcc_language_model;
 
-/* Maps the bundle and starts the threads (0: one per available core). */
+/* Maps the bundle and starts the threads (0: one per available core, fewer for a small model). */
 mcc_language_model mcc_language_model_start(int64_t threads);
 void mcc_language_model_end(mcc_language_model *model);
 

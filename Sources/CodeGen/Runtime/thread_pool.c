@@ -17,15 +17,20 @@
 #include <sys/syscall.h>
 #endif
 
-/* A number that one thread advances and others wait to see change. */
+/*
+ * A number that one thread advances and others wait to see change. A waiting thread first looks for a while, then
+ * sleeps. How long it looks adapts: on a quiet machine the others arrive soon and looking pays; where other programs
+ * want the cores, the one waited for may be off its core for milliseconds, and looking only takes time from it.
+ */
 typedef struct signal_word {
   _Alignas(64) atomic_uint value;
   atomic_uint sleepers;
+  atomic_int looks; /* before sleeping */
+  int fewest, most;
 } signal_word;
 
 struct mcc_pool {
   int count;
-  int barrier_spins, idle_spins;
   signal_word phase; /* advanced by the last thread to arrive at the barrier */
   signal_word job;   /* advanced by mcc_pool_run */
   _Alignas(64) atomic_int arrived;
@@ -52,15 +57,26 @@ static void sleep_while(atomic_uint *word, unsigned value) {
 #endif
 }
 
-static void wait_for_change(signal_word *word, unsigned value, int spins) {
-  for (int i = 0; i < spins; i++) {
-    if (atomic_load_explicit(&word->value, memory_order_acquire) != value) return;
+static void wait_for_change(signal_word *word, unsigned value) {
+  int looks = atomic_load_explicit(&word->looks, memory_order_relaxed);
+  for (int i = 0; i < looks; i++) {
+    if (atomic_load_explicit(&word->value, memory_order_acquire) != value) {
+      if (looks < word->most) atomic_store_explicit(&word->looks, looks + 16, memory_order_relaxed);
+      return;
+    }
     pause_briefly();
   }
+  if (looks / 2 >= word->fewest) atomic_store_explicit(&word->looks, looks / 2, memory_order_relaxed);
   /* Sequentially consistent, as in `advance`: either that sees the sleeper, or the sleeper sees the new value. */
   atomic_fetch_add(&word->sleepers, 1);
   while (atomic_load(&word->value) == value) sleep_while(&word->value, value);
   atomic_fetch_sub(&word->sleepers, 1);
+}
+
+static void allow_looks(signal_word *word, int fewest, int most) {
+  word->fewest = fewest;
+  word->most = most;
+  atomic_store(&word->looks, most);
 }
 
 static void advance(signal_word *word) {
@@ -79,7 +95,7 @@ void mcc_barrier_wait(mcc_pool *pool) {
     atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
     advance(&pool->phase);
   } else {
-    wait_for_change(&pool->phase, phase, pool->barrier_spins);
+    wait_for_change(&pool->phase, phase);
   }
 }
 
@@ -87,7 +103,7 @@ static void *run_worker(void *argument) {
   mcc_pool *pool = argument;
   mcc_thread thread = {atomic_fetch_add(&pool->started, 1) + 1, pool->count, pool};
   for (unsigned job = 0;; job++) {
-    wait_for_change(&pool->job, job, pool->idle_spins);
+    wait_for_change(&pool->job, job);
     if (pool->body == NULL) return NULL;
     pool->body(&thread, pool->argument);
     mcc_barrier_wait(pool);
@@ -101,10 +117,10 @@ mcc_pool *mcc_pool_create(int count) {
   if (pool == NULL) mcc_fail(MCC_EXIT_INTERNAL, "not enough memory for the thread pool");
   memset(pool, 0, sizeof *pool);
   pool->count = count;
-  /* Spinning only helps while the thread waited for has a core of its own. */
-  bool spin = count <= mcc_cpu_cores();
-  pool->barrier_spins = spin ? 20000 : 16;
-  pool->idle_spins = spin ? 4000 : 16;
+  /* About 25 ns each. Threads that share a core must not look for one another. */
+  bool alone = count <= mcc_cpu_cores();
+  allow_looks(&pool->phase, alone ? 200 : 16, alone ? 20000 : 16);
+  allow_looks(&pool->job, alone ? 200 : 16, alone ? 4000 : 16);
 
   /* Signals are for the caller's thread. */
   sigset_t all, previous;
