@@ -33,7 +33,7 @@ typedef struct mcc_option {
 
 /* The last two rows of every table. */
 #define MCC_COMMON_OPTIONS(threads, help)                                                                            \
-  {"--threads", MCC_OPTION_INTEGER, threads, "N", "threads to use (one per core; fewer if small)", 1, MCC_MAX_THREADS}, \
+  {"--threads", MCC_OPTION_INTEGER, threads, "N", "threads to use (one per core, or fewer)", 1, MCC_MAX_THREADS},    \
       {"--help", MCC_OPTION_FLAG, help, NULL, "show this help", 0, 0}
 
 /* Everything on the command line that is no option. */
