@@ -24,7 +24,16 @@ package struct CodeGenerator: Sendable {
   }
 
   /// The schedule of a lowered model.
-  package func schedule(_ model: Model) throws -> Schedule { try Scheduler(registry).schedule(model) }
+  ///
+  /// - Throws: `CompileError` of kind `.usage` if the model was lowered for another target.
+  package func schedule(_ model: Model) throws -> Schedule {
+    if let other = model[metadata: "target"], other != target.name {
+      throw CompileError(
+        .usage, "the model was lowered for the target '\(other)', which is not '\(target.name)'",
+        notes: ["name the target with --target"])
+    }
+    return try Scheduler(registry).schedule(model)
+  }
 
   // MARK: Emit
 

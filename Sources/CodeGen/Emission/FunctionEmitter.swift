@@ -364,6 +364,10 @@ struct FunctionEmitter {
       var text = "static const mcc_tensor \(prefix)_\(kind)[] = {\n"
       for (name, buffer) in entries {
         let buffer = function.buffers[buffer]
+        guard ![.f8e4m3, .f8e5m2].contains(buffer.type.element) else {
+          throw CompileError(
+            .unsupported, "'\(name)' has elements of type \(buffer.type.element.rawValue), which no .npy file holds")
+        }
         guard buffer.type.rank <= 8 else {
           throw CompileError(.unsupported, "'\(name)' of type \(buffer.type) has more than 8 axes")
         }

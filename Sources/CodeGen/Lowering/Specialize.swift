@@ -84,13 +84,15 @@ extension Graph {
     for id in valueIDs where constant(of: id) != nil && self[id].uses.isEmpty { eraseConstant(id) }
   }
 
-  /// For each value slot, whether the value depends on constants alone.
+  /// For each value slot, whether the value depends on constants alone and is no output.
   package func recipeFlags() -> [Bool] {
     var flags = [Bool](repeating: false, count: valueSlots)
     for id in valueIDs { flags[Int(id.index)] = constant(of: id) != nil }
     for node in topologicalOrder() {
       let inputs = self[node].inputs
-      let isRecipe = !inputs.isEmpty && inputs.allSatisfy { flags[Int($0.index)] } && !self[node].op.namesSymbols
+      let isRecipe =
+        !inputs.isEmpty && inputs.allSatisfy { flags[Int($0.index)] } && !self[node].op.namesSymbols
+        && !self[node].results.contains { self[$0].uses.contains { if case .output = $0 { true } else { false } } }
       for result in self[node].results { flags[Int(result.index)] = isRecipe }
     }
     return flags

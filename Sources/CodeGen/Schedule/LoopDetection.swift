@@ -35,11 +35,14 @@ struct LoopDetection {
   private let steps: [Draft]
   private let signatures: [Int]
   private var definition: [ValueID: Int] = [:]
+  /// Values whose place nothing else may take.
+  private let fixed: Set<ValueID>
   /// The fewest steps a loop must save.
   private static let smallestSaving = 4
 
-  init(_ steps: [Draft]) {
+  init(_ steps: [Draft], fixed: Set<ValueID>) {
     self.steps = steps
+    self.fixed = fixed
     var numbers: [Signature: Int] = [:]
     var signatures: [Int] = []
     for (index, step) in steps.enumerated() {
@@ -116,7 +119,8 @@ struct LoopDetection {
       if let found = bestFound, run.saving <= saving(found) { break }
       for count in [run.length / run.period + 1, run.length / run.period] where count >= 2 {
         var candidates: [Found] = []
-        for shift in 0...(run.length + run.period - count * run.period) where shift < run.period {
+        let slack = run.length + run.period - count * run.period
+        for shift in 0...min(slack, run.period) {
           let loop = Schedule.Loop(start: run.start + shift, period: run.period, count: count)
           if let found = verified(loop) { candidates.append(found) }
         }
@@ -160,7 +164,7 @@ struct LoopDetection {
           } else if values.allSatisfy({ $0 == value }) {
             continue
           } else {
-            guard let made = definition[values[1]] else { return nil }
+            guard !fixed.contains(value), let made = definition[values[1]] else { return nil }
             let place = made - loop.start
             guard (0..<loop.period).contains(place) else { return nil }
             for round in 2..<max(loop.count, 2) {

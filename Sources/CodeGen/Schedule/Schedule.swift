@@ -77,6 +77,12 @@ package struct Schedule: Sendable {
     package var period: Int
     package var count: Int
 
+    package init(start: Int, period: Int, count: Int) {
+      self.start = start
+      self.period = period
+      self.count = count
+    }
+
     /// All steps of all rounds.
     package var steps: Range<Int> { start..<start + period * count }
   }

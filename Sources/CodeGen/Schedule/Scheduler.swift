@@ -111,7 +111,7 @@ package struct Scheduler {
         }
     }
     var loops: [Schedule.Loop] = []
-    for found in LoopDetection(drafts).loops() {
+    for found in LoopDetection(drafts, fixed: inputs).loops() {
       if found.shared.allSatisfy({ plan.unite($0, touching: touching) }) { loops.append(found.loop) }
     }
     for (step, draft) in drafts.enumerated() {

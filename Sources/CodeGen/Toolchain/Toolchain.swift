@@ -38,6 +38,11 @@ package struct Toolchain: Sendable {
     package var cached = 0
     /// Units that were compiled.
     package var compiled = 0
+
+    package init(cached: Int = 0, compiled: Int = 0) {
+      self.cached = cached
+      self.compiled = compiled
+    }
   }
 
   /// The key of a unit's object in the cache: a hash of text, headers, flags and compiler.
