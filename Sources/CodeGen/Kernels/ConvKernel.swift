@@ -15,7 +15,9 @@ package enum ConvKernel: Kernel {
     return candidates.prefix(3).map { config in
       let layout = config.layout(target: target).packed
       var work = KernelWork()
-      work.floatOperations = config.cycles(target: target) * shape.images * Double(4 * target.lanes)
+      work.floatOperations =
+        config.cycles(target: target) * (config.geometry.batch.fixedValue == nil ? shape.batchCount : 1)
+        * Double(4 * target.lanes)
       work.bytes = Double(layout.byteCount(rows: shape.outputs)) + shape.activationBytes
       return shape.choice(
         name: config.name(target: target), query: query, work: work, target: target, layout: layout
@@ -63,12 +65,12 @@ struct ConvShape {
   var isDepthwise: Bool { groups > 1 && groups == geometry.channels && groups == outputs }
 
   /// The most images.
-  var images: Double { geometry.batch.fixedValue == nil ? Double(batch.maximum) : 1 }
+  var batchCount: Double { Double(batch.maximum) }
 
   /// Bytes of image, result and residual.
   var activationBytes: Double {
     let results = geometry.outHeight * geometry.outWidth * outputs * (epilogue.residual == .none ? 1 : 2)
-    return 4 * Double(batch.maximum) * Double(geometry.height * geometry.width * geometry.channels + results)
+    return 4 * batchCount * Double(geometry.height * geometry.width * geometry.channels + results)
   }
 
   /// The choice of a kernel whose parameters are the inputs, the result and a batch of run time.

@@ -1,0 +1,108 @@
+import IR
+import Tensors
+
+/// One specialised convolution of images with channels last in which every channel is a group of its own:
+/// `y[n, i, j, c] = epilogue(sum over u, v of x[n, i s + u d - p, j s + v d - p, c] w[c, u, v])`.
+///
+/// A tile is `pixels` places and one vector of channels. A line of the window reads its weights and each column of the image
+/// once for all places. Weights lie as `[C/lanes][kh][kw][lanes]`.
+package struct DepthwiseConfig: Hashable, Codable, Sendable {
+  package var geometry: ConvGeometry
+  package var epilogue: Epilogue
+  /// Places of the window computed at a time.
+  package var pixels: Int
+
+  package init(geometry: ConvGeometry, epilogue: Epilogue = .identity, pixels: Int) {
+    self.geometry = geometry
+    self.epilogue = epilogue
+    self.pixels = pixels
+  }
+
+  /// As many places as leave room for the weights of a line of the window in registers.
+  init(geometry: ConvGeometry, epilogue: Epilogue, target: Target) {
+    let most = target.vectorRegisters - 2 - min(geometry.kernel[1], target.vectorRegisters / 2)
+    self.init(geometry: geometry, epilogue: epilogue, pixels: geometry.channelTilePixels(most: min(most, 16)))
+  }
+
+  /// The layout of the weights: panels of one vector of channels.
+  package func layout(target: Target) -> ConvLayout {
+    ConvLayout(
+      rows: geometry.channels, groups: 1, channels: 1, taps: geometry.kernel[0] * geometry.kernel[1],
+      panel: target.lanes)
+  }
+
+  /// `mcc_depthwise_3x3s2p1_56x56x64_bias_relu6_14_1a2b3c_avx512`.
+  package func name(target: Target) -> String {
+    let parts = ["mcc_depthwise", geometry.text] + epilogue.words + ["\(pixels)", shortHash("\(self)"), target.suffix]
+    return parts.joined(separator: "_")
+  }
+
+  /// Parameters: x, w, then bias and residual if the epilogue has them, y, then the batch if it is a run-time one. Threads
+  /// share lines and channels.
+  package func build(name: String? = nil, target: Target) -> KernelFunction {
+    let k = KernelBuilder(name ?? self.name(target: target), target: target)
+    let g = geometry
+    k.comment = [
+      "y[\(g.batch.text), \(g.outHeight), \(g.outWidth), \(g.channels)] = epilogue(depthwise convolution of "
+        + "x[\(g.batch.text), \(g.height), \(g.width), \(g.channels)]), window \(g.kernel[0]) x \(g.kernel[1])."
+    ]
+    let x = k.input("x", .f32)
+    let w = k.input("w", .f32)
+    let bias = epilogue.bias ? k.input("bias", .f32) : nil
+    let residual = epilogue.residual != .none ? k.input("residual", .f32) : nil
+    let y = k.output("y", .f32)
+    let taps = g.kernel[0] * g.kernel[1]
+    g.forEachChannelTile(in: k, pixels: pixels) { tile in
+      // Vector number c / lanes begins at c / lanes * taps * lanes.
+      let weights = k.pointer("wp", w, offset: tile.channel * .integer(taps))
+      let start = bias.map { k.define("b", $0.load(tile.channel, count: tile.tail)) } ?? .broadcast(.real(0))
+      let sums = (0..<tile.run.count).map { k.variable("s\($0)", start) }
+      var line: [Int: Expression] = [:]
+      tile.forEachTap(
+        of: x, in: k,
+        prepare: { u in
+          guard g.kernel[1] <= 16 else { return }
+          for v in tile.run.groups.flatMap(\.taps) {
+            line[v] = k.define("w\(v)", weights.load((u * .integer(g.kernel[1]) + .integer(v)) * .integer(k.lanes)))
+          }
+        }
+      ) { u, v, place, value in
+        let weight =
+          v.constant.flatMap { line[$0] } ?? weights.load((u * .integer(g.kernel[1]) + v) * .integer(k.lanes))
+        k.assign(sums[place], .multiplyAdd(value, weight, sums[place]))
+      }
+      tile.forEachResult(in: k) { place, index in
+        let other = residual.map { $0.load(index, count: tile.tail) }
+        var value = sums[place]
+        if epilogue.residual == .beforeActivation, let other { value = value + other }
+        value = epilogue.activation.function.render([k.define("s", value)], in: k)
+        if epilogue.residual == .afterActivation, let other { value = value + other }
+        k.store(y, index, value, count: tile.tail)
+      }
+    }
+    return k.finish()
+  }
+}
+
+/// Depthwise convolutions of images with channels last.
+package enum DepthwiseKernel: Kernel {
+  package static let name = "depthwise"
+  package static let summary = "f32 convolutions with channels last in which every channel is a group of its own"
+
+  package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
+    guard let op = query.operation.op as? Conv2D, let shape = ConvShape(op, query), shape.isDepthwise else { return [] }
+    let config = DepthwiseConfig(geometry: shape.geometry, epilogue: op.epilogue, target: target)
+    let layout = config.layout(target: target).packed
+    let results = Double(shape.geometry.outHeight * shape.geometry.outWidth * shape.outputs)
+    let taps = Double(shape.geometry.kernel[0] * shape.geometry.kernel[1])
+    var work = KernelWork()
+    // Bound by loads, of which two go with one product.
+    work.floatOperations = 2 * 2 * results * taps * shape.batchCount
+    work.bytes = Double(layout.byteCount(rows: shape.outputs)) + shape.activationBytes
+    return [
+      shape.choice(
+        name: config.name(target: target), query: query, work: work, target: target, layout: layout
+      ) { config.build(target: target) }
+    ]
+  }
+}
