@@ -75,6 +75,12 @@ package struct ConstantTable: Hashable, Sendable {
 
   package var count: Int { constants.count }
 
+  /// Makes room for so many constants.
+  package mutating func reserveCapacity(_ capacity: Int) {
+    constants.reserveCapacity(capacity)
+    index.reserveCapacity(capacity)
+  }
+
   package subscript(id: ConstantID) -> Constant { constants[Int(id.index)] }
 
   /// The identifier of an equal constant, added if there is none.

@@ -8,6 +8,8 @@ package struct Value: Sendable {
   package fileprivate(set) var type: TensorType
   package fileprivate(set) var definition: Definition
   package fileprivate(set) var uses: [Use]
+  // A flag and not an optional slot: reading one property of an optional copies all of them.
+  fileprivate var isErased = false
 }
 
 /// Where a node was in the imported model, for messages.
@@ -24,6 +26,14 @@ package struct Node: Sendable {
   package fileprivate(set) var inputs: [ValueID]
   package fileprivate(set) var results: [ValueID]
   package var origin: Origin?
+  fileprivate var isErased = false
+
+  fileprivate init(op: any Operator, inputs: [ValueID], results: [ValueID], origin: Origin?) {
+    self.op = op
+    self.inputs = inputs
+    self.results = results
+    self.origin = origin
+  }
 }
 
 /// A tensor that a function keeps from call to call, such as a KV cache: a function takes its value and returns its
@@ -50,8 +60,8 @@ package struct Graph: Sendable {
   package private(set) var outputs: [ValueID] = []
   /// Names under which the outputs leave the function; equal count as `outputs`.
   package private(set) var outputNames: [String] = []
-  private var nodes: [Node?] = []
-  private var values: [Value?] = []
+  private var nodes: [Node] = []
+  private var values: [Value] = []
   private var names: [String: Int] = [:]
 
   package init(name: String, role: String? = nil, symbols: [Symbol] = []) {
@@ -71,28 +81,34 @@ extension Graph {
   package var valueSlots: Int { values.count }
 
   /// The number of nodes.
-  package var nodeCount: Int { nodes.lazy.filter { $0 != nil }.count }
+  package var nodeCount: Int { nodes.lazy.filter { !$0.isErased }.count }
 
   /// All nodes in slot order, which need not be an order of computation.
-  package var nodeIDs: [NodeID] { nodes.indices.lazy.filter { nodes[$0] != nil }.map { NodeID(index: Int32($0)) } }
+  package var nodeIDs: [NodeID] { nodes.indices.lazy.filter { !nodes[$0].isErased }.map { NodeID(index: Int32($0)) } }
 
   /// All values in slot order.
-  package var valueIDs: [ValueID] { values.indices.lazy.filter { values[$0] != nil }.map { ValueID(index: Int32($0)) } }
+  package var valueIDs: [ValueID] {
+    values.indices.lazy.filter { !values[$0].isErased }.map { ValueID(index: Int32($0)) }
+  }
 
   /// Whether the node has not been erased.
-  package func isLive(_ id: NodeID) -> Bool { Int(id.index) < nodes.count && nodes[Int(id.index)] != nil }
+  package func isLive(_ id: NodeID) -> Bool { Int(id.index) < nodes.count && !nodes[Int(id.index)].isErased }
 
   /// Whether the value has not been erased.
-  package func isLive(_ id: ValueID) -> Bool { Int(id.index) < values.count && values[Int(id.index)] != nil }
+  package func isLive(_ id: ValueID) -> Bool { Int(id.index) < values.count && !values[Int(id.index)].isErased }
 
   package subscript(id: NodeID) -> Node {
-    guard let node = nodes[Int(id.index)] else { preconditionFailure("node \(id.index) of '\(name)' is erased") }
-    return node
+    _read {
+      precondition(!nodes[Int(id.index)].isErased, "node \(id.index) of '\(name)' is erased")
+      yield nodes[Int(id.index)]
+    }
   }
 
   package subscript(id: ValueID) -> Value {
-    guard let value = values[Int(id.index)] else { preconditionFailure("value \(id.index) of '\(name)' is erased") }
-    return value
+    _read {
+      precondition(!values[Int(id.index)].isErased, "value \(id.index) of '\(name)' is erased")
+      yield values[Int(id.index)]
+    }
   }
 
   /// The type of a value.
@@ -131,6 +147,13 @@ extension Graph {
 // MARK: - Building
 
 extension Graph {
+  /// Makes room for about so many nodes with one result each, and as many other values as a half of them.
+  package mutating func reserve(nodes count: Int) {
+    nodes.reserveCapacity(count)
+    values.reserveCapacity(count + count / 2)
+    names.reserveCapacity(count + count / 2)
+  }
+
   /// Declares a run-time symbol; a symbol with that name must not exist with another range.
   package mutating func declare(_ symbol: Symbol) {
     if !symbols.contains(symbol) {
@@ -173,7 +196,7 @@ extension Graph {
     let index = states.count
     let id = addValue(name, type, .state(index))
     states.append(State(value: id, update: id))
-    values[Int(id.index)]?.uses.append(.update(index))
+    values[Int(id.index)].uses.append(.update(index))
     return id
   }
 
@@ -181,7 +204,7 @@ extension Graph {
   package mutating func setUpdate(ofState index: Int, to value: ValueID) {
     removeUse(.update(index), of: states[index].update)
     states[index].update = value
-    values[Int(value.index)]?.uses.append(.update(index))
+    values[Int(value.index)].uses.append(.update(index))
   }
 
   /// Adds a value that stands for a constant of the model.
@@ -191,7 +214,7 @@ extension Graph {
 
   /// Adds an output under `name` (made unique among outputs by the caller).
   package mutating func addOutput(_ name: String, _ value: ValueID) {
-    values[Int(value.index)]?.uses.append(.output(outputs.count))
+    values[Int(value.index)].uses.append(.output(outputs.count))
     outputs.append(value)
     outputNames.append(name)
   }
@@ -200,7 +223,7 @@ extension Graph {
   package mutating func setOutput(_ index: Int, to value: ValueID) {
     removeUse(.output(index), of: outputs[index])
     outputs[index] = value
-    values[Int(value.index)]?.uses.append(.output(index))
+    values[Int(value.index)].uses.append(.output(index))
   }
 
   /// Adds a node; its result types are inferred, results are named after `names` or the operator.
@@ -220,8 +243,8 @@ extension Graph {
     for (index, type) in types.enumerated() {
       results.append(addValue(index < hints.count ? hints[index] : op.name, type, .result(id, index)))
     }
-    nodes[Int(id.index)]?.results = results
-    for (operand, input) in inputs.enumerated() { values[Int(input.index)]?.uses.append(.operand(id, operand)) }
+    nodes[Int(id.index)].results = results
+    for (operand, input) in inputs.enumerated() { values[Int(input.index)].uses.append(.operand(id, operand)) }
     return id
   }
 }
@@ -230,53 +253,53 @@ extension Graph {
 
 extension Graph {
   private mutating func removeUse(_ use: Use, of value: ValueID) {
-    guard let index = values[Int(value.index)]?.uses.lastIndex(of: use) else {
+    guard let index = values[Int(value.index)].uses.lastIndex(of: use) else {
       preconditionFailure("the uses of '%\(self[value].name)' are out of step")
     }
-    values[Int(value.index)]?.uses.remove(at: index)
+    values[Int(value.index)].uses.remove(at: index)
   }
 
   /// Gives an operand of a node another value of the same type.
   package mutating func setInput(_ operand: Int, of node: NodeID, to value: ValueID) {
     removeUse(.operand(node, operand), of: self[node].inputs[operand])
-    nodes[Int(node.index)]?.inputs[operand] = value
-    values[Int(value.index)]?.uses.append(.operand(node, operand))
+    nodes[Int(node.index)].inputs[operand] = value
+    values[Int(value.index)].uses.append(.operand(node, operand))
   }
 
   /// Redirects all uses of `old` to `new`.
   package mutating func replaceUses(of old: ValueID, with new: ValueID) {
     precondition(old != new)
     let uses = self[old].uses
-    values[Int(old.index)]?.uses = []
+    values[Int(old.index)].uses = []
     for use in uses {
       switch use {
-      case .operand(let node, let operand): nodes[Int(node.index)]?.inputs[operand] = new
+      case .operand(let node, let operand): nodes[Int(node.index)].inputs[operand] = new
       case .output(let index): outputs[index] = new
       case .update(let index): states[index].update = new
       }
     }
-    values[Int(new.index)]?.uses.append(contentsOf: uses)
+    values[Int(new.index)].uses.append(contentsOf: uses)
   }
 
   /// Changes the attributes or the kind of an operator in place; result types must stay equal to the inferred ones,
   /// which ``Verifier`` checks.
   package mutating func setOperator(_ op: any Operator, of node: NodeID) {
     precondition(isLive(node))
-    nodes[Int(node.index)]?.op = op
+    nodes[Int(node.index)].op = op
   }
 
   /// Notes where a node was in the imported model.
-  package mutating func setOrigin(_ origin: Origin?, of node: NodeID) { nodes[Int(node.index)]?.origin = origin }
+  package mutating func setOrigin(_ origin: Origin?, of node: NodeID) { nodes[Int(node.index)].origin = origin }
 
   /// Stores another type for a value, such as a specialised one; the caller re-infers what depends on it.
-  package mutating func setType(_ type: TensorType, of value: ValueID) { values[Int(value.index)]?.type = type }
+  package mutating func setType(_ type: TensorType, of value: ValueID) { values[Int(value.index)].type = type }
 
   /// Names a value; the name is made unique.
   package mutating func rename(_ value: ValueID, to hint: String) {
     guard self[value].name != hint else { return }
     names[self[value].name] = nil
     let name = uniqueName(hint)
-    values[Int(value.index)]?.name = name
+    values[Int(value.index)].name = name
   }
 
   /// Erases a node whose results nobody uses.
@@ -285,10 +308,11 @@ extension Graph {
     for result in node.results {
       precondition(self[result].uses.isEmpty, "'%\(self[result].name)' is erased while it is used")
       names[self[result].name] = nil
-      values[Int(result.index)] = nil
+      values[Int(result.index)].isErased = true
     }
     for (operand, input) in node.inputs.enumerated() { removeUse(.operand(id, operand), of: input) }
-    nodes[Int(id.index)] = nil
+    nodes[Int(id.index)].inputs = []
+    nodes[Int(id.index)].isErased = true
   }
 
   /// Erases a constant that nobody uses.
@@ -296,7 +320,7 @@ extension Graph {
     guard case .constant = self[id].definition else { preconditionFailure("'%\(self[id].name)' is no constant") }
     precondition(self[id].uses.isEmpty, "'%\(self[id].name)' is erased while it is used")
     names[self[id].name] = nil
-    values[Int(id.index)] = nil
+    values[Int(id.index)].isErased = true
   }
 
   /// A point to go back to.
@@ -312,21 +336,21 @@ extension Graph {
   package mutating func truncate(to mark: Mark) {
     while nodes.count > mark.nodes {
       let id = NodeID(index: Int32(nodes.count - 1))
-      if let node = nodes[nodes.count - 1] {
-        for (operand, input) in node.inputs.enumerated() where isLive(input) {
+      if isLive(id) {
+        for (operand, input) in self[id].inputs.enumerated() where isLive(input) {
           removeUse(.operand(id, operand), of: input)
         }
       }
       nodes.removeLast()
     }
-    for value in values[mark.values...] { if let name = value?.name { names[name] = nil } }
+    for value in values[mark.values...] where !value.isErased { names[value.name] = nil }
     values.removeSubrange(mark.values...)
   }
 
   /// Replaces every symbol in stored types; operators are not touched.
   package mutating func substituteTypes(_ replacement: (Symbol) -> Dim?) {
     for index in values.indices {
-      if let type = values[index]?.type { values[index]?.type = type.substituting(replacement) }
+      values[index].type = values[index].type.substituting(replacement)
     }
     symbols = symbols.compactMap { symbol in
       guard let dim = replacement(symbol) else { return symbol }
@@ -366,8 +390,8 @@ extension Graph {
     }
     for output in outputs { visit(output) }
     for state in states { visit(state.update) }
-    for node in nodes.indices where !seen[node] {
-      if let result = nodes[node]?.results.first { visit(result) }
+    for node in nodes.indices where !seen[node] && !nodes[node].isErased {
+      if let result = nodes[node].results.first { visit(result) }
     }
     return order
   }
@@ -378,7 +402,7 @@ extension Graph {
     let order = topologicalOrder()
     var valueMap = [ValueID?](repeating: nil, count: values.count)
     var nodeMap = [NodeID?](repeating: nil, count: nodes.count)
-    var newValues: [Value?] = []
+    var newValues: [Value] = []
     newValues.reserveCapacity(values.count)
     func move(_ id: ValueID) {
       guard valueMap[Int(id.index)] == nil else { return }
@@ -402,17 +426,17 @@ extension Graph {
       guard let mapped = nodeMap[Int(id.index)] else { preconditionFailure("a used node was left out") }
       return mapped
     }
-    let newNodes: [Node?] = order.map { id in
+    let newNodes: [Node] = order.map { id in
       var node = self[id]
       node.inputs = node.inputs.map { map($0) }
       node.results = node.results.map { map($0) }
       return node
     }
     for index in newValues.indices {
-      if case .result(let node, let result)? = newValues[index]?.definition {
-        newValues[index]?.definition = .result(map(node), result)
+      if case .result(let node, let result) = newValues[index].definition {
+        newValues[index].definition = .result(map(node), result)
       }
-      newValues[index]?.uses = []
+      newValues[index].uses = []
     }
     inputs = inputs.map { map($0) }
     states = states.map { State(value: map($0.value), update: map($0.update)) }
@@ -420,20 +444,20 @@ extension Graph {
     nodes = newNodes
     values = newValues
     for (index, node) in newNodes.enumerated() {
-      for (operand, input) in (node?.inputs ?? []).enumerated() {
-        values[Int(input.index)]?.uses.append(.operand(NodeID(index: Int32(index)), operand))
+      for (operand, input) in node.inputs.enumerated() {
+        values[Int(input.index)].uses.append(.operand(NodeID(index: Int32(index)), operand))
       }
     }
-    for (index, output) in outputs.enumerated() { values[Int(output.index)]?.uses.append(.output(index)) }
-    for (index, state) in states.enumerated() { values[Int(state.update.index)]?.uses.append(.update(index)) }
+    for (index, output) in outputs.enumerated() { values[Int(output.index)].uses.append(.output(index)) }
+    for (index, state) in states.enumerated() { values[Int(state.update.index)].uses.append(.update(index)) }
     names = [:]
-    for value in values { if let name = value?.name { names[name] = 1 } }
+    for value in values { names[value.name] = 1 }
   }
 
   /// Renumbers the constants that values stand for.
   package mutating func renumberConstants(_ map: (ConstantID) -> ConstantID) {
     for index in values.indices {
-      if case .constant(let id)? = values[index]?.definition { values[index]?.definition = .constant(map(id)) }
+      if case .constant(let id) = values[index].definition { values[index].definition = .constant(map(id)) }
     }
   }
 }
@@ -447,15 +471,12 @@ extension Graph: Equatable {
       left.nodes.count == right.nodes.count, left.values.count == right.values.count
     else { return false }
     for (a, b) in zip(left.values, right.values) {
-      guard a?.name == b?.name, a?.type == b?.type, a?.definition == b?.definition else { return false }
+      guard a.isErased == b.isErased else { return false }
+      guard a.isErased || a.name == b.name && a.type == b.type && a.definition == b.definition else { return false }
     }
     for (a, b) in zip(left.nodes, right.nodes) {
-      switch (a, b) {
-      case (nil, nil): continue
-      case (let a?, let b?):
-        guard a.inputs == b.inputs, a.results == b.results, a.op.isEqual(to: b.op) else { return false }
-      default: return false
-      }
+      guard a.isErased == b.isErased else { return false }
+      guard a.isErased || a.inputs == b.inputs && a.results == b.results && a.op.isEqual(to: b.op) else { return false }
     }
     return true
   }

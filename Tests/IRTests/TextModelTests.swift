@@ -86,18 +86,6 @@ private func wrap(_ statements: String, stage: String = "import") -> String {
       mcc_ir 1 stage = simplify
       model @tiny {
         archive @w = "weights.bin" {size = 200000}
-        asset @names = labels {
-          labels = [yes, no, "not sure"],
-        }
-        asset @settings = generation {
-          samples = true,
-          temperature = 0.7,
-          topK = 40,
-          topP = 0.9,
-          repeatPenalty = 1.0,
-          endIDs = [2],
-          beginID = 1,
-        }
         metadata {
           architecture = "llama",
           "source.sha256" = "00ff",
@@ -129,6 +117,20 @@ private func wrap(_ statements: String, stage: String = "import") -> String {
         func @second () -> (c: i32[2]) {
           %c = constant [-1, 2] : i32[2]
           return %c
+        }
+
+        asset @names = labels {
+          labels = [yes, no, "not sure"],
+        }
+
+        asset @settings = generation {
+          samples = true,
+          temperature = 0.7,
+          topK = 40,
+          topP = 0.9,
+          repeatPenalty = 1.0,
+          endIDs = [2],
+          beginID = 1,
         }
       }
 

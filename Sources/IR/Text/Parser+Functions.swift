@@ -43,6 +43,10 @@ extension Parser {
     }
     let (list, symbols) = try symbols()
     var scope = FunctionScope(graph: Graph(name: name, role: role, symbols: list), symbols: symbols)
+    // A statement has about so many bytes; a wrong guess costs little.
+    let statements = min((reader.lexer.bytes.count - nameToken.start) / 120, 1 << 16)
+    scope.graph.reserve(nodes: statements * 2 / 3)
+    model.constants.reserveCapacity(model.constants.count + statements / 3)
     try parameters(&scope) { scope, name, type in scope.graph.addInput(name, type) }
     if try reader.take(word: "state") {
       try parameters(&scope) { scope, name, type in

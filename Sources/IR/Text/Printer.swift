@@ -68,7 +68,6 @@ package struct Printer {
       AttributeValue.printQuoted(path, to: &text)
       text += " {size = \(archive.file.size)}\n"
     }
-    for named in model.assets { try print(named) }
     if !model.metadata.isEmpty {
       text += "  metadata {\n"
       for entry in model.metadata {
@@ -83,6 +82,11 @@ package struct Printer {
     for function in model.functions {
       text += "\n"
       try print(function)
+    }
+    // Last, since a tokenizer has more lines than all the rest.
+    for named in model.assets {
+      text += "\n"
+      try print(named)
     }
     text += "}\n"
   }
