@@ -24,6 +24,7 @@ struct WeightTable {
 
   init(_ schedule: Schedule) {
     elements = [ScalarType](repeating: .u8, count: schedule.weights.count)
+    var hints = schedule.weights.map(\.name)
     var tuples: [(weights: [Int], count: Int)] = []
     var alone: [Int] = []
     for function in schedule.functions {
@@ -33,6 +34,11 @@ struct WeightTable {
         for (position, argument) in step.arguments.enumerated() {
           guard case .weight(let weight) = argument else { continue }
           if case .pointer(let pointer) = parameters[position] { elements[weight] = pointer.element }
+          if Self.isMadeUp(schedule.weights[weight].name), let origin = step.origin?.text,
+            hints[weight] == schedule.weights[weight].name
+          {
+            hints[weight] = "\(origin).\(parameters[position].name)"
+          }
           guard let loop else {
             if !alone.contains(weight) { alone.append(weight) }
             continue
@@ -49,15 +55,19 @@ struct WeightTable {
     }
     var names = Identifiers(reserved: ["w", "t", "arena", "weights", "symbols"])
     var memberNames: [Identifiers] = []
+    var bases: [String] = []
     for tuple in tuples {
-      let common = Identifiers.common(tuple.weights.map { schedule.weights[$0].name })
+      let common = Identifiers.common(tuple.weights.map { hints[$0] })
       let row: Int
       // Rows of one length whose names agree are one row, whichever function they come from.
-      if let known = rows.firstIndex(where: { $0.count == tuple.count && ($0.name == common.row ?? $0.name) }) {
+      if let known = rows.indices.first(where: { index in
+        rows[index].count == tuple.count && bases[index] == common.row ?? bases[index]
+      }) {
         row = known
       } else {
         row = rows.count
-        let name = names.unique(common.row ?? "blocks")
+        bases.append(common.row ?? "blocks")
+        let name = names.unique(bases[row])
         rows.append(Row(name: name, type: Self.singular(name) + "_weights", count: tuple.count, members: []))
         memberNames.append(Identifiers())
       }
@@ -66,7 +76,7 @@ struct WeightTable {
       memberOf[tuple.weights] = (row, member)
     }
     for weight in alone {
-      let name = names.unique(Identifiers.short(schedule.weights[weight].name))
+      let name = names.unique(Identifiers.short(hints[weight]))
       singles.append((name, weight))
       singleNames[weight] = name
     }
@@ -86,6 +96,11 @@ struct WeightTable {
 
   /// The member for a weight outside of rows.
   func single(_ weight: Int) -> String { singleNames[weight] ?? "v" }
+
+  /// Whether an exporter made up the name of a constant that had none: `onnx::Conv_497`, `497`.
+  private static func isMadeUp(_ name: String) -> Bool {
+    name.hasPrefix("onnx::") || name.utf8.allSatisfy { $0 &- 0x30 < 10 }
+  }
 
   private static func singular(_ name: String) -> String {
     name.hasSuffix("s") && name.count > 2 ? String(name.dropLast()) : name
