@@ -3,7 +3,7 @@
 # Without testable imports, tests and program share one release build.
 MCC = .build/release/mcc
 
-.PHONY: help prerequisites build demo test lint format bench fuzz clean
+.PHONY: help prerequisites build demo test lint format bench clean
 
 help:
 	@echo "make demo    build mcc, compile the bundled checkpoint, let it tell a story"

@@ -52,7 +52,7 @@ let tests: [Row] = [
     name: "CodeGenTests", path: "Tests/CodeGenTests", dependencies: ["Base", "Tensors", "IR", "CodeGen", "TestSupport"]),
   Row(
     name: "EndToEndTests", path: "Tests/EndToEndTests",
-    dependencies: ["Base", "Tensors", "IR", "Formats", "Passes", "CodeGen", "Driver", "TestSupport"],
+    dependencies: ["Base", "Tensors", "IR", "Formats", "Passes", "CodeGen", "Driver", "mcc", "TestSupport"],
     exclude: ["Fixtures"]),
 ]
 

@@ -64,7 +64,8 @@ package struct Compiler {
     let compiler = options.lastStage == .emit ? nil : try await CCompiler.find()
     let manifest = Manifest(
       compiler: "mcc \(Version.number)", cCompiler: options.artefact == .exe ? compiler?.version ?? "" : "",
-      passes: summary.passes.map { Manifest.PassRecord(name: $0.name, options: $0.text) }, sources: try sources(of: model))
+      passes: summary.passes.map { Manifest.PassRecord(name: $0.name, options: $0.text) },
+      sources: try sources(of: model))
     let emission = try generator.emit(schedule, of: model, manifest: manifest)
     summary.stages.append((.emit, stage.seconds))
 

@@ -24,7 +24,7 @@ package enum ModelLoader {
     for line in head.split(separator: "\n") {
       let text = line.drop { $0 == " " || $0 == "\t" || $0 == "\r" }
       if text.isEmpty || text.hasPrefix("//") { continue }
-      return text.hasPrefix("mcc_ir ")
+      return text.hasPrefix("mcc_ir ") || text.hasPrefix("model @")
     }
     return false
   }

@@ -75,7 +75,8 @@ package struct ModelReport: Sendable {
     lines.append("  parameters: \(Quantity.count(parameters)) in \(Quantity.bytes(bytes))")
     for share in types {
       lines.append(
-        "    \(share.type): \(share.tensors) tensors, \(Quantity.count(share.parameters)) numbers, \(Quantity.bytes(share.bytes))")
+        "    \(share.type): \(share.tensors) tensors, \(Quantity.count(share.parameters)) numbers, \(Quantity.bytes(share.bytes))"
+      )
     }
     for asset in assets { lines.append("  \(asset)") }
     for function in functions {

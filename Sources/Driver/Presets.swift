@@ -8,6 +8,9 @@ package enum Presets {
   /// All passes that pipelines may name.
   package static let registry = PassRegistry.all
 
+  /// The passes that compilation runs by itself afterwards, for one CPU.
+  package static let lowering = LoweringRegistry.passes
+
   /// `-O1`: everything that keeps the function, up to rounding of f32.
   package static func simplify() throws -> Pipeline {
     try Pipeline(

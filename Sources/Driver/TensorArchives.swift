@@ -15,7 +15,8 @@ package enum TensorArchives {
         throw CompileError(
           .usage, "'\(path)' gives '\(name)', but the inputs are \(names.map { "'\($0)'" }.joined(separator: ", "))")
       }
-      guard found.updateValue(try convert(array, to: function.type(of: function.inputs[index]), name), forKey: name) == nil
+      guard
+        found.updateValue(try convert(array, to: function.type(of: function.inputs[index]), name), forKey: name) == nil
       else { throw CompileError(.usage, "the input '\(name)' is given twice") }
     }
     for argument in arguments {

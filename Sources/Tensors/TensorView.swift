@@ -1,19 +1,22 @@
 import Base
 
-/// Bytes of a tensor that someone else owns, with its type; all sizes are numbers.
+/// Bytes of a tensor with its type; all sizes are numbers. The view of a ``Tensor`` keeps it alive; other bytes are kept
+/// by whoever made the view.
 package struct TensorView: @unchecked Sendable {
   package let type: TensorType
   package let sizes: [Int]
   package let bytes: UnsafeRawBufferPointer
+  private let owner: Tensor?
 
-  /// A view of `bytes`, which must hold at least the bytes of the type.
-  package init(_ type: TensorType, _ bytes: UnsafeRawBufferPointer) {
+  /// A view of `bytes`, which must hold at least the bytes of the type, and which `owner` keeps if there is one.
+  package init(_ type: TensorType, _ bytes: UnsafeRawBufferPointer, owner: Tensor? = nil) {
     guard let sizes = type.shape.fixedSizes else { preconditionFailure("a view has known sizes: \(type)") }
     let need = TensorType.byteCount(sizes: sizes, element: type.element, encoding: type.encoding)
     precondition(bytes.count >= need, "\(bytes.count) bytes for \(type), which needs \(need)")
     self.type = type
     self.sizes = sizes
     self.bytes = UnsafeRawBufferPointer(rebasing: bytes[..<need])
+    self.owner = owner
   }
 
   /// The number of elements.
@@ -26,23 +29,27 @@ package struct TensorView: @unchecked Sendable {
   }
 
   /// The same bytes seen with another dense shape of equal size.
-  package func reshaped(_ sizes: [Int]) -> TensorView { TensorView(type.with(shape: Shape(sizes)), bytes) }
+  package func reshaped(_ sizes: [Int]) -> TensorView {
+    TensorView(type.with(shape: Shape(sizes)), bytes, owner: owner)
+  }
 }
 
-/// Writable bytes of a tensor that someone else owns, with its type; all sizes are numbers.
+/// Writable bytes of a tensor with its type; all sizes are numbers. The view of a ``Tensor`` keeps it alive.
 package struct MutableTensorView: @unchecked Sendable {
   package let type: TensorType
   package let sizes: [Int]
   package let bytes: UnsafeMutableRawBufferPointer
+  private let owner: Tensor?
 
-  /// A view of `bytes`, which must hold at least the bytes of the type.
-  package init(_ type: TensorType, _ bytes: UnsafeMutableRawBufferPointer) {
+  /// A view of `bytes`, which must hold at least the bytes of the type, and which `owner` keeps if there is one.
+  package init(_ type: TensorType, _ bytes: UnsafeMutableRawBufferPointer, owner: Tensor? = nil) {
     guard let sizes = type.shape.fixedSizes else { preconditionFailure("a view has known sizes: \(type)") }
     let need = TensorType.byteCount(sizes: sizes, element: type.element, encoding: type.encoding)
     precondition(bytes.count >= need, "\(bytes.count) bytes for \(type), which needs \(need)")
     self.type = type
     self.sizes = sizes
     self.bytes = UnsafeMutableRawBufferPointer(rebasing: bytes[..<need])
+    self.owner = owner
   }
 
   /// The number of elements.
@@ -55,7 +62,7 @@ package struct MutableTensorView: @unchecked Sendable {
   }
 
   /// The same bytes, read-only.
-  package var readOnly: TensorView { TensorView(type, UnsafeRawBufferPointer(bytes)) }
+  package var readOnly: TensorView { TensorView(type, UnsafeRawBufferPointer(bytes), owner: owner) }
 }
 
 /// A tensor that owns its bytes: 64-byte aligned, zero at first, freed with the last reference.
@@ -82,10 +89,10 @@ package final class Tensor: @unchecked Sendable {
   deinit { storage.deallocate() }
 
   /// The bytes, to read.
-  package var view: TensorView { TensorView(type, UnsafeRawBufferPointer(storage)) }
+  package var view: TensorView { TensorView(type, UnsafeRawBufferPointer(storage), owner: self) }
 
   /// The bytes, to write; the caller sees to it that nobody reads meanwhile.
-  package var mutableView: MutableTensorView { MutableTensorView(type, storage) }
+  package var mutableView: MutableTensorView { MutableTensorView(type, storage, owner: self) }
 
   /// A copy of the elements as an array.
   package func array<Value>(of type: Value.Type) -> [Value] { Array(view.elements(as: type)) }

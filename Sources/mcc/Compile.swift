@@ -18,7 +18,8 @@ struct Compile: AsyncParsableCommand {
   @Argument(help: "A checkpoint or a .mir file.")
   var model: String
 
-  @Option(name: .shortAndLong, help: "The file or folder to write. (default: the model's name; standard output for mir)")
+  @Option(
+    name: .shortAndLong, help: "The file or folder to write. (default: the model's name; standard output for mir)")
   var output: String?
 
   @Option(help: "What to write.")

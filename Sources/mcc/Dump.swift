@@ -27,12 +27,16 @@ struct Dump: AsyncParsableCommand {
 
   func run() async throws {
     guard stage.hasText else {
-      throw CompileError(.usage, "the stage '\(stage.rawValue)' has no text form; stages: \(Stage.withText.map(\.rawValue).joined(separator: ", "))")
+      throw CompileError(
+        .usage,
+        "the stage '\(stage.rawValue)' has no text form; stages: \(Stage.withText.map(\.rawValue).joined(separator: ", "))"
+      )
     }
     let model = try Compiler.model(self.model, at: stage, passes.options(load), target: target)
     let text =
       json
-      ? ModelReport(model).json.text(pretty: true) + "\n" : try Printer.print(model, relativeTo: output.map { Path.folder(of: $0) })
+      ? ModelReport(model).json.text(pretty: true)
+      : try Printer.print(model, relativeTo: output.map { Path.folder(of: $0) })
     if let output { try AtomicFile.write(text, to: output) } else { Standard.write(text, to: 1) }
   }
 }

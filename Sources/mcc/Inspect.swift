@@ -28,12 +28,26 @@ struct Inspect: AsyncParsableCommand {
         let bytes = program.bytes(of: section)
         if bytes.count > 0 { Standard.output("  \(section): \(Quantity.bytes(bytes.count))") }
       }
-      for (key, value) in manifest.object ?? JSONObject() {
-        Standard.output("  \(key): \(value.string ?? value.text())")
-      }
+      for (key, value) in manifest.object ?? JSONObject() { Standard.output(Self.line(key, value)) }
       return
     }
     let report = ModelReport(try ModelLoader.load(path, load.options()))
     if json { printJSON(report.json) } else { for line in report.lines { Standard.output(line) } }
+  }
+
+  /// A line about an entry of the manifest; lists are counted where they are long.
+  private static func line(_ key: String, _ value: JSON) -> String {
+    switch value {
+    case .array(let elements) where key == "passes":
+      return "  passes: " + elements.compactMap { $0["options"]?.string }.joined(separator: ",")
+    case .array(let elements) where key == "sources":
+      return "  sources: " + elements.compactMap { $0["name"]?.string }.joined(separator: ", ")
+    case .array(let elements) where key == "functions":
+      return "  functions: " + elements.compactMap { $0["role"]?.string }.joined(separator: ", ")
+    case .array(let elements): return "  \(key): \(elements.count)"
+    case .object(let members):
+      return "  \(key): " + members.map { "\($0.key) \($0.value.string ?? $0.value.text())" }.joined(separator: ", ")
+    default: return "  \(key): \(value.string ?? value.text())"
+    }
   }
 }

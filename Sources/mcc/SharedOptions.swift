@@ -79,7 +79,8 @@ struct PassArguments: ParsableArguments {
   /// The options of the passes, with `load` for the loader.
   func options(_ load: LoadArguments) throws -> FrontendOptions {
     guard quantize == nil || pipeline == nil else {
-      throw CompileError(.usage, "--quantize and --pipeline exclude each other; name 'quantize{spec=...}' in the pipeline")
+      throw CompileError(
+        .usage, "--quantize and --pipeline exclude each other; name 'quantize{spec=...}' in the pipeline")
     }
     var options = FrontendOptions()
     options.load = try load.options()
@@ -99,4 +100,4 @@ extension Stage: ExpressibleByArgument {
 }
 
 /// Prints `value` as indented JSON.
-func printJSON(_ value: JSON) { Standard.output(value.text(pretty: true)) }
+func printJSON(_ value: JSON) { Standard.write(value.text(pretty: true), to: 1) }

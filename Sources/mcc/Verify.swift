@@ -26,7 +26,7 @@ struct Verify: AsyncParsableCommand {
   @Option(help: "The seed of the inputs.")
   var seed: UInt64 = 0
 
-  @Option(help: "The largest relative difference. (default: 1e-4; 0.02 where activations are quantized)")
+  @Option(help: "The largest relative difference. (default: 1e-4; 0.05 where activations are quantized)")
   var tolerance: Double?
 
   @Flag(help: "Prints JSON.")
@@ -44,8 +44,9 @@ struct Verify: AsyncParsableCommand {
     check.inputs = input
     check.seed = seed
     let result = try await check.run(model: model, program: program)
-    // A difference in the last bit may move an int8 activation by one step of 1/127 of its group's largest.
-    let limit = tolerance ?? (result.quantizesActivations ? 0.02 : 1e-4)
+    // A difference in the last bit may move an int8 activation by one step of 1/127 of its group's largest, and the
+    // cache carries the change to all later tokens.
+    let limit = tolerance ?? (result.quantizesActivations ? 0.05 : 1e-4)
     let passed = result.differences.allSatisfy { $0.relative <= limit }
     if json {
       printJSON([

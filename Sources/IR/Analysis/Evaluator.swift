@@ -128,7 +128,9 @@ package final class Evaluator {
     }
     for symbol in graph.symbols {
       guard let value = binding[symbol.name] else {
-        throw CompileError(.input, "the size '\(symbol.name)' is not known from the inputs")
+        throw CompileError(
+          .input, "the size '\(symbol.name)' is not known from the inputs",
+          notes: ["mcc run takes it as --symbol \(symbol.name)=N"])
       }
       guard symbol.range.contains(value) else {
         throw CompileError(

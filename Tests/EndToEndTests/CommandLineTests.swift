@@ -1,0 +1,124 @@
+import Base
+import Driver
+import Formats
+import Glibc
+import TestSupport
+import Testing
+
+/// The `mcc` program as a person uses it: exit codes, messages, and what is left behind.
+@Suite struct CommandLineTests {
+  private func fails(
+    _ arguments: [String], exit code: Int32, saying words: String..., sourceLocation: SourceLocation = #_sourceLocation
+  ) throws {
+    let outcome = try MCCProgram.run(arguments)
+    #expect(outcome.exitCode == code, "\(outcome.errors)", sourceLocation: sourceLocation)
+    for word in words {
+      #expect(outcome.errors.contains(word), "\(outcome.errors)", sourceLocation: sourceLocation)
+    }
+    #expect(outcome.text.isEmpty, sourceLocation: sourceLocation)
+  }
+
+  @Test func wrongArgumentsExitWith64() throws {
+    try fails(["compile"], exit: 64, saying: "model")
+    try fails(["compile", "x", "--quantise", "w8"], exit: 64, saying: "--quantise")
+    try fails(["compile", CompiledModels.stories, "--quantize", "w9"], exit: 64, saying: "error:", "w9")
+    try fails(["compile", CompiledModels.stories, "--target", "z80"], exit: 64, saying: "z80", "x86-64-v3")
+    try fails(
+      ["compile", CompiledModels.stories, "--pipeline", "fuse", "--quantize", "w8"], exit: 64, saying: "--pipeline")
+    try fails(["compile", CompiledModels.stories, "--pipeline", "fusee"], exit: 64, saying: "'fusee'", "'fuse'")
+    try fails(["compile", CompiledModels.stories, "--context", "0"], exit: 64, saying: "--context")
+    try fails(["opt", CompiledModels.stories, "--pipeline", "canonicalize{x=1}"], exit: 64, saying: "'x'")
+  }
+
+  @Test func damagedInputsExitWith65AndLeaveNothing() throws {
+    let folder = try TemporaryFolder()
+    let output = folder.path("program")
+    try fails(["compile", folder.path("nothing"), "-o", output], exit: 65, saying: "nothing")
+    let garbage = try folder.write("model.gguf", [UInt8]("GGUF".utf8) + [3, 0, 0, 0, 255, 255])
+    try fails(["compile", garbage, "-o", output], exit: 65, saying: "model.gguf")
+    try folder.write(
+      "bad.mir", "mcc_ir 1 stage = import\nmodel @m {\n  func @f(%x: f32[2]) -> (%y) {\n    %y = relux(%x)\n")
+    try fails(["compile", folder.path("bad.mir"), "-o", output], exit: 65, saying: "bad.mir:4", "relux")
+    #expect(!folder.names().contains("program"))
+    #expect(folder.names().allSatisfy { $0 == "model.gguf" || $0 == "bad.mir" }, "\(folder.names())")
+  }
+
+  @Test func truncatedCheckpointNamesItsFile() throws {
+    let folder = try TemporaryFolder()
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
+      try folder.write(name, MappedFile.contents(path: "\(CompiledModels.stories)/\(name)"))
+    }
+    let weights = try MappedFile.contents(path: "\(CompiledModels.stories)/model.safetensors")
+    try folder.write("model.safetensors", Array(weights.prefix(weights.count / 2)))
+    try fails(["compile", folder.path, "-o", folder.path("program")], exit: 65, saying: "model.safetensors")
+    #expect(!folder.names().contains("program"))
+  }
+
+  @Test func outputsThatCannotBeWritten() throws {
+    try fails(
+      ["compile", CompiledModels.stories, "-o", "/nonexistent/folder/x"], exit: 73, saying: "/nonexistent/folder")
+    try fails(["dump", CompiledModels.stories, "-o", "/dev/full"], exit: 74, saying: "/dev/full")
+  }
+
+  @Test func missingCompilerExitsWith71() throws {
+    let folder = try TemporaryFolder()
+    guard let mcc = MCCProgram.path else { return #expect(MCCProgram.path != nil) }
+    let outcome = try Command.run(
+      mcc, ["compile", CompiledModels.stories, "-o", folder.path("x"), "--cache-dir", folder.path("cache")],
+      environment: ["PATH": folder.path, "CC": ""])
+    #expect(outcome.exitCode == 71)
+    #expect(outcome.errors.contains("compiler"), "\(outcome.errors)")
+    #expect(!folder.names().contains("x"))
+  }
+
+  @Test func unsupportedOperatorExitsWith69() throws {
+    // A ModelProto with one node 'Bogus': ir_version 8, opset 17.
+    func field(_ number: UInt8, _ bytes: [UInt8]) -> [UInt8] { [number << 3 | 2, UInt8(bytes.count)] + bytes }
+    let node = field(1, Array("x".utf8)) + field(2, Array("y".utf8)) + field(4, Array("Bogus".utf8))
+    let dims = field(2, field(1, [8, 1]))
+    let type = field(2, field(1, [8, 1] + dims))
+    let graph = field(1, node) + field(11, field(1, Array("x".utf8)) + type) + field(12, field(1, Array("y".utf8)))
+    let model: [UInt8] = [8, 8] + field(7, graph) + field(8, [16, 17])
+    let folder = try TemporaryFolder()
+    let path = try folder.write("bogus.onnx", model)
+    try fails(["compile", path, "-o", folder.path("x")], exit: 69, saying: "'Bogus'", "bogus.onnx")
+  }
+
+  @Test func listsSpeakJSON() throws {
+    for command in ["passes", "kernels", "formats", "targets"] {
+      let outcome = try MCCProgram.run([command, "--json"])
+      #expect(outcome.exitCode == 0)
+      let rows = try JSON.parse(outcome.output, file: command).array ?? []
+      #expect(!rows.isEmpty && rows.allSatisfy { $0["name"]?.string != nil && $0["summary"]?.string != nil })
+      #expect(try MCCProgram.run([command]).text.split(separator: "\n").count == rows.count)
+    }
+  }
+
+  @Test func inspectCountsParameters() throws {
+    let outcome = try MCCProgram.run(["inspect", "--json", CompiledModels.stories])
+    let json = try JSON.parse(outcome.output, file: "inspect")
+    // 512 x 64 embeddings, 5 layers of 4 attention and 3 FFN matrices and 2 gains, and the last gain.
+    let layer = 64 * 64 * 2 + 64 * 32 * 2 + 64 * 172 * 3 + 2 * 64
+    #expect((json["parameters"]?.int ?? 0) - (512 * 64 + 5 * layer + 64) <= 64, "\(json["parameters"]?.int ?? 0)")
+    #expect((json["parameters"]?.int ?? 0) >= 512 * 64 + 5 * layer + 64)
+  }
+
+  @Test func documentedPassesAreThePassesThereAre() throws {
+    let page = String(decoding: try MappedFile.contents(path: Fixtures.packageRoot + "/docs/passes.md"), as: UTF8.self)
+    #expect(try MCCProgram.run(["passes", "--markdown"]).text == page)
+  }
+
+  /// The help of mcc and its commands, compared whole. `RECORD=1` writes the snapshots anew.
+  @Test(arguments: [
+    "", "compile", "dump", "opt", "inspect", "run", "verify", "cache", "passes", "kernels", "formats", "targets",
+  ])
+  func helpIsAsRecorded(command: String) throws {
+    guard let mcc = MCCProgram.path else { return #expect(MCCProgram.path != nil) }
+    let arguments = (command.isEmpty ? [] : [command]) + ["--help"]
+    let help = try Command.run(mcc, arguments, environment: ["COLUMNS": "80"])
+    #expect(help.exitCode == 0)
+    let path = Fixtures.packageRoot + "/Tests/EndToEndTests/Fixtures/help-\(command.isEmpty ? "mcc" : command).txt"
+    if getenv("RECORD") != nil { try AtomicFile.write(help.text, to: path) }
+    #expect(help.text == String(decoding: try MappedFile.contents(path: path), as: UTF8.self))
+  }
+}

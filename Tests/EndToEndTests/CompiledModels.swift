@@ -1,0 +1,45 @@
+import Base
+import CodeGen
+import Driver
+import Formats
+import IR
+import TestSupport
+
+/// Programs compiled once per test run, and what the tests ask of them.
+enum CompiledModels {
+  /// The folder of the programs and of their object cache, inside the build folder.
+  static func folder() throws -> WorkFolder {
+    try WorkFolder(keepingAt: Fixtures.packageRoot + "/.build/end-to-end")
+  }
+
+  /// Compiles `model` in this process and gives the path of the program.
+  static func compile(
+    _ model: String, _ name: String, quantize: String? = nil, target: String = "native",
+    dimensions: [String: ClosedRange<Int>] = [:]
+  ) async throws -> String {
+    let folder = try folder()
+    var options = CompileOptions()
+    options.output = folder.file(name)
+    options.target = target
+    options.cacheFolder = folder.file("cache")
+    options.frontend.quantization = try quantize.map { try QuantizationSpec(parsing: $0) }
+    options.frontend.load.dimensions = dimensions
+    options.frontend.reproducerFolder = nil
+    var compiler = Compiler(options)
+    _ = try await compiler.compile(model)
+    return folder.file(name)
+  }
+
+  /// The bundled checkpoint.
+  static let stories = Fixtures.packageRoot + "/Examples/stories260K"
+
+  /// What `program` prints; a failure of the program is an error.
+  static func run(_ program: String, _ arguments: [String], input: [UInt8] = []) throws -> String {
+    let outcome = try Command.run(program, arguments, input: input)
+    guard outcome.exitCode == 0 else {
+      throw CompileError(
+        .check, "'\(program) \(arguments.joined(separator: " "))' exits with \(outcome.exitCode): \(outcome.errors)")
+    }
+    return outcome.text
+  }
+}
