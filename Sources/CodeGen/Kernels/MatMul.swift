@@ -318,7 +318,7 @@ struct MatMulTile {
 
   /// Asks for the group some groups ahead, so that one token streams weights at memory speed.
   private func prefetch(_ group: Pointer) {
-    let distance = 2048
+    let distance = 6144
     for line in stride(from: 0, to: layout.groupBytes, by: 64) { k.prefetch(group, .integer(distance + line)) }
   }
 }

@@ -59,7 +59,8 @@ package enum MatMulKernel: Kernel {
     let registers = target.vectorRegisters
     if isBytes { return max(1, (registers / 4) / vectors) }
     if weights.isQuantized { return max(1, (registers / 4) / vectors) }
-    return max(1, (registers - 4) / vectors)
+    // Sixteen sums hide the latency of the multiply-add; more tokens at a time leave more of the last tile unused.
+    return max(1, min(registers - 4, 16) / vectors)
   }
 
   /// The weights a kernel would read for an operand.

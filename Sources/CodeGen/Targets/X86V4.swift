@@ -8,7 +8,7 @@ extension Target {
     vectorBytes: 64, vectorRegisters: 32,
     compilerFlags: commonFlags + ["-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512"],
     cacheBytes: (level1: 32 << 10, level2: 1 << 20),
-    throughput: Throughput(floatOperations: 150e9, byteOperations: 600e9, bytes: 14e9), vocabulary: .avx512)
+    throughput: Throughput(floatOperations: 200e9, byteOperations: 600e9, bytes: 25e9), vocabulary: .avx512)
 }
 
 extension Vocabulary {
