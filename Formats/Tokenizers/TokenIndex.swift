@@ -5,11 +5,16 @@ import Glibc
 ///
 /// Texts are told apart byte by byte: canonically equivalent ones are different tokens.
 struct TokenIndex: Sendable {
+  private struct Entry {
+    /// Where the bytes begin in `text`.
+    var start: Int
+    var length: Int32
+    var id: Int32
+  }
+
   private var text: [UInt8] = []
-  private var starts: [Int] = []
-  private var lengths: [Int32] = []
-  private var ids: [Int32] = []
-  /// Open addressing: position in `ids` plus one, 0 if free.
+  private var entries: [Entry] = []
+  /// Open addressing: position in `entries` plus one, 0 if free.
   private var slots: [Int32]
 
   /// An index with room for `capacity` tokens.
@@ -17,9 +22,7 @@ struct TokenIndex: Sendable {
     var size = 32
     while size < capacity * 2 { size *= 2 }
     slots = [Int32](repeating: 0, count: size)
-    starts.reserveCapacity(capacity)
-    lengths.reserveCapacity(capacity)
-    ids.reserveCapacity(capacity)
+    entries.reserveCapacity(capacity)
   }
 
   private static func hash(_ bytes: UnsafeRawBufferPointer) -> Int {
@@ -32,11 +35,11 @@ struct TokenIndex: Sendable {
   private func slot(_ bytes: UnsafeRawBufferPointer) -> Int {
     var slot = Self.hash(bytes) & (slots.count - 1)
     while slots[slot] != 0 {
-      let position = Int(slots[slot]) - 1
-      if Int(lengths[position]) == bytes.count {
+      let entry = entries[Int(slots[slot]) - 1]
+      if Int(entry.length) == bytes.count {
         let isEqual = text.withUnsafeBytes { all in
           guard let start = all.baseAddress, let other = bytes.baseAddress else { return bytes.isEmpty }
-          return memcmp(start + starts[position], other, bytes.count) == 0
+          return memcmp(start + entry.start, other, bytes.count) == 0
         }
         if isEqual { return slot }
       }
@@ -48,7 +51,7 @@ struct TokenIndex: Sendable {
   /// The id of a text.
   func id(of bytes: UnsafeRawBufferPointer) -> Int32? {
     let slot = slots[slot(bytes)]
-    return slot == 0 ? nil : ids[Int(slot) - 1]
+    return slot == 0 ? nil : entries[Int(slot) - 1].id
   }
 
   /// The id of a text.
@@ -61,27 +64,24 @@ struct TokenIndex: Sendable {
   ///
   /// - Returns: the id it has already, and then changes nothing.
   mutating func insert(_ token: String, _ id: Int) -> Int? {
-    if (ids.count + 1) * 2 > slots.count { grow() }
+    if (entries.count + 1) * 2 > slots.count { grow() }
     var token = token
     return token.withUTF8 { utf8 in
       let bytes = UnsafeRawBufferPointer(utf8)
       let slot = slot(bytes)
-      if slots[slot] != 0 { return Int(ids[Int(slots[slot]) - 1]) }
-      starts.append(text.count)
-      lengths.append(Int32(bytes.count))
-      ids.append(Int32(id))
+      if slots[slot] != 0 { return Int(entries[Int(slots[slot]) - 1].id) }
+      entries.append(Entry(start: text.count, length: Int32(bytes.count), id: Int32(id)))
       text.append(contentsOf: bytes)
-      slots[slot] = Int32(ids.count)
+      slots[slot] = Int32(entries.count)
       return nil
     }
   }
 
   private mutating func grow() {
     slots = [Int32](repeating: 0, count: slots.count * 2)
-    for position in ids.indices {
+    for (position, entry) in entries.enumerated() {
       let free = text.withUnsafeBytes { all in
-        let start = starts[position]
-        return slot(UnsafeRawBufferPointer(rebasing: all[start..<start + Int(lengths[position])]))
+        slot(UnsafeRawBufferPointer(rebasing: all[entry.start..<entry.start + Int(entry.length)]))
       }
       slots[free] = Int32(position + 1)
     }
@@ -105,9 +105,12 @@ struct MergeReader {
     var merge = merge
     let failure: MergeFailure? = merge.withUTF8 { utf8 in
       let bytes = UnsafeRawBufferPointer(utf8)
-      guard let space = bytes.firstIndex(of: 0x20), !bytes[(space + 1)...].contains(0x20) else { return .notTwoTexts }
+      guard let start = bytes.baseAddress, let found = memchr(start, 0x20, bytes.count) else { return .notTwoTexts }
+      let space = UnsafeRawPointer(found) - start
+      let rest = bytes.count - space - 1
+      guard memchr(found + 1, 0x20, rest) == nil else { return .notTwoTexts }
       return add(
-        UnsafeRawBufferPointer(rebasing: bytes[..<space]), UnsafeRawBufferPointer(rebasing: bytes[(space + 1)...]))
+        UnsafeRawBufferPointer(start: start, count: space), UnsafeRawBufferPointer(start: found + 1, count: rest))
     }
     if let failure { throw failure }
   }
@@ -124,12 +127,14 @@ struct MergeReader {
   private mutating func add(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> MergeFailure? {
     guard let leftID = index.id(of: left) else { return .noToken(String(decoding: left, as: UTF8.self)) }
     guard let rightID = index.id(of: right) else { return .noToken(String(decoding: right, as: UTF8.self)) }
-    joined.removeAll(keepingCapacity: true)
-    joined.append(contentsOf: left)
-    joined.append(contentsOf: right)
-    guard joined.withUnsafeBytes({ index.id(of: $0) }) != nil else {
-      return .noToken(String(decoding: joined, as: UTF8.self))
+    let count = left.count + right.count
+    if joined.count < count { joined = [UInt8](repeating: 0, count: 2 * count) }
+    let isToken = joined.withUnsafeMutableBytes { joined in
+      if !left.isEmpty { joined.copyMemory(from: left) }
+      if !right.isEmpty { UnsafeMutableRawBufferPointer(rebasing: joined[left.count...]).copyMemory(from: right) }
+      return index.id(of: UnsafeRawBufferPointer(rebasing: joined[..<count])) != nil
     }
+    guard isToken else { return .noToken(String(decoding: joined[..<count], as: UTF8.self)) }
     merges.append(leftID)
     merges.append(rightID)
     return nil
@@ -151,8 +156,9 @@ enum MergeFailure: Error {
 
 /// The byte that a token of the form `<0x0A>` stands for, with two upper-case digits; nil for other texts.
 func byteOfToken(_ text: String) -> UInt8? {
+  guard text.utf8.count == 6 else { return nil }
   let utf8 = Array(text.utf8)
-  guard utf8.count == 6, utf8.starts(with: "<0x".utf8), utf8[5] == UInt8(ascii: ">") else { return nil }
+  guard utf8.starts(with: "<0x".utf8), utf8[5] == UInt8(ascii: ">") else { return nil }
   var value: UInt8 = 0
   for digit in utf8[3...4] {
     switch digit {

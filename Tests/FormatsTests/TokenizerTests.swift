@@ -1,5 +1,6 @@
 import Base
 import Formats
+import Glibc
 import IR
 import TestSupport
 import Testing
@@ -227,7 +228,8 @@ import Testing
     expectFailure(.unsupported, "'chatglm-bpe'") { _ = try load(file) }
   }
 
-  /// 128,000 tokens and 280,000 merges within 0.2 s; debug builds and busy machines get more.
+  /// 128,000 tokens and 280,000 merges take 0.2 s of processor time on a core of its own. Twice that, and once more for a
+  /// core shared with other tests, is still far from what a quadratic step would take.
   @Test func readsLargeVocabulary() throws {
     let pieces = (0..<360).map { index in
       String(decoding: [UInt8(ascii: "a") + UInt8(index % 26), UInt8(ascii: "A") + UInt8(index / 26)], as: UTF8.self)
@@ -253,16 +255,23 @@ import Testing
     let folder = try checkpoint.write()
     var best = Double.infinity
     for _ in 0..<3 {
-      let watch = Stopwatch()
+      let start = processorTime()
       let found = try #require(try folder.load().tokenizer)
-      best = min(best, watch.seconds)
+      best = min(best, processorTime() - start)
       #expect(found.tokens.count == 128_000 && found.merges.count == 560_000)
     }
     print("128,000 tokens and 280,000 merges read in \(Int(best * 1000)) ms")
     #if DEBUG
       #expect(best < 20)
     #else
-      #expect(best < 0.4)
+      #expect(best < 0.8)
     #endif
+  }
+
+  /// Seconds this thread has computed.
+  private func processorTime() -> Double {
+    var time = timespec()
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+    return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
   }
 }
