@@ -182,6 +182,16 @@ import Testing
     #expect(folder.names().isEmpty)
   }
 
+  @Test func aFullDiskIsSaid() async throws {
+    guard access("/dev/full", W_OK) == 0 else { return }
+    do {
+      _ = try await build(try LoweringModels.blocks(1), .portable, to: "/dev/full")
+      Issue.record("a full disk took a program")
+    } catch let error as CompileError {
+      #expect(error.kind == .io && error.message.contains("/dev/full"))
+    }
+  }
+
   @Test func everyFileOfTheRuntimeIsInThePrograms() {
     let folder = Fixtures.packageRoot + "/Sources/CodeGen/Runtime"
     let names = WorkFolder.names(in: folder).filter { $0.hasSuffix(".c") || $0.hasSuffix(".h") }

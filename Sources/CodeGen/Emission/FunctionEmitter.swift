@@ -60,7 +60,8 @@ struct FunctionEmitter {
   private func bufferName(_ index: Int) -> String {
     let all = variable.indices.filter { variable[$0] == index }.map { function.buffers[$0] }
     if let named = all.first(where: { $0.role != .temporary || !Identifiers.isGeneric($0.name) }) {
-      return Identifiers.short(named.name)
+      let name = Identifiers.short(named.name)
+      return all.count > 1 ? Identifiers.withoutNumbers(name) : name
     }
     let origins = all.compactMap { $0.origin?.text }
     let operation = Identifiers.withoutNumbers(all[0].name)
@@ -69,6 +70,7 @@ struct FunctionEmitter {
     // A place with several buffers, such as an attention block, tells them apart by what computes them.
     let isShared = function.buffers.indices.contains {
       variable[$0] != index && function.buffers[$0].origin?.text == first
+        && Identifiers.isGeneric(function.buffers[$0].name)
     }
     return isShared ? place + "_" + operation : place
   }

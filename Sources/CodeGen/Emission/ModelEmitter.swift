@@ -92,7 +92,8 @@ package struct ModelEmitter {
   /// The type, of a packed one what its layout is called.
   static func describe(_ type: TensorType) -> String {
     guard case .packed(let layout) = type.encoding else { return comment(type.description) }
-    return "\(type.shape) \(comment(layout.name)), panels of \(layout.rows) rows"
+    let panels = layout.rows == 1 ? "" : ", panels of \(layout.rows) rows"
+    return "\(type.shape) \(comment(layout.name))\(panels)"
   }
 
   // MARK: model.c
