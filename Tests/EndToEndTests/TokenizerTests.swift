@@ -156,9 +156,9 @@ import Testing
     let tokenizer = try #require(try FormatRegistry.load(path).tokenizer)
     var random = SplitMix64(seed: 3)
     var texts = (0..<200).map { _ in (0..<random.int(below: 40)).map { _ in UInt8(random.int(below: 256)) } }
-    let cases = try Self.cases("gpt2").filter { text in
-      !["<s>", "</s>", "<unk>", "<|endoftext|>", "\u{2581}"].contains { text.text.contains($0) }
-    }
+    // Compared by bytes: a combining character makes a letter of its own of what is before it.
+    let special = ["<s>", "</s>", "<unk>", "<|endoftext|>", "\u{2581}"].map { Array($0.utf8) }
+    let cases = try Self.cases("gpt2").filter { text in !special.contains { Array(text.text.utf8).contains($0) } }
     texts += cases.map { Array($0.text.utf8) }
     for (text, result) in zip(texts, try Self.encode(texts, tokenizer)) { #expect(result.text == text) }
   }

@@ -19,23 +19,29 @@ LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[
 QWEN2 = LLAMA3.replace("{1,3}", "")
 
 WRITTEN = [
-    "", " ", "  ", "Once upon a time", " leading", "trailing ", "two  spaces", "   three", "a\nb", "a\r\n\r\nb", "\n\n\n",
+    "", " ", "  ", "Once upon a time", " leading", "trailing ", "two  spaces", "   three", "a\nb", "a\r\n\r\nb",
+    "\n\n\n",
     "\t\tdef f(self):\n\t\treturn x\n", "x = 12345 + 678.9e-10", "It's we'll they've I'm he'd can't you're",
-    "IT'S WE'LL THEY'VE I'M HE'D CAN'T YOU'RE", "'\u017ft 's", "don''t", "caf\u00e9 cafe\u0301", "na\u00efve \u0130stanbul",
+    "IT'S WE'LL THEY'VE I'M HE'D CAN'T YOU'RE", "'\u017ft 's", "don''t",
+    "caf\u00e9 cafe\u0301", "na\u00efve \u0130stanbul",
     "\u6f22\u5b57\u304b\u306a \u4ea4\u3058\u308a", "\u0645\u0631\u062d\u0628\u0627 \u0661\u0662\u0663\u0664",
-    "\u0928\u092e\u0938\u094d\u0924\u0947", "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35", "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 ok",
+    "\u0928\u092e\u0938\u094d\u0924\u0947", "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
+    "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 ok",
     "\u00bd \u2167 \u00b2 \u2460", "\u00a0nbsp\u00a0\u00a0x", "\u3000wide\u3000", "a\u2028b\u2029c", "\u0085next\u0085",
-    "\ufeffbom", "\u200bzero", "\x00nul\x01\x7f", "\x1c\x1f", "\ue000 private \U0010ffff", "<s>x</s>y<unk>", "<s", "<s><s>",
+    "\ufeffbom", "\u200bzero", "\x00nul\x01\x7f", "\x1c\x1f", "\ue000 private \U0010ffff",
+    "<s>x</s>y<unk>", "<s", "<s><s>",
     "<|endoftext|>", "a<|endoftext|>b <|endoftext|> c", "<|endof", "<0x0A>", "\u2581under\u2581score", " \u2581 ",
     "!!!???...", "a.b,c;d:e", "[](){}<>", "http://example.com/a?b=c&d=%20", "snake_case camelCase PascalCase UPPER",
     "0 00 000 0000 00000", "1,234,567.89", "\u0967\u0968\u0969\u096a", "$1.50 \u20ac2 \u00a33", "#include <stdio.h>\n",
-    "    for i in range(10):\n        print(i)\n\n\n", "a" * 40, " " * 33 + "x", "\n" * 5 + " x", "x \n \n y", "\r\r\n \r",
+    "    for i in range(10):\n        print(i)\n\n\n", "a" * 40, " " * 33 + "x",
+    "\n" * 5 + " x", "x \n \n y", "\r\r\n \r",
 ]
 
 
 def random_text(rng):
-    pieces = ["a", "B", "the", "self", "'s", "'LL", " ", "  ", "\n", "\r\n", "\t", "\u00a0", "\u00e9", "\u6f22", "\u00df", "7",
-              "42", "1234", "\u0663", "!", "..", "<s>", "<|endoftext|>", "\u2581", "\U0001f600", "_", "\u200d", "\u0301"]
+    pieces = ["a", "B", "the", "self", "'s", "'LL", " ", "  ", "\n", "\r\n", "\t", "\u00a0", "\u00e9", "\u6f22",
+              "\u00df", "7", "42", "1234", "\u0663", "!", "..", "<s>", "<|endoftext|>", "\u2581", "\U0001f600", "_",
+              "\u200d", "\u0301"]
     if rng.random() < 0.7:
         return "".join(rng.choice(pieces) for _ in range(rng.randint(1, 16)))
     ranges = [(0, 0x7F), (0x80, 0x7FF), (0x800, 0xD7FF), (0xE000, 0xFFFF), (0x10000, 0x10FFFF)]
@@ -65,7 +71,7 @@ def main():
     print("[")
     for index, text in enumerate(texts):
         case = {"text": text} | {name: tokenizer.encode(text).ids for name, tokenizer in made.items()}
-        print(json.dumps(case, separators=(",", ":")) + ("," if index + 1 < len(texts) else ""))
+        print(json.dumps(case, ensure_ascii=False, separators=(",", ":")) + ("," if index + 1 < len(texts) else ""))
     print("]")
 
 
