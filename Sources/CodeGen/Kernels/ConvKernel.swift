@@ -12,7 +12,7 @@ package enum ConvKernel: Kernel {
     if shape.isDepthwise { return [] }
     let candidates = ConvConfig.candidates(
       shape.geometry, outputs: shape.outputs, groups: op.groups, epilogue: op.epilogue, target: target)
-    return candidates.prefix(3).map { config in
+    return candidates.prefix(2).map { config in
       let layout = config.layout(target: target).packed
       var work = KernelWork()
       work.floatOperations =
