@@ -46,6 +46,19 @@ import Testing
     }
   }
 
+  @Test(arguments: ["-march=no-such-cpu", "-mno-such-feature"]) func anUnknownFlagIsNamed(flag: String) async throws {
+    let folder = try TemporaryFolder()
+    let toolchain = Toolchain(compiler: try await CCompiler.find(), cache: nil)
+    do {
+      _ = try await toolchain.build(
+        [unit("int main(void) { return 0; }\n", flags: ["-O1", flag])], headers: [:], output: folder.path("program"),
+        in: try WorkFolder())
+      Issue.record("\(flag) was accepted")
+    } catch let error as CompileError {
+      #expect(error.kind == .toolchain && error.message.contains(flag), "\(error)")
+    }
+  }
+
   @Test func aMissingCompilerIsOneSentence() async throws {
     for environment in [["PATH": "/nowhere"], ["PATH": "/usr/bin", "CC": "no-such-compiler"]] {
       do {

@@ -112,6 +112,11 @@ package struct Toolchain: Sendable {
     let object = Self.objectName(unit)
     let answer = try await compiler.run(unit.flags + ["-c", unit.name, "-o", object], in: folder.path)
     guard answer.succeeded else {
+      if let flag = Self.unknownFlag(answer.messages, among: unit.flags) {
+        throw CompileError(
+          .toolchain, "the C compiler '\(compiler.path)' does not know the flag '\(flag)' that the target needs",
+          notes: ["choose another compiler with the variable CC, or another --target"])
+      }
       throw CompileError(
         .toolchain, "'\(compiler.path)' refused the generated file '\(unit.name)'",
         notes: Self.firstErrors(answer.messages))
@@ -125,6 +130,21 @@ package struct Toolchain: Sendable {
       throw CompileError(
         .toolchain, "'\(compiler.path)' could not link the program", notes: Self.firstErrors(answer.messages))
     }
+  }
+
+  /// The flag that the compiler complains about not to know.
+  private static func unknownFlag(_ messages: String, among flags: [String]) -> String? {
+    for line in messages.split(separator: "\n") {
+      let isComplaint = ["unrecognized", "unknown", "unsupported", "bad value", "invalid"].contains {
+        line.contains($0)
+      }
+      guard isComplaint, line.contains("error:"), !line.contains(".c:") else { continue }
+      let found = flags.first { flag in
+        line.contains(flag) || flag.split(separator: "=").last.map { line.contains("'\($0)'") } ?? false
+      }
+      if let found { return found }
+    }
+    return nil
   }
 
   private static func firstErrors(_ messages: String) -> [String] {
