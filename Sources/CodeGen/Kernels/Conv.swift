@@ -101,7 +101,7 @@ private struct ConvTile {
       for run in g.tileRuns(of: config.pixels) {
         let end = run.start + run.count * run.repeats
         k.loop("j", from: .integer(run.start), to: .integer(end), step: run.count) { j in
-          tile(run, image: image, place: place, column: j, result: result + j)
+          tile(run, image: image, place: place, line: line, column: j, result: result + j)
         }
       }
       return
@@ -110,7 +110,9 @@ private struct ConvTile {
     let result = k.define("row", image * .integer(g.width) + column)
     let rest = g.width % config.pixels
     let runs = g.tileRuns(of: config.pixels)
-    let emit = { (run: ConvGeometry.TileRun) in tile(run, image: image, place: 0, column: column, result: result) }
+    let emit = { (run: ConvGeometry.TileRun) in
+      tile(run, image: image, place: 0, line: line, column: column, result: result)
+    }
     guard let full = runs.first else { return }
     if rest == 0 || runs.count == 1 {
       emit(full)
@@ -121,16 +123,20 @@ private struct ConvTile {
 
   /// The sums of neighbouring places of a line, from `column` on, and their results, from pixel `result` on.
   private func tile(
-    _ run: ConvGeometry.TileRun, image: Expression, place: Expression, column: Expression, result: Expression
+    _ run: ConvGeometry.TileRun, image: Expression, place: Expression, line: Expression, column: Expression,
+    result: Expression
   ) {
     let vectors = config.vectors, channels = config.groupChannels
     let sums = (0..<run.count).map { q in
       (0..<vectors).map { v in k.variable("s\(q)_\(v)", .broadcast(.real(0))) }
     }
     let step = g.strides[1] * g.channels
-    /// The products of `count` neighbouring input values with their weights.
-    func products(_ values: Pointer, _ panel: Pointer, count: Int, places: Range<Int>) {
+    let ahead = prefetched(line: line, column: column)
+    /// The products of `count` neighbouring input values with their weights, the first of which belong to input `first` of
+    /// the window.
+    func products(_ values: Pointer, _ panel: Pointer, first: Expression, count: Int, places: Range<Int>) {
       k.loop("c", to: .integer(count)) { c in
+        if let ahead { k.prefetch(ahead.pointer, (first + c) * .integer(ahead.step)) }
         let loaded = (0..<vectors).map { v in
           k.define("w\(v)", panel.load((c * .integer(vectors) + .integer(v)) * .integer(k.lanes)))
         }
@@ -153,17 +159,32 @@ private struct ConvTile {
         let panel = k.pointer("wt", weights, offset: tap * .integer(channels * width))
         let isContiguous = g.dilations[1] == 1 && config.groups == 1
         if isContiguous || group.taps.count == 1 {
-          products(values, panel, count: group.taps.count * channels, places: group.places)
+          products(
+            values, panel, first: tap * .integer(channels), count: group.taps.count * channels, places: group.places)
         } else {
           k.loop("v", to: .integer(group.taps.count)) { v in
             let here = k.pointer("xv", values, offset: v * .integer(g.dilations[1] * g.channels))
             let part = k.pointer("wv", panel, offset: v * .integer(channels * width))
-            products(here, part, count: channels, places: group.places)
+            products(here, part, first: (tap + v) * .integer(channels), count: channels, places: group.places)
           }
         }
       }
     }
     finish(sums, result: result)
+  }
+
+  /// Where in the weights of the next panel the tile at `column` of a line asks for cache lines, and how many numbers further
+  /// with every input value: all tiles of a strip together ask for the whole panel, so that it comes from memory while this
+  /// one is used. Nil where a panel is used so often that it does not matter.
+  private func prefetched(line: Expression, column: Expression) -> (pointer: Pointer, step: Int)? {
+    let perLine = config.isFlat ? 1 : (g.outWidth + config.pixels - 1) / config.pixels
+    let tiles = config.stripLines * perLine
+    guard config.groups * panelsPerGroup > 1, tiles <= width else { return nil }
+    let step = (width + tiles - 1) / tiles
+    let inStrip = line % .integer(config.stripLines)
+    let tile = perLine == 1 ? inStrip : inStrip * .integer(perLine) + column / .integer(config.pixels)
+    let offset = .integer(config.depth * width) + tile * .integer(config.depth * step)
+    return (k.pointer("next", weights, offset: offset), step)
   }
 
   /// Applies the epilogue and stores.
