@@ -186,6 +186,31 @@ import Testing
     }
   }
 
+  @Test func aBatchNormThatIsLeftBecomesOneFactorAndOneOffset() throws {
+    var builder = GraphBuilder(name: "main", role: "main")
+    let x = builder.input("x", TensorType(.f32, [1, 3, 2, 2]))
+    var inputs = [x]
+    for (name, values) in [
+      ("scale", [1, -2, 0.5]), ("bias", [0, 1, -1]), ("mean", [0.5, 0, 2]), ("variance", [1, 4, 0]),
+    ] as [(String, [Float])] { inputs.append(builder.constant(.inline(name, .f32, [3], values))) }
+    let normed = try builder.emit(BatchNorm(epsilon: 0.25), inputs)
+    builder.output("y", normed)
+    var model = Model(name: "norm", stage: .transform)
+    model.functions = [builder.graph]
+    model.constants = builder.constants
+    let before = model
+    var context = PassContext()
+    try PassManager().run(Pipeline([Decompose(target: "portable")]), on: &model, &context)
+    let graph = model.functions[0]
+    #expect(!graph.nodeIDs.contains { graph[$0].op is BatchNorm })
+    let image = Tensor(.f32, [1, 3, 2, 2], (0..<12).map { Float($0) / 4 })
+    let expected = try Evaluator(before).run([image]).outputs[0].array(of: Float.self)
+    let found = try Evaluator(model).run([image]).outputs[0].array(of: Float.self)
+    // x * s + (b - m * s) for (x - m) * s + b: a few roundings of numbers up to 4.
+    for (a, b) in zip(found, expected) { #expect(abs(a - b) <= 4e-6) }
+    #expect(try generator.schedule(try lowered(before)).functions[0].steps.count == 1)
+  }
+
   @Test func anOutputThatIsNoResultOfItsOwnIsCopied() throws {
     var builder = GraphBuilder(name: "main", role: "main")
     let x = builder.input("x", TensorType(.f32, [3]))

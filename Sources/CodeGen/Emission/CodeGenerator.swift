@@ -16,7 +16,9 @@ package struct CodeGenerator: Sendable {
   // MARK: Lower and schedule
 
   /// The passes of lowering, in order.
-  package var loweringPasses: [any Pass] { [Specialize(), ChannelsLast(), SelectKernels(target: target.name)] }
+  package var loweringPasses: [any Pass] {
+    [Specialize(), Decompose(target: target.name), ChannelsLast(), SelectKernels(target: target.name)]
+  }
 
   /// Lowers a model of the stage `transform`.
   package func lower(_ model: inout Model, _ context: inout PassContext) throws {

@@ -316,7 +316,11 @@ struct KernelSelection {
   // MARK: Decomposing
 
   /// Replaces operators that have no kernel by simpler ones, as far as they say how.
-  private func decompose(_ model: inout Model) throws {
+  ///
+  /// - Returns: how many were replaced.
+  @discardableResult
+  func decompose(_ model: inout Model) throws -> Int {
+    var count = 0
     for function in model.functions.indices {
       var builder = GraphBuilder(graph: model.functions[function], constants: model.constants)
       var pending = builder.graph.topologicalOrder()
@@ -332,10 +336,12 @@ struct KernelSelection {
         let results = try op.decompose(node.inputs, in: &builder)
         for (old, new) in zip(node.results, results) { builder.graph.replaceUses(of: old, with: new) }
         builder.graph.erase(id)
+        count += 1
         pending += (slots..<builder.graph.nodeSlots).map { NodeID(index: Int32($0)) }
       }
       model.functions[function] = builder.graph
       model.constants = builder.constants
     }
+    return count
   }
 }

@@ -1,0 +1,24 @@
+import IR
+
+/// Replaces operators that the target has no kernel for by simpler ones, as far as they say how (``Decomposable``).
+///
+/// Runs before images change their layout, so that what comes out of it takes part.
+package struct Decompose: Pass {
+  package static let name = "decompose"
+  package static let summary = "write operators without a kernel with simpler operators"
+
+  /// The name of the target.
+  package var target: String = "native"
+
+  package init() {}
+
+  package init(target: String) { self.target = target }
+
+  package var fidelity: Fidelity { .exact }
+
+  package func run(_ model: inout Model, _ context: inout PassContext) throws {
+    let target = try TargetRegistry.target(named: target)
+    context.count("decomposed", by: try KernelSelection(KernelRegistry(target: target)).decompose(&model))
+    for index in model.functions.indices { model.functions[index].eraseDeadNodes() }
+  }
+}
