@@ -25,7 +25,8 @@ demo: build
 	build/story "Once upon a time"
 
 test: prerequisites
-	swift test -c release --disable-testable-imports
+	@Scripts/test_packages.sh build/python
+	PYTHONPATH=$$PWD/build/python:$$PYTHONPATH swift test -c release --disable-testable-imports
 
 lint:
 	swift format lint --strict --recursive Package.swift Sources Passes Formats Tests

@@ -20,6 +20,10 @@ package enum FormatRegistry {
   /// Reads the checkpoint at `path`, a folder or a file.
   package static func load(_ path: String, _ options: LoadOptions = LoadOptions()) throws -> Model {
     let candidate = try Candidate(path: path)
-    return try format(of: candidate).load(candidate, options)
+    let format = try format(of: candidate)
+    if format != ONNXFormat.self, let name = options.dimensions.keys.min() {
+      throw CompileError(.usage, "'\(path)' has no open size '\(name)'; --dim is for ONNX graphs")
+    }
+    return try format.load(candidate, options)
   }
 }

@@ -24,6 +24,8 @@ struct ONNXImporter {
   private(set) var notes: [String] = []
   private var tensors: ONNXTensors
   private var bindings: [String: Binding] = [:]
+  /// The names of sizes that the file leaves open.
+  private var openSizes: OrderedSet<String> = []
   private var symbols: OrderedDictionary<String, Symbol> = [:]
 
   /// The operator set versions that are read.
@@ -71,17 +73,17 @@ struct ONNXImporter {
       guard Self.opsets.contains(set.version) else {
         throw CompileError(
           .unsupported,
-          "operator set \(set.version), versions \(Self.opsets.lowerBound) to "
+          "unsupported operator set \(set.version); versions \(Self.opsets.lowerBound) to "
             + "\(Self.opsets.upperBound) are read")
       }
       opset = Int(set.version)
     }
     guard opset > 0 else { throw CompileError(.input, "the file names no version of the ONNX operator set") }
     guard proto.functions.isEmpty else {
-      throw CompileError(.unsupported, "the function '\(proto.functions[0].name)' defined in the model")
+      throw CompileError(.unsupported, "unsupported: the function '\(proto.functions[0].name)' defined in the model")
     }
     let graph = proto.graph
-    guard graph.sparseInitializer.isEmpty else { throw CompileError(.unsupported, "sparse initializers") }
+    guard graph.sparseInitializer.isEmpty else { throw CompileError(.unsupported, "unsupported: sparse initializers") }
     guard graph.node.count <= Self.nodeLimit else {
       throw CompileError(.input, "\(graph.node.count) nodes, at most \(Self.nodeLimit) are accepted")
     }
@@ -91,6 +93,11 @@ struct ONNXImporter {
       }
     }
     for input in graph.input where bindings[input.name] == nil { try addInput(input) }
+    for name in dims.keys.sorted() where !openSizes.contains(name) {
+      throw CompileError(
+        .usage, "no input has the open size '\(name)'",
+        notes: [openSizes.isEmpty ? "all sizes are fixed" : "open sizes: \(openSizes.joined(separator: ", "))"])
+    }
     for symbol in symbols.values { builder.graph.declare(symbol) }
     for node in graph.node { try importNode(node) }
     guard !graph.output.isEmpty else { throw CompileError(.input, "the graph has no outputs") }
@@ -131,6 +138,7 @@ struct ONNXImporter {
   /// A size that the file leaves open: from `--dim`, or 1 for the first axis.
   private mutating func dimension(_ name: String?, _ input: String, _ axis: Int) throws -> Dim {
     let label = name ?? "\(input).\(axis)"
+    openSizes.append(label)
     if let range = dims[label] {
       if range.count == 1 { return .fixed(range.lowerBound) }
       let symbol = symbols[label] ?? Symbol(GraphBuilder.valueName(label), in: range)
@@ -152,7 +160,7 @@ struct ONNXImporter {
     let place = CompileError.Subject(file: file.path, object: "node '\(label)'")
     guard proto.domain.isEmpty || proto.domain == "ai.onnx", let mapping = ONNXOperators.byType[proto.opType] else {
       let domain = proto.domain.isEmpty ? "" : " of domain '\(proto.domain)'"
-      var error = CompileError(.unsupported, "operator '\(proto.opType)'\(domain)", subject: place)
+      var error = CompileError(.unsupported, "unsupported operator '\(proto.opType)'\(domain)", subject: place)
       if let near = nearest(proto.opType, in: ONNXOperators.all.map(\.type)) {
         error.notes.append("nearest is '\(near)'")
       }
@@ -165,7 +173,7 @@ struct ONNXImporter {
       let results = try mapping.build(&node, &self)
       try node.finish()
       guard results.count >= proto.output.reversed().drop(while: \.isEmpty).count else {
-        throw CompileError(.unsupported, "'\(proto.opType)' with \(proto.output.count) outputs")
+        throw CompileError(.unsupported, "unsupported '\(proto.opType)' with \(proto.output.count) outputs")
       }
       for (name, result) in zip(proto.output, results) where !name.isEmpty {
         guard bindings.updateValue(.value(result), forKey: name) == nil else {

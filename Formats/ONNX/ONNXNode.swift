@@ -27,7 +27,7 @@ struct ONNXNode {
   /// Throws if an attribute was not read: none is ignored in silence.
   func finish() throws {
     for name in attributes.keys.sorted() where !asked.contains(name) {
-      throw CompileError(.unsupported, "attribute '\(name)' of '\(type)'")
+      throw CompileError(.unsupported, "unsupported attribute '\(name)' of '\(type)'")
     }
   }
 

@@ -95,7 +95,8 @@ import Testing
       if isRight(try #require(try NumPyArchive(path: folder.path("y.npz")).arrays.first).floats) { right.program += 1 }
     }
     #expect(labels.count == 1000)
-    #expect(right.evaluator == 900 && right.program == 900, "\(right)")
+    // ONNX Runtime gets 901 of these right; TFLite, which made the recorded outputs, 900.
+    #expect(right.evaluator == 901 && right.program == 901, "\(right)")
   }
 
   @Test(arguments: ["mobilenet_v2", "resnet50"])

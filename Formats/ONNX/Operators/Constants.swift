@@ -19,7 +19,8 @@ extension ONNXOperators {
       if let numbers = try node.integers("value_ints"), numbers.count <= Constant.inlineLimit {
         return [importer.constant(name, integers: numbers)]
       }
-      throw CompileError(.unsupported, "'Constant' without a tensor, a number or a short list of whole numbers")
+      throw CompileError(
+        .unsupported, "unsupported 'Constant' without a tensor, a number or a short list of whole numbers")
     },
     // (x - zero_point) * scale, per tensor or along one axis.
     ONNXOperator("DequantizeLinear") { node, importer in
@@ -29,7 +30,7 @@ extension ONNXOperators {
       let type = importer.builder.type(of: x)
       let axis = try node.integer("axis", default: 1)
       guard try node.integer("block_size", default: 0) == 0 else {
-        throw CompileError(.unsupported, "'DequantizeLinear' in blocks")
+        throw CompileError(.unsupported, "unsupported 'DequantizeLinear' in blocks")
       }
       node.ignore("output_dtype")
       let element = importer.builder.type(of: scale).element

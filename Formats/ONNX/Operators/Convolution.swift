@@ -12,7 +12,10 @@ extension ONNXOperators {
       let weight = importer.builder.type(of: w).shape
       guard importer.builder.type(of: x).rank == 4, weight.rank == 4, let height = weight[2].fixedValue,
         let width = weight[3].fixedValue
-      else { throw CompileError(.unsupported, "'Conv' over an input of shape \(importer.builder.type(of: x).shape)") }
+      else {
+        throw CompileError(
+          .unsupported, "unsupported 'Conv' over an input of shape \(importer.builder.type(of: x).shape)")
+      }
       if let kernel = try node.integers("kernel_shape"), kernel != [height, width] {
         throw CompileError(.input, "'Conv' has the kernel_shape \(kernel) and weights of shape \(weight)")
       }
@@ -26,7 +29,7 @@ extension ONNXOperators {
     },
     ONNXOperator("MaxPool") { node, importer in
       guard try node.integer("storage_order", default: 0) == 0, node.proto.output.count == 1 else {
-        throw CompileError(.unsupported, "'MaxPool' that returns indices")
+        throw CompileError(.unsupported, "unsupported 'MaxPool' that returns indices")
       }
       let x = try node.input(0, &importer)
       let kernel = try requiredKernel(&node)
@@ -40,9 +43,11 @@ extension ONNXOperators {
       let kernel = try requiredKernel(&node)
       let counts = try node.integer("count_include_pad", default: 0) != 0
       let window = try Window2D(&node, kernel, importer.builder.type(of: x).shape, importer.opset)
-      guard window.dilations == [1, 1] else { throw CompileError(.unsupported, "'AveragePool' with dilations") }
+      guard window.dilations == [1, 1] else {
+        throw CompileError(.unsupported, "unsupported 'AveragePool' with dilations")
+      }
       guard !counts || !window.extended else {
-        throw CompileError(.unsupported, "'AveragePool' with ceil_mode that counts padding")
+        throw CompileError(.unsupported, "unsupported 'AveragePool' with ceil_mode that counts padding")
       }
       let pool = AveragePool2D(
         kernel: kernel, strides: window.strides, padding: window.padding, countIncludePad: counts)
@@ -57,7 +62,7 @@ extension ONNXOperators {
       throw CompileError(.input, "'\(node.type)' has no kernel_shape")
     }
     guard kernel.count == 2, kernel.allSatisfy({ $0 > 0 }) else {
-      throw CompileError(.unsupported, "'\(node.type)' with the kernel_shape \(kernel)")
+      throw CompileError(.unsupported, "unsupported '\(node.type)' with the kernel_shape \(kernel)")
     }
     return kernel
   }
@@ -83,7 +88,9 @@ struct Window2D {
 
   /// Reads the attributes of `node` for an image of shape `[N, C, H, W]`.
   init(_ node: inout ONNXNode, _ kernel: [Int], _ shape: Shape, _ opset: Int) throws {
-    guard shape.rank == 4 else { throw CompileError(.unsupported, "'\(node.type)' over an input of shape \(shape)") }
+    guard shape.rank == 4 else {
+      throw CompileError(.unsupported, "unsupported '\(node.type)' over an input of shape \(shape)")
+    }
     func pair(_ name: String) throws -> [Int] {
       let values = try node.integers(name) ?? [1, 1]
       guard values.count == 2, values.allSatisfy({ (1...1 << 20).contains($0) }) else {
@@ -95,7 +102,7 @@ struct Window2D {
     dilations = try pair("dilations")
     let pads = try node.integers("pads") ?? [0, 0, 0, 0]
     guard pads.count == 4, pads.allSatisfy({ (0...1 << 20).contains($0) }) else {
-      throw CompileError(.unsupported, "'\(node.type)' with the pads \(pads)")
+      throw CompileError(.unsupported, "unsupported '\(node.type)' with the pads \(pads)")
     }
     padding = pads
     let mode = try node.string("auto_pad", default: "NOTSET")
@@ -107,7 +114,8 @@ struct Window2D {
       case "VALID": (padding[axis], padding[axis + 2]) = (0, 0)
       case "SAME_UPPER", "SAME_LOWER":
         guard let size = shape[axis + 2].fixedValue else {
-          throw CompileError(.unsupported, "'\(node.type)' with auto_pad over a size known only at run time")
+          throw CompileError(
+            .unsupported, "unsupported '\(node.type)' with auto_pad over a size known only at run time")
         }
         let count = (size + strides[axis] - 1) / strides[axis]
         let total = max(0, (count - 1) * strides[axis] + extent - size)
@@ -117,7 +125,8 @@ struct Window2D {
       }
       if ceil != 0 {
         guard let size = shape[axis + 2].fixedValue else {
-          throw CompileError(.unsupported, "'\(node.type)' with ceil_mode over a size known only at run time")
+          throw CompileError(
+            .unsupported, "unsupported '\(node.type)' with ceil_mode over a size known only at run time")
         }
         let room = size + padding[axis] + padding[axis + 2] - extent
         guard room >= 0 else { throw CompileError(.input, "'\(node.type)' has a window larger than its image") }

@@ -18,7 +18,7 @@ extension ONNXOperators {
       ONNXOperator("Dropout") { node, importer in
         node.ignore("ratio", "seed")
         if let mode = try node.optionalInput(2, &importer), importer.builder.graph.constant(of: mode) == nil {
-          throw CompileError(.unsupported, "'Dropout' with a training mode that is computed")
+          throw CompileError(.unsupported, "unsupported 'Dropout' with a training mode that is computed")
         }
         return [try node.input(0, &importer)]
       },
@@ -44,7 +44,7 @@ extension ONNXOperators {
         switch try node.string("approximate", default: "none") {
         case "none": return [try importer.builder.emit(GELU(), x)]
         case "tanh": return [try importer.builder.emit(GELUTanh(), x)]
-        case let other: throw CompileError(.unsupported, "'Gelu' approximated by '\(other)'")
+        case let other: throw CompileError(.unsupported, "unsupported 'Gelu' approximated by '\(other)'")
         }
       },
       ONNXOperator("Cast") { node, importer in
@@ -79,7 +79,7 @@ extension ONNXOperators {
   private static func bound(_ node: ONNXNode, _ index: Int, _ importer: inout ONNXImporter) throws -> Float? {
     guard let value = try node.optionalInput(index, &importer) else { return nil }
     guard let number = try importer.number(of: value) else {
-      throw CompileError(.unsupported, "'Clip' with a bound that is computed at run time")
+      throw CompileError(.unsupported, "unsupported 'Clip' with a bound that is computed at run time")
     }
     return number
   }

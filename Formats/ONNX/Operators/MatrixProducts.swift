@@ -32,7 +32,9 @@ extension ONNXImporter {
   /// `value * factor`; the value itself where the factor is 1.
   fileprivate mutating func scaled(_ value: ValueID, by factor: Float, _ element: DType) throws -> ValueID {
     if factor == 1 { return value }
-    guard element == .f32 else { throw CompileError(.unsupported, "'Gemm' of \(element.rawValue) with a factor") }
+    guard element == .f32 else {
+      throw CompileError(.unsupported, "unsupported 'Gemm' of \(element.rawValue) with a factor")
+    }
     let constant = builder.constant(.inline("factor", .f32, [], [factor]))
     return try builder.emit(Multiply(), value, constant)
   }

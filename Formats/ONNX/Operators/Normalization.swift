@@ -8,10 +8,10 @@ extension ONNXOperators {
     ONNXOperator("BatchNormalization") { node, importer in
       node.ignore("momentum")
       guard try node.integer("training_mode", default: 0) == 0 else {
-        throw CompileError(.unsupported, "'BatchNormalization' in training mode")
+        throw CompileError(.unsupported, "unsupported 'BatchNormalization' in training mode")
       }
       guard try node.integer("spatial", default: 1) == 1 else {
-        throw CompileError(.unsupported, "'BatchNormalization' that is not spatial")
+        throw CompileError(.unsupported, "unsupported 'BatchNormalization' that is not spatial")
       }
       let epsilon = try node.number("epsilon", default: 1e-5)
       return [try importer.builder.emit(BatchNorm(epsilon: epsilon), node.inputs(&importer))]
@@ -22,7 +22,8 @@ extension ONNXOperators {
       let rank = importer.builder.type(of: x).rank
       let axis = try node.integer("axis", default: -1)
       guard axis == -1 || axis == rank - 1 else {
-        throw CompileError(.unsupported, "'LayerNormalization' over axes from \(axis) on, only the last is read")
+        throw CompileError(
+          .unsupported, "unsupported 'LayerNormalization' over axes from \(axis) on, only the last is read")
       }
       let norm = LayerNorm(axis: -1, epsilon: try node.number("epsilon", default: 1e-5))
       return [try importer.builder.emit(norm, node.inputs(&importer))]
@@ -43,7 +44,7 @@ extension ONNXOperators {
     }
     if importer.opset >= 13 || place == shape.rank - 1 { return try importer.builder.emit(op(place), x) }
     guard let rows = shape.product(0..<place), let columns = shape.product(place..<shape.rank) else {
-      throw CompileError(.unsupported, "'\(node.type)' over several sizes known only at run time")
+      throw CompileError(.unsupported, "unsupported '\(node.type)' over several sizes known only at run time")
     }
     let flat = try importer.builder.emit(Reshape([rows, columns]), x)
     return try importer.builder.emit(Reshape(shape.dims), try importer.builder.emit(op(1), flat))

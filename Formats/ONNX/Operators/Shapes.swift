@@ -21,7 +21,7 @@ extension ONNXOperators {
       let place = axis < 0 ? axis + shape.rank : axis
       guard (0...shape.rank).contains(place), let rows = shape.product(0..<place),
         let columns = shape.product(place..<shape.rank)
-      else { throw CompileError(.unsupported, "'Flatten' at axis \(axis) of shape \(shape)") }
+      else { throw CompileError(.unsupported, "unsupported 'Flatten' at axis \(axis) of shape \(shape)") }
       return [try importer.builder.emit(Reshape([rows, columns]), x)]
     },
     ONNXOperator("Transpose") { node, importer in
@@ -68,7 +68,7 @@ extension ONNXOperators {
       let given = importer.opset >= 13 ? try node.integerInput(1, &importer) : try node.integers("split")
       let count = try node.integer("num_outputs", default: node.proto.output.count)
       guard let size = shape[axis].fixedValue, count > 0, count <= max(size, 1) else {
-        throw CompileError(.unsupported, "'Split' of axis \(axis) of shape \(shape) into \(count)")
+        throw CompileError(.unsupported, "unsupported 'Split' of axis \(axis) of shape \(shape) into \(count)")
       }
       let chunk = (size + count - 1) / count
       let sizes = given ?? (0..<count).map { min(chunk, size - $0 * chunk) }
@@ -85,7 +85,7 @@ extension ONNXOperators {
       let x = try node.input(0, &importer)
       let rank = importer.builder.type(of: x).rank
       guard try node.string("mode", default: "constant") == "constant" else {
-        throw CompileError(.unsupported, "'Pad' in a mode other than 'constant'")
+        throw CompileError(.unsupported, "unsupported 'Pad' in a mode other than 'constant'")
       }
       var value: Float = 0
       let pads: [Int]?
@@ -96,13 +96,13 @@ extension ONNXOperators {
         pads = try node.integerInput(1, &importer)
         if let input = try node.optionalInput(2, &importer) {
           guard let number = try importer.number(of: input) else {
-            throw CompileError(.unsupported, "'Pad' with a value that is computed at run time")
+            throw CompileError(.unsupported, "unsupported 'Pad' with a value that is computed at run time")
           }
           value = number
         }
       }
       guard let pads, pads.count == 2 * rank, pads.allSatisfy({ (0...1 << 32).contains($0) }) else {
-        throw CompileError(.unsupported, "'Pad' with the pads \(pads ?? [])")
+        throw CompileError(.unsupported, "unsupported 'Pad' with the pads \(pads ?? [])")
       }
       let pad = Pad(before: Array(pads[..<rank]), after: Array(pads[rank...]), value: value)
       return [try importer.builder.emit(pad, x)]

@@ -25,7 +25,12 @@ package final class WorkFolder: Sendable {
   /// - Throws: `CompileError` of kind `.create` if it cannot be made.
   package init(keepingAt path: String) throws {
     try Self.create(path)
-    self.path = path
+    // Compilers run inside the folder, so its own path must not be relative.
+    guard let absolute = realpath(path, nil) else {
+      throw CompileError(.create, "cannot find folder '\(path)': \(describeErrno(errno))")
+    }
+    defer { free(absolute) }
+    self.path = String(cString: absolute)
     isTemporary = false
   }
 

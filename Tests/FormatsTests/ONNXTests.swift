@@ -1,0 +1,187 @@
+import Base
+import Formats
+import IR
+import Tensors
+import TestSupport
+import Testing
+
+/// Protobuf messages written by hand.
+private enum Wire {
+  static func varint(_ value: UInt64) -> [UInt8] {
+    var rest = value
+    var bytes: [UInt8] = []
+    while rest >= 0x80 {
+      bytes.append(UInt8(truncatingIfNeeded: rest) | 0x80)
+      rest >>= 7
+    }
+    return bytes + [UInt8(rest)]
+  }
+
+  static func number(_ field: UInt64, _ value: UInt64) -> [UInt8] { varint(field << 3) + varint(value) }
+
+  static func bytes(_ field: UInt64, _ value: [UInt8]) -> [UInt8] {
+    varint(field << 3 | 2) + varint(UInt64(value.count)) + value
+  }
+
+  static func text(_ field: UInt64, _ value: String) -> [UInt8] { bytes(field, Array(value.utf8)) }
+
+  /// A `TensorProto` of f32 with raw data.
+  static func tensor(_ name: String, _ dims: [UInt64], raw: [UInt8], type: UInt64 = 1) -> [UInt8] {
+    dims.flatMap { number(1, $0) } + number(2, type) + text(8, name) + bytes(9, raw)
+  }
+
+  /// A `ValueInfoProto`; a size of 0 is left open under the name `N`.
+  static func value(_ name: String, _ dims: [UInt64]) -> [UInt8] {
+    let shape = dims.flatMap { bytes(1, $0 == 0 ? text(2, "N") : number(1, $0)) }
+    return text(1, name) + bytes(2, bytes(1, number(1, 1) + bytes(2, shape)))
+  }
+
+  static func node(_ type: String, _ inputs: [String], _ outputs: [String], _ attributes: [[UInt8]] = []) -> [UInt8] {
+    inputs.flatMap { text(1, $0) } + outputs.flatMap { text(2, $0) } + text(3, "the_\(type)") + text(4, type)
+      + attributes.flatMap { bytes(5, $0) }
+  }
+
+  static func model(nodes: [[UInt8]], tensors: [[UInt8]], inputs: [[UInt8]], outputs: [[UInt8]]) -> [UInt8] {
+    let graph =
+      nodes.flatMap { bytes(1, $0) } + tensors.flatMap { bytes(5, $0) } + inputs.flatMap { bytes(11, $0) }
+      + outputs.flatMap { bytes(12, $0) }
+    return number(1, 8) + bytes(7, graph) + bytes(8, number(2, 17))
+  }
+
+  /// Bytes of f32 numbers.
+  static func floats(_ values: [Float]) -> [UInt8] { values.flatMap { v in withUnsafeBytes(of: v) { [UInt8]($0) } } }
+}
+
+@Suite struct ONNXTests {
+  /// y = relu(x W) with W of 2 x 3.
+  private static func product(weights: [UInt8]) -> [UInt8] {
+    Wire.model(
+      nodes: [Wire.node("MatMul", ["x", "w"], ["h"]), Wire.node("Relu", ["h"], ["y"])], tensors: [weights],
+      inputs: [Wire.value("x", [1, 2])], outputs: [Wire.value("y", [1, 3])])
+  }
+
+  private static let weights = Wire.floats([1, 2, 3, -4, -5, 6])
+
+  private func load(_ bytes: [UInt8], dims: [String: ClosedRange<Int>] = [:]) throws -> Model {
+    let folder = try TemporaryFolder()
+    return try FormatRegistry.load(folder.write("m.onnx", bytes), LoadOptions(dimensions: dims))
+  }
+
+  private func message(_ bytes: [UInt8], dims: [String: ClosedRange<Int>] = [:]) -> String {
+    do {
+      _ = try load(bytes, dims: dims)
+      return "loaded"
+    } catch {
+      return "\(error)"
+    }
+  }
+
+  private func run(_ bytes: [UInt8], _ x: [Float], _ shape: [Int]) throws -> [Float] {
+    // The weights are mapped, so the file must outlive the evaluation.
+    let folder = try TemporaryFolder()
+    let model = try FormatRegistry.load(folder.write("m.onnx", bytes))
+    try Verifier.verify(model)
+    let result = try Evaluator(model).run([NumPyArray(x, shape).tensor]).outputs[0]
+    return NumPyArray(result.view).floats
+  }
+
+  @Test func weightsAreReadInPlace() throws {
+    let bytes = Self.product(weights: Wire.tensor("w", [2, 3], raw: Self.weights))
+    #expect(try run(bytes, [1, 1], [1, 2]) == [0, 0, 9])
+    #expect(try run(bytes, [2, -1], [1, 2]) == [6, 9, 0])
+  }
+
+  @Test func typedNumbersAreReadToo() throws {
+    // float_data, packed.
+    let tensor =
+      Wire.number(1, 2) + Wire.number(1, 3) + Wire.number(2, 1) + Wire.bytes(4, Self.weights) + Wire.text(8, "w")
+    #expect(try run(Self.product(weights: tensor), [1, 1], [1, 2]) == [0, 0, 9])
+  }
+
+  @Test func openFirstSizeIsOneAndSaid() throws {
+    let bytes = Wire.model(
+      nodes: [Wire.node("Relu", ["x"], ["y"])], tensors: [], inputs: [Wire.value("x", [0, 2])],
+      outputs: [Wire.value("y", [0, 2])])
+    let model = try load(bytes)
+    #expect(model.functions[0].type(of: model.functions[0].inputs[0]).description == "f32[1, 2]")
+    #expect(model.metadata.contains { $0.key == Model.noteKey && $0.value.contains("'N'") })
+    let ranged = try load(bytes, dims: ["N": 1...5])
+    #expect(ranged.functions[0].type(of: ranged.functions[0].inputs[0]).description == "f32[N, 2]")
+    #expect(message(bytes, dims: ["M": 1...5]).contains("'M'"))
+  }
+
+  @Test func wrongTensorsAreRefusedByName() throws {
+    func refusal(_ tensor: [UInt8]) -> String { message(Self.product(weights: tensor)) }
+    #expect(refusal(Wire.tensor("w", [2, 3], raw: Array(Self.weights.dropLast()))).contains("'w'"))
+    #expect(refusal(Wire.tensor("w", [2, 3], raw: Self.weights + [0])).contains("needs 24"))
+    #expect(refusal(Wire.tensor("w", [1 << 62, 1 << 62], raw: Self.weights)).contains("out of range"))
+    #expect(refusal(Wire.tensor("w", [UInt64.max, 3], raw: Self.weights)).contains("negative"))
+    #expect(refusal(Wire.tensor("w", [2, 3], raw: Self.weights, type: 8)).contains("string"))
+    #expect(refusal(Wire.tensor("w", [3, 2], raw: Self.weights)).contains("matmul"))
+    #expect(refusal(Wire.tensor("v", [2, 3], raw: Self.weights)).contains("'w'"))
+    let twice = Wire.tensor("w", [2, 3], raw: Self.weights) + Wire.bytes(4, Self.weights)
+    #expect(refusal(twice).contains("two fields"))
+  }
+
+  @Test func externalDataStaysInTheFolder() throws {
+    func tensor(_ location: String, offset: String = "0") -> [UInt8] {
+      func entry(_ key: String, _ value: String) -> [UInt8] { Wire.bytes(13, Wire.text(1, key) + Wire.text(2, value)) }
+      return Wire.number(1, 2) + Wire.number(1, 3) + Wire.number(2, 1) + Wire.text(8, "w") + entry("location", location)
+        + entry("offset", offset) + Wire.number(14, 1)
+    }
+    let folder = try TemporaryFolder()
+    try folder.write("w.bin", [0, 0, 0, 0] + Self.weights)
+    func load(_ location: String, offset: String = "4") -> String {
+      do {
+        let path = try folder.write("m.onnx", Self.product(weights: tensor(location, offset: offset)))
+        let model = try FormatRegistry.load(path)
+        let result = try Evaluator(model).run([NumPyArray([1, 1], [1, 2]).tensor]).outputs[0]
+        return "\(NumPyArray(result.view).floats)"
+      } catch {
+        return "\(error)"
+      }
+    }
+    #expect(load("w.bin") == "[0.0, 0.0, 9.0]")
+    for name in ["../w.bin", "/etc/passwd", "a/../w.bin", "a/../../w.bin", "./w.bin", "", "..\\w.bin", "w.bin/"] {
+      #expect(load(name).contains("external data"), "\(name)")
+    }
+    #expect(load("none.bin").contains("does not exist"))
+    #expect(load("w.bin", offset: "8").contains("needs 24 bytes"))
+    #expect(load("w.bin", offset: "-1").contains("offset"))
+    #expect(load("w.bin", offset: "99999999999999999999").contains("offset"))
+    _ = try Command.run("ln", ["-s", "w.bin", folder.path("link.bin")])
+    #expect(load("link.bin").contains("symbolic link"))
+    _ = try Command.run("ln", [folder.path("w.bin"), folder.path("hard.bin")])
+    #expect(load("hard.bin").contains("hard links"))
+  }
+
+  @Test func unknownThingsAreNamed() throws {
+    func graph(_ node: [UInt8]) -> [UInt8] {
+      Wire.model(
+        nodes: [node], tensors: [], inputs: [Wire.value("x", [1, 2])], outputs: [Wire.value("y", [1, 2])])
+    }
+    let bogus = message(graph(Wire.node("Reluu", ["x"], ["y"])))
+    #expect(bogus.contains("'Reluu'") && bogus.contains("'Relu'") && bogus.contains("the_Reluu"))
+    let attribute = Wire.text(1, "alpha") + Wire.number(20, 2) + Wire.number(3, 1)
+    #expect(message(graph(Wire.node("Relu", ["x"], ["y"], [attribute]))).contains("attribute 'alpha'"))
+    #expect(message(graph(Wire.node("Relu", ["z"], ["y"]))).contains("'z'"))
+    #expect(message(graph(Wire.node("Relu", [], ["y"]))).contains("input 0"))
+    #expect(message(graph(Wire.node("Relu", ["x"], ["x"]))).contains("defined twice"))
+  }
+
+  @Test func deepNestingIsRefused() throws {
+    // Graphs inside attributes inside nodes, four levels a step.
+    var graph: [UInt8] = []
+    for _ in 0..<2000 { graph = Wire.bytes(1, Wire.bytes(5, Wire.bytes(6, graph))) }
+    #expect(message(Wire.number(1, 8) + Wire.bytes(7, graph) + Wire.bytes(8, Wire.number(2, 17))).contains("nested"))
+  }
+
+  @Test func damageGivesErrorsOnly() throws {
+    let bytes = Self.product(weights: Wire.tensor("w", [2, 3], raw: Self.weights))
+    // Cut between the graph and the operator set, and inside trailing outputs, a prefix may still be a message.
+    try expectOnlyCompileErrors(bytes, fileName: "m.onnx", allowedTruncations: []) { path in
+      let model = try FormatRegistry.load(path)
+      try Verifier.verify(model)
+    }
+  }
+}
