@@ -172,8 +172,9 @@ extension Dim.Atom: CustomStringConvertible {
   package var description: String {
     switch self {
     case .symbol(let symbol): symbol.name
-    case .quotient(let dim, let divisor): dim.terms.count == 1 && dim.offset == 0 && dim.terms[0].coefficient == 1
-      ? "\(dim)/\(divisor)" : "(\(dim))/\(divisor)"
+    case .quotient(let dim, let divisor):
+      dim.terms.count == 1 && dim.offset == 0 && dim.terms[0].coefficient == 1
+        ? "\(dim)/\(divisor)" : "(\(dim))/\(divisor)"
     }
   }
 }

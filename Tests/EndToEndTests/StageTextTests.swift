@@ -23,7 +23,7 @@ import Testing
         var model = try Compiler.model(path, at: stage, options)
         model.compact()
         let text = try Printer.print(model)
-        let parsed = try Parser.parse(text, file: name, operators: ModelLoader.operators)
+        let parsed = try Parser.parse(text, operators: ModelLoader.operators)
         #expect(parsed == model, "\(name) at \(stage.rawValue)")
         #expect(try Printer.print(parsed) == text, "\(name) at \(stage.rawValue)")
       }
