@@ -135,7 +135,7 @@ private enum Wire {
       do {
         let path = try folder.write("m.onnx", Self.product(weights: tensor(location, offset: offset)))
         let model = try FormatRegistry.load(path)
-        let result = try Evaluator(model).run([NumPyArray([1, 1], [1, 2]).tensor]).outputs[0]
+        let result = try Evaluator(model).run([NumPyArray([1, 1] as [Float], [1, 2]).tensor]).outputs[0]
         return "\(NumPyArray(result.view).floats)"
       } catch {
         return "\(error)"
