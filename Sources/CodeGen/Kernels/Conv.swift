@@ -137,6 +137,8 @@ private struct ConvTile {
     func products(_ values: Pointer, _ panel: Pointer, first: Expression, count: Int, places: Range<Int>) {
       k.loop("c", to: .integer(count)) { c in
         if let ahead { k.prefetch(ahead.pointer, (first + c) * .integer(ahead.step)) }
+        // The pixels of the next tile follow those of this one.
+        if config.isFlat { k.prefetch(values, c * .integer(run.count) + .integer(run.count * g.channels)) }
         let loaded = (0..<vectors).map { v in
           k.define("w\(v)", panel.load((c * .integer(vectors) + .integer(v)) * .integer(k.lanes)))
         }

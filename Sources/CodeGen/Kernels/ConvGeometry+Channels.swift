@@ -66,6 +66,18 @@ struct ChannelTile {
     }
   }
 
+  /// Asks for what the tile below sees and this one does not, so that it comes nearer while the rest of the line is computed.
+  func prefetchNextLine(of x: Pointer, in k: KernelBuilder) {
+    let g = geometry
+    let columns = run.count * g.strides[1]
+    guard columns <= 32, g.strides[0] <= 2 else { return }
+    for tap in max(0, g.kernel[0] - g.strides[0])..<g.kernel[0] {
+      let start = g.line(image, place + 1, .integer(tap)) + column * .integer(g.strides[1])
+      let next = k.pointer("next", x, offset: start * .integer(g.channels) + channel)
+      for column in 0..<columns { k.prefetch(next, .integer(column * g.channels)) }
+    }
+  }
+
   /// Stores the results of the places of a result with as many channels as the image.
   func forEachResult(in k: KernelBuilder, _ body: (_ place: Int, _ index: Expression) -> Void) {
     let g = geometry

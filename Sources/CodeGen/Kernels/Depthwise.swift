@@ -56,6 +56,7 @@ package struct DepthwiseConfig: Hashable, Codable, Sendable {
       // Vector number c / lanes begins at c / lanes * taps * lanes.
       let weights = k.pointer("wp", w, offset: tile.channel * .integer(taps))
       let start = bias.map { k.define("b", $0.load(tile.channel, count: tile.tail)) } ?? .broadcast(.real(0))
+      tile.prefetchNextLine(of: x, in: k)
       let sums = (0..<tile.run.count).map { k.variable("s\($0)", start) }
       var line: [Int: Expression] = [:]
       tile.forEachTap(
