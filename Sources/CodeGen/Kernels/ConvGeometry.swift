@@ -109,18 +109,19 @@ package struct ConvGeometry: Hashable, Codable, Sendable {
   }
 
   private func tapGroups(start: Int, count: Int) -> [TapGroup] {
+    let left = start * strides[1] - padding[1]
+    let right = left + (count - 1) * strides[1] + (kernel[1] - 1) * dilations[1]
+    if left >= 0, right < width { return [TapGroup(taps: 0..<kernel[1], places: 0..<count)] }
     var groups: [TapGroup] = []
     for tap in 0..<kernel[1] {
-      let inside = (0..<count).filter { place in
-        let column = (start + place) * strides[1] + tap * dilations[1] - padding[1]
-        return column >= 0 && column < width
-      }
-      guard let first = inside.first, let last = inside.last else { continue }
-      let places = first..<(last + 1)
-      if let group = groups.last, group.places == places, group.taps.upperBound == tap {
+      let column = left + tap * dilations[1]
+      let first = column >= 0 ? 0 : (strides[1] - 1 - column) / strides[1]
+      let end = column < width ? min(count, (width - 1 - column) / strides[1] + 1) : 0
+      guard first < end else { continue }
+      if let group = groups.last, group.places == first..<end, group.taps.upperBound == tap {
         groups[groups.count - 1].taps = group.taps.lowerBound..<(tap + 1)
       } else {
-        groups.append(TapGroup(taps: tap..<(tap + 1), places: places))
+        groups.append(TapGroup(taps: tap..<(tap + 1), places: first..<end))
       }
     }
     return groups
