@@ -185,7 +185,7 @@ struct ONNXImporter {
       }
     } catch let error as CompileError {
       var located = error
-      if located.subject?.offset == nil { located.subject = place }
+      if located.subject?.offset == nil, located.subject?.object == nil { located.subject = place }
       throw located
     }
   }
