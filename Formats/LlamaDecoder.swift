@@ -129,6 +129,7 @@ extension LlamaDecoder {
     model[metadata: "vocabulary"] = "\(vocabulary)"
     model[metadata: "layers"] = "\(layers)"
     model[metadata: "context"] = "\(rows)"
+    model[metadata: "cache"] = cacheType.rawValue
     model[metadata: "context.maximum"] = "\(context)"
   }
 

@@ -52,7 +52,7 @@ package struct ProgramCheck {
   /// The model after the passes of the manifest, or as it was read; and whether activations are quantized.
   private func reference(_ path: String, _ manifest: JSON) throws -> (Model, Bool) {
     var options = FrontendOptions()
-    options.load = load
+    options.load = loadOptions(manifest)
     let records = manifest["passes"]?.array ?? []
     let text = records.compactMap { $0["options"]?.string }.joined(separator: ",")
     options.pipeline = try Pipeline(parsing: text, registry: Presets.registry)
@@ -62,6 +62,23 @@ package struct ProgramCheck {
       function.nodeIDs.contains { function[$0].op is Quantize && !isRecipe(function[$0].inputs[0], function) }
     }
     return (model, quantizes)
+  }
+
+  /// The options the program was made with, as far as the caller does not give others.
+  private func loadOptions(_ manifest: JSON) -> LoadOptions {
+    var options = load
+    options.context = options.context ?? manifest["metadata"]?["context"]?.string.flatMap { Int($0) }
+    options.cacheType = options.cacheType ?? manifest["metadata"]?["cache"]?.string.flatMap { DType(rawValue: $0) }
+    let isLanguageModel = manifest["metadata"]?["context"] != nil
+    for function in manifest["functions"]?.array ?? [] where !isLanguageModel {
+      for symbol in function["symbols"]?.array ?? [] {
+        guard let name = symbol["name"]?.string, let low = symbol["minimum"]?.int, let high = symbol["maximum"]?.int,
+          low <= high, options.dimensions[name] == nil
+        else { continue }
+        options.dimensions[name] = low...high
+      }
+    }
+    return options
   }
 
   private func isRecipe(_ value: ValueID, _ function: Graph) -> Bool {

@@ -117,6 +117,20 @@ import Testing
     }
   }
 
+  @Test func checkFollowsTheProgramsContextAndCache() async throws {
+    let folder = try TemporaryFolder()
+    var options = CompileOptions()
+    options.output = folder.path("half")
+    options.cacheFolder = try CompiledModels.folder().file("cache")
+    options.frontend.load.cacheType = .f16
+    options.frontend.load.context = 64
+    var compiler = Compiler(options)
+    _ = try await compiler.compile(CompiledModels.stories)
+    let result = try await ProgramCheck().run(model: CompiledModels.stories, program: folder.path("half"))
+    // An f16 cache rounds keys and values to 11 bits; both sides round the same numbers, give or take a last f32 bit.
+    #expect(try #require(result.differences.map(\.relative).max()) <= 1e-4)
+  }
+
   @Test func compilationGoesOnFromDumpedStages() async throws {
     guard let example = try Self.cases()?.first else { return }
     let folder = try TemporaryFolder()

@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <string.h>
 
-#include "cpu.h"
 #include "failure.h"
 
 static volatile sig_atomic_t interrupted;
@@ -36,12 +35,6 @@ static void check_function(const mcc_function *function) {
   if (!complete) mcc_fail(MCC_EXIT_INTERNAL, "function '%s' lacks tokens, position or logits", function->role);
 }
 
-/* One thread per core, but none for less than 256 KiB of weights per token: waiting would take longer than reading. */
-static int64_t default_threads(void) {
-  int64_t cores = mcc_cpu_cores(), useful = mcc_model.bytes_per_token >> 18;
-  return useful < 1 ? 1 : useful < cores ? useful : cores;
-}
-
 mcc_language_model mcc_language_model_start(int64_t threads) {
   mcc_bundle bundle = mcc_bundle_map();
   mcc_language_model it = {.decode = mcc_find_function("decode"), .prefill = mcc_find_function("prefill")};
@@ -62,7 +55,7 @@ mcc_language_model mcc_language_model_start(int64_t threads) {
     int32_t eos = mcc_tokenizer_eos(it.tokenizer);
     if (it.settings.eos_count == 0 && eos >= 0) it.settings.eos[it.settings.eos_count++] = eos;
   }
-  it.session = mcc_session_start(bundle, threads > 0 ? threads : default_threads());
+  it.session = mcc_session_start(bundle, threads);
   return it;
 }
 

@@ -18,8 +18,15 @@ void mcc_require_cpu(void) {
            missing);
 }
 
+/* One thread per core, but none for less than 256 KiB of weights per call: waiting would take longer than reading. */
+static int64_t default_threads(void) {
+  int64_t bytes = mcc_model.bytes_per_token > 0 ? mcc_model.bytes_per_token : mcc_model.weights_bytes;
+  int64_t cores = mcc_cpu_cores(), useful = bytes >> 18;
+  return useful < 1 ? 1 : useful < cores ? useful : cores;
+}
+
 mcc_session mcc_session_start(mcc_bundle bundle, int64_t threads) {
-  if (threads == 0) threads = mcc_cpu_cores();
+  if (threads <= 0) threads = default_threads();
   if (threads > MCC_MAX_THREADS) threads = MCC_MAX_THREADS;
   return (mcc_session){bundle, mcc_arena_allocate(mcc_model.arena_bytes), mcc_pool_create((int)threads)};
 }

@@ -15,7 +15,7 @@ typedef struct mcc_session {
 /* Refuses with status 69 if the CPU lacks a feature that the model's code uses. To be called before all else. */
 void mcc_require_cpu(void);
 
-/* Allocates the arena and starts `threads` threads (0: one per available core). */
+/* Allocates the arena and starts `threads` threads (0: as many as cores and weights make useful). */
 mcc_session mcc_session_start(mcc_bundle bundle, int64_t threads);
 void mcc_session_end(mcc_session *session);
 
