@@ -127,8 +127,8 @@ import Testing
     var compiler = Compiler(options)
     _ = try await compiler.compile(CompiledModels.stories)
     let result = try await ProgramCheck().run(model: CompiledModels.stories, program: folder.path("half"))
-    // An f16 cache rounds keys and values to 11 bits; both sides round the same numbers, give or take a last f32 bit.
-    #expect(try #require(result.differences.map(\.relative).max()) <= 1e-4)
+    // A last bit of f32 may round a key or value to the neighbouring f16, 2^-11 of it away.
+    #expect(try #require(result.differences.map(\.relative).max()) <= 1e-3)
   }
 
   @Test func compilationGoesOnFromDumpedStages() async throws {
