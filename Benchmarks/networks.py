@@ -38,7 +38,7 @@ def main():
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--mcc", default=".build/release/mcc")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     models = options.models
     if not models:
         source = os.path.join(os.environ.get("MCC_TEST_MODELS", "../shared/models"), "onnx")
