@@ -132,6 +132,8 @@ struct ONNXImporter {
       }
     }
     guard bindings[input.name] == nil else { throw CompileError(.input, "two inputs are named '\(input.name)'") }
+    _ = try TensorType.checkedByteCount(
+      sizes: Shape(shape).maximumSizes, element: element, of: "input '\(input.name)'")
     bindings[input.name] = .value(builder.input(input.name, TensorType(element, Shape(shape))))
   }
 

@@ -15,11 +15,7 @@ struct ONNXTensors {
   init(file: MappedFile, walker: ONNXWireWalker) {
     self.file = file
     self.walker = walker
-    guard let slash = file.path.utf8.lastIndex(of: UInt8(ascii: "/")) else {
-      folder = "."
-      return
-    }
-    folder = slash == file.path.startIndex ? "/" : String(file.path[..<slash])
+    folder = ArchivePath.folder(of: file.path)
   }
 
   /// The element type with that number in `TensorProto.DataType`.

@@ -125,7 +125,7 @@ package struct Compiler {
   }
 
   private mutating func finish(_ model: Model, _ watch: Stopwatch) throws -> Summary {
-    try write(try Printer.print(model, relativeTo: options.output.map { Path.folder(of: $0) }))
+    try write(try Printer.print(model, relativeTo: options.output.map { ArchivePath.folder(of: $0) }))
     summary.seconds = watch.seconds
     return summary
   }
@@ -147,21 +147,7 @@ package struct Compiler {
         archive.file.release(range)
       }
       return Manifest.SourceRecord(
-        name: Path.name(of: archive.file.path), sha256: hash.hexDigest(), bytes: archive.file.size)
+        name: ArchivePath.name(of: archive.file.path), sha256: hash.hexDigest(), bytes: archive.file.size)
     }
-  }
-}
-
-/// Parts of paths.
-package enum Path {
-  /// The folder a path lies in.
-  package static func folder(of path: String) -> String {
-    guard let slash = path.lastIndex(of: "/") else { return "." }
-    return slash == path.startIndex ? "/" : String(path[..<slash])
-  }
-
-  /// The last part.
-  package static func name(of path: String) -> String {
-    path.split(separator: "/").last.map(String.init) ?? path
   }
 }

@@ -59,7 +59,9 @@ package struct ProgramCheck {
     var frontend = Frontend(options)
     let model = try frontend.run(path, to: original ? .import : .transform)
     let quantizes = model.functions.contains { function in
-      function.nodeIDs.contains { function[$0].op is Quantize && !isRecipe(function[$0].inputs[0], function) }
+      function.nodeIDs.contains {
+        function[$0].op is Quantize && !ConstantEvaluator.isRecipe(function[$0].inputs[0], in: function)
+      }
     }
     return (model, quantizes)
   }
@@ -79,10 +81,6 @@ package struct ProgramCheck {
       }
     }
     return options
-  }
-
-  private func isRecipe(_ value: ValueID, _ function: Graph) -> Bool {
-    ConstantEvaluator.isRecipe(value, in: function)
   }
 
   private func checkLanguageModel(

@@ -226,13 +226,19 @@ extension Graph {
     values[Int(value.index)].uses.append(.output(index))
   }
 
-  /// Adds a node; its result types are inferred, results are named after `names` or the operator.
+  /// Adds a node; its result types are inferred and must have sizes that can be computed with, results are named after
+  /// `names` or the operator.
   package mutating func addNode(
     _ op: any Operator, _ inputs: [ValueID], names hints: [String] = [], origin: Origin? = nil
   ) throws -> NodeID {
     let types: [TensorType]
     do {
       types = try op.inferTypes(inputs.map { type(of: $0) })
+      for type in types {
+        _ = try TensorType.checkedByteCount(
+          sizes: type.shape.maximumSizes, element: type.element, encoding: type.encoding, of: "a result of '\(op.name)'"
+        )
+      }
     } catch let error as CompileError {
       throw error.located(.init(object: origin.map { "node '\($0.text)'" } ?? "function '@\(name)'"))
     }

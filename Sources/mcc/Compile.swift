@@ -82,7 +82,7 @@ struct Compile: AsyncParsableCommand {
 
   /// The model's name in the working folder, without its extension.
   private static func defaultOutput(_ model: String, _ artefact: Artefact) -> String {
-    let name = Path.name(of: model)
+    let name = ArchivePath.name(of: model)
     let stem = name.lastIndex(of: ".").flatMap { $0 == name.startIndex ? nil : String(name[..<$0]) } ?? name
     let base = stem.isEmpty || stem == "." || stem == ".." ? "model" : stem
     return artefact == .c ? base + "-c" : base

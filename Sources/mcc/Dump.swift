@@ -36,7 +36,7 @@ struct Dump: AsyncParsableCommand {
     let text =
       json
       ? ModelReport(model).json.text(pretty: true)
-      : try Printer.print(model, relativeTo: output.map { Path.folder(of: $0) })
+      : try Printer.print(model, relativeTo: output.map { ArchivePath.folder(of: $0) })
     if let output { try AtomicFile.write(text, to: output) } else { Standard.write(text, to: 1) }
   }
 }

@@ -28,7 +28,7 @@ struct Opt: AsyncParsableCommand {
       try options.pipeline ?? options.quantization.map { try Presets.quantize($0) } ?? Presets.simplify()
     try frontend.run(pipeline, on: &model)
     if statistics { for line in Summary.passes(frontend.reports) { Standard.error(line) } }
-    let text = try Printer.print(model, relativeTo: output.map { Path.folder(of: $0) })
+    let text = try Printer.print(model, relativeTo: output.map { ArchivePath.folder(of: $0) })
     if let output { try AtomicFile.write(text, to: output) } else { Standard.write(text, to: 1) }
   }
 }

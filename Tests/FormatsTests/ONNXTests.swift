@@ -169,6 +169,19 @@ private enum Wire {
     #expect(message(graph(Wire.node("Relu", ["x"], ["x"]))).contains("defined twice"))
   }
 
+  @Test func sizesThatOverflowAreRefused() throws {
+    let huge = UInt64(1) << 40
+    func graph(_ node: [UInt8], _ inputs: [[UInt8]]) -> [UInt8] {
+      Wire.model(nodes: [node], tensors: [], inputs: inputs, outputs: [Wire.value("y", [1])])
+    }
+    let flatten = graph(Wire.node("Flatten", ["x"], ["y"]), [Wire.value("x", [huge, huge, huge])])
+    #expect(message(flatten).contains("out of range"))
+    // Each input fits, what they broadcast to does not.
+    let sum = graph(
+      Wire.node("Add", ["a", "b"], ["y"]), [Wire.value("a", [huge, 1, 1]), Wire.value("b", [1, huge, 1])])
+    #expect(message(sum).contains("out of range"))
+  }
+
   @Test func deepNestingIsRefused() throws {
     // Graphs inside attributes inside nodes, four levels a step.
     var graph: [UInt8] = []

@@ -43,22 +43,12 @@ extension ONNXOperators {
       throw CompileError(.input, "'\(node.type)' over axis \(axis) of shape \(shape)")
     }
     if importer.opset >= 13 || place == shape.rank - 1 { return try importer.builder.emit(op(place), x) }
-    guard let rows = shape.product(0..<place), let columns = shape.product(place..<shape.rank) else {
+    guard let rows = Shape.product(Array(shape.dims[..<place])),
+      let columns = Shape.product(Array(shape.dims[place...]))
+    else {
       throw CompileError(.unsupported, "unsupported '\(node.type)' over several sizes known only at run time")
     }
     let flat = try importer.builder.emit(Reshape([rows, columns]), x)
     return try importer.builder.emit(Reshape(shape.dims), try importer.builder.emit(op(1), flat))
-  }
-}
-
-extension Shape {
-  /// The product of some sizes; nil if more than one of them is symbolic.
-  func product(_ axes: Range<Int>) -> Dim? {
-    var result: Dim = 1
-    for axis in axes {
-      guard let product = Dim.product(result, self[axis]) else { return nil }
-      result = product
-    }
-    return result
   }
 }

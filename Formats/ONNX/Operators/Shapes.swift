@@ -19,8 +19,8 @@ extension ONNXOperators {
       let shape = importer.builder.type(of: x).shape
       let axis = try node.integer("axis", default: 1)
       let place = axis < 0 ? axis + shape.rank : axis
-      guard (0...shape.rank).contains(place), let rows = shape.product(0..<place),
-        let columns = shape.product(place..<shape.rank)
+      guard (0...shape.rank).contains(place), let rows = Shape.product(Array(shape.dims[..<place])),
+        let columns = Shape.product(Array(shape.dims[place...]))
       else { throw CompileError(.unsupported, "unsupported 'Flatten' at axis \(axis) of shape \(shape)") }
       return [try importer.builder.emit(Reshape([rows, columns]), x)]
     },
@@ -142,7 +142,7 @@ extension Shape {
       }
     }
     guard let open = target.firstIndex(of: -1) else { return dims }
-    guard let total = product(0..<rank), let known = Shape(dims).product(0..<dims.count) else { throw failure() }
+    guard let total = Self.product(self.dims), let known = Self.product(dims) else { throw failure() }
     if let divisor = known.fixedValue, divisor > 0 {
       let quotient = total / divisor
       guard quotient * divisor == total else { throw failure() }

@@ -47,7 +47,7 @@ extension Shape {
   }
 
   /// The product, if at most one size is symbolic and no number leaves 62 bits.
-  private static func product(_ dims: [Dim]) -> Dim? {
+  package static func product(_ dims: [Dim]) -> Dim? {
     guard let count = try? checkedCount(dims.compactMap(\.fixedValue), of: "") else { return nil }
     let symbolic = dims.filter { !$0.isFixed }
     guard let dim = symbolic.first else { return .fixed(count) }

@@ -1,6 +1,6 @@
 import Glibc
 
-/// Paths of archives as a text names them: relative to the folder of the text.
+/// Parts of paths, and paths of archives as a text names them: relative to the folder of the text.
 package enum ArchivePath {
   /// The path of `file` seen from `folder`; the absolute path where the folder does not exist.
   package static func relative(_ file: String, to folder: String) -> String {
@@ -25,6 +25,9 @@ package enum ArchivePath {
     guard let slash = file.utf8.lastIndex(of: UInt8(ascii: "/")) else { return "." }
     return slash == file.startIndex ? "/" : String(file[..<slash])
   }
+
+  /// The last part of a path.
+  package static func name(of path: String) -> String { path.split(separator: "/").last.map(String.init) ?? path }
 
   /// The path without links and dots; nil if nothing is there.
   private static func resolve(_ path: String) -> String? {
