@@ -27,6 +27,8 @@ enum CompiledModels {
     options.frontend.reproducerFolder = nil
     var compiler = Compiler(options)
     _ = try await compiler.compile(model)
+    // Waits until no other child holds the file open for writing, see `Command.run`.
+    _ = try run(folder.file(name), ["--version"])
     return folder.file(name)
   }
 

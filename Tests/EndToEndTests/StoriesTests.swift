@@ -126,6 +126,7 @@ import Testing
     options.frontend.load.context = 64
     var compiler = Compiler(options)
     _ = try await compiler.compile(CompiledModels.stories)
+    _ = try CompiledModels.run(folder.path("half"), ["--version"])
     let result = try await ProgramCheck().run(model: CompiledModels.stories, program: folder.path("half"))
     // A last bit of f32 may round a key or value to the neighbouring f16, 2^-11 of it away.
     #expect(try #require(result.differences.map(\.relative).max()) <= 1e-3)

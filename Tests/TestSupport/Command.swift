@@ -64,7 +64,12 @@ package struct Command: Sendable {
 
     let watch = Stopwatch()
     var process: pid_t = 0
-    let code = posix_spawnp(&process, executable, &actions, &attributes, &argv, &variables)
+    var code = posix_spawnp(&process, executable, &actions, &attributes, &argv, &variables)
+    // A program just written is busy while a child that another thread started then has not yet begun its own program.
+    while code == ETXTBSY, watch.seconds < 5 {
+      usleep(20_000)
+      code = posix_spawnp(&process, executable, &actions, &attributes, &argv, &variables)
+    }
     guard code == 0 else { throw CompileError(.toolchain, "cannot run '\(executable)': \(describeErrno(code))") }
     var status: Int32 = 0
     var pause: UInt32 = 200
