@@ -11,9 +11,9 @@ import Tensors
 ///     // and, with 8-bit activations, %x as dequantize(quantize(%x)), once for all its users
 ///
 /// Linear layers are matmuls whose right factor is a recipe of rank 2, stored with one row per output column. A weight
-/// that is dequantized already, as from GGUF, keeps its codes. A table that is gathered from and multiplied by (tied
-/// embeddings) is stored once, in 8 bits if the weights have 4; a table that is only gathered from stays as it is. A
-/// weight that would not get smaller stays.
+/// that is dequantized already, as from GGUF, keeps its codes. A table whose rows are gathered gets the format of the
+/// weights, unless these only change their type; if it is multiplied by as well (tied embeddings), it is stored once,
+/// with at least 8 bits. A weight that would not get smaller stays.
 ///
 /// `include` and `exclude` are patterns (`*` any text, `?` one character) that are matched against the origin of the
 /// layer and the checkpoint's names of its weights. `embeddings` and `head` override what is done to tables and to the
@@ -223,9 +223,19 @@ private struct Work {
   }
 
   private mutating func quantizeTable(of id: NodeID) throws {
-    guard case .format(let spec) = options.embeddings else { return }
+    let spec: QuantizationSpec
+    switch options.embeddings {
+    case .keep: return
+    case .format(let other): spec = other
+    case .auto:
+      guard options.spec.weights.isQuantized else { return }
+      spec = options.spec
+    }
+    guard let gather = graph[id].op as? Gather else { return }
     let table = graph[id].inputs[0]
-    guard graph.type(of: table).rank == 2, recipes.contains(table), isChosen(table, id),
+    let shape = graph.type(of: table).shape
+    guard shape.rank == 2, shape.normalizedAxis(gather.axis) == 0, recipes.contains(table),
+      !recipes.contains(graph[id].inputs[1]), isChosen(table, id),
       !graph.users(of: table).contains(where: { graph[$0].op is MatMul }),
       let storage = storage(spec, of: graph.type(of: table))
     else { return }
