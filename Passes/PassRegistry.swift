@@ -4,6 +4,7 @@ extension PassRegistry {
   /// The passes of this target: those that need to know nothing of a CPU.
   package static let all = PassRegistry([
     Canonicalize.self, FoldConstants.self, EliminateCommonSubexpressions.self, EliminateDeadCode.self,
-    FoldBatchNorm.self, Fuse.self, MergeMatMuls.self, FuseElementwise.self, QuantizeWeights.self,
+    FoldBatchNorm.self, FoldRepConv.self, ExpandBatchNorm.self, Fuse.self, MergeMatMuls.self, FuseElementwise.self,
+    QuantizeWeights.self,
   ])
 }

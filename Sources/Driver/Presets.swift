@@ -18,7 +18,8 @@ package enum Presets {
         // Identities first, so that the fusions see few forms.
         "canonicalize", "fold-constants", "eliminate-common-subexpressions",
         // Before fusion: afterwards a bias or an activation stands between convolution and normalization.
-        "fold-batch-norm", "fuse",
+        // A normalization of the image itself is a branch of a sum as well; what is left joins elementwise operators.
+        "fold-batch-norm", "fold-repconv", "expand-batch-norm", "fuse",
         // Merged products read x once; needs biases and gates in the products already.
         "merge-matmuls",
         // Folding left reshapes and products of small constants.

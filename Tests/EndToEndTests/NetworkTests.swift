@@ -99,7 +99,7 @@ import Testing
     #expect(right.evaluator == 901 && right.program == 901, "\(right)")
   }
 
-  @Test(arguments: ["mobilenet_v2", "resnet50"])
+  @Test(arguments: ["mobilenet_v2", "resnet50", "repvgg_a0", "efficientnet_b0"])
   func imageNetworksMatchTheirRecordedOutputs(name: String) async throws {
     guard let graph = Fixtures.path("onnx/\(name).onnx"), let fill = Fixtures.path("onnx/fill_weights.py"),
       let recorded = Fixtures.path("onnx/\(name).expected.npz")

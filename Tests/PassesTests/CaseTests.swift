@@ -40,7 +40,9 @@ import Testing
       let file = try CaseFile(name)
       for section in file.sections { fired.formUnion((try? file.run(section)) ?? []) }
     }
-    let rules = Canonicalize().rules + FoldBatchNorm().rules + Fuse.operatorRules + Fuse.epilogueRules
+    let rules =
+      Canonicalize().rules + FoldBatchNorm().rules + FoldRepConv().rules + ExpandBatchNorm().rules
+      + Fuse.operatorRules + Fuse.epilogueRules
     let names = rules.map(\.name)
     #expect(Set(names).count == names.count)
     #expect(names.filter { !fired.contains($0) } == [])

@@ -9,7 +9,8 @@ import Testing
 @Suite struct FixtureTests {
   /// The passes that keep the function, in the order of `-O1`.
   static let pipeline = [
-    "canonicalize", "fold-constants", "eliminate-common-subexpressions", "fold-batch-norm", "fuse", "merge-matmuls",
+    "canonicalize", "fold-constants", "eliminate-common-subexpressions", "fold-batch-norm", "fold-repconv",
+    "expand-batch-norm", "fuse", "merge-matmuls",
     "canonicalize", "fold-constants", "fuse-elementwise", "eliminate-common-subexpressions", "eliminate-dead-code",
   ]
 
