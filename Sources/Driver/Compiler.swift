@@ -61,7 +61,7 @@ package struct Compiler {
 
     stage = Stopwatch()
     progress.update("writing C")
-    let compiler = options.lastStage == .emit ? nil : try await CCompiler.find()
+    let compiler = options.lastStage == .emit ? nil : try await CCompiler.find(for: target.architecture)
     let manifest = Manifest(
       compiler: "mcc \(Version.number)", cCompiler: options.artefact == .exe ? compiler?.version ?? "" : "",
       passes: summary.passes.map { Manifest.PassRecord(name: $0.name, options: $0.text) },

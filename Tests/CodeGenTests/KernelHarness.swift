@@ -83,6 +83,27 @@ struct KernelHarness {
   let target: Target
   let threadCounts = [1, 2, 3, 16]
 
+  /// The machine that the target's programs are for, unless it is this one.
+  var machine: ForeignMachine? {
+    guard let architecture = target.architecture, architecture != Architecture.host else { return nil }
+    return ForeignMachine(triple: architecture.triple)
+  }
+
+  /// What runs the target's programs; nil if nothing here does, which is said.
+  private func runner() throws -> [String]? {
+    if let machine { return machine.emulator() }
+    if target.runs(on: HostCPU.features()) { return [] }
+    print("only compiled: this CPU does not run \(target.name)")
+    return nil
+  }
+
+  /// The cases to try on the target: all, or under emulation a seeded fifth of them.
+  func sample(_ cases: [KernelCase]) -> [KernelCase] {
+    guard machine != nil, !ForeignMachine.testsEverything else { return cases }
+    var generator = SplitMix64(seed: UInt64(cases.count))
+    return cases.filter { _ in generator.next() % 5 == 0 }
+  }
+
   /// The failures of some runs, one line each.
   func failures(_ runs: [KernelRun], compiler: String = "clang") throws -> [String] {
     let folder = try TemporaryFolder()
@@ -103,13 +124,17 @@ struct KernelHarness {
     try folder.write("main.c", driver(runs))
     let flags = ["-O1", "-Wall", "-Wextra", "-Werror"] + target.compilerFlags
     let program = folder.path("run")
+    guard let command = machine.map({ $0.compiler(compiler) }) ?? [compiler] else { return [] }
     let built = try Command.run(
-      compiler, flags + ["-I", folder.path, folder.path("kernels.c"), folder.path("main.c"), "-o", program, "-lm"],
+      command[0],
+      command.dropFirst() + flags
+        + ["-I", folder.path, folder.path("kernels.c"), folder.path("main.c"), "-o", program, "-lm"],
       timeout: 900)
     guard built.exitCode == 0 else { return ["\(compiler): \(built.errors.prefix(3000))"] }
-    guard target.runs(on: HostCPU.features()) else { return [] }
+    guard let start = try runner() else { return [] }
     let data = runs.flatMap { run in run.buffers.flatMap { $0 } }
-    let outcome = try Command.run(program, input: data, timeout: 300)
+    let run = start + [program]
+    let outcome = try Command.run(run[0], Array(run.dropFirst()), input: data, timeout: 300)
     guard outcome.exitCode == 0 else { return ["exit code \(outcome.exitCode): \(outcome.errors.suffix(500))"] }
     var failures: [String] = []
     var position = 0

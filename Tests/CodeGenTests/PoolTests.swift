@@ -9,8 +9,9 @@ import Testing
 @Suite struct PoolTests {
   private func check(_ cases: [KernelCase], on name: String) throws {
     let target = try TargetRegistry.target(named: name)
-    let runs = try cases.flatMap { try $0.runs(on: target) }
-    for failure in try KernelHarness(target: target).failures(runs) { Issue.record("\(name): \(failure)") }
+    let harness = KernelHarness(target: target)
+    let runs = try harness.sample(cases).flatMap { try $0.runs(on: target) }
+    for failure in try harness.failures(runs) { Issue.record("\(name): \(failure)") }
   }
 
   private struct Sizes {

@@ -209,7 +209,7 @@ struct CPrinter {
     case .binary(let operation, let left, let right): return binary(operation, left, right)
     case .fma(let a, let b, let c):
       if value.type.isVector { return (verb("fma.f32", operands([a, b, c])), 14) }
-      return ("fmaf(\(expression(a)), \(expression(b)), \(expression(c)))", 15)
+      return (verb("fmaElement.f32", operands([a, b, c])), 15)
     case .compare(let comparison, let a, let b):
       if case .vector(let lane) = a.type {
         return (verb("\(comparison.rawValue).\(lane.rawValue)", operands([a, b])), 14)

@@ -2,7 +2,7 @@ extension Target {
   /// Any CPU: C with the vector extensions of GCC and clang, 16-byte vectors.
   package static let portable = Target(
     name: "portable", suffix: "portable", summary: "any CPU, by the vector extensions of gcc and clang",
-    features: [], vectorBytes: 16, vectorRegisters: 16, compilerFlags: commonFlags,
+    architecture: nil, features: [], vectorBytes: 16, vectorRegisters: 16, compilerFlags: commonFlags,
     cacheBytes: (level1: 32 << 10, level2: 256 << 10),
     throughput: Throughput(floatOperations: 20e9, byteOperations: 20e9, bytes: 10e9), vocabulary: .portable)
 }
@@ -48,6 +48,7 @@ extension Vocabulary {
       "lanes": "(mcc_i32x4){0, 1, 2, 3}",
       "add.f32": "($0 + $1)", "sub.f32": "($0 - $1)", "mul.f32": "($0 * $1)", "div.f32": "($0 / $1)",
       "min.f32": "mcc_min($0, $1)", "max.f32": "mcc_max($0, $1)", "fma.f32": "($0 * $1 + $2)",
+      "fmaElement.f32": "($0 * $1 + $2)",
       "neg.f32": "(-$0)", "abs.f32": "(mcc_f32x4)((mcc_i32x4)$0 & 0x7fffffff)",
       "sqrt.f32": "mcc_sqrt($0)", "floor.f32": "mcc_floor($0)", "round.f32": "mcc_round($0)",
       "lt.f32": "($0 < $1)", "le.f32": "($0 <= $1)", "gt.f32": "($0 > $1)", "ge.f32": "($0 >= $1)",

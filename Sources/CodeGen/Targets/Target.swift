@@ -6,6 +6,8 @@ package struct Target: Sendable {
   package var suffix: String
   /// One line for `mcc targets`.
   package var summary: String
+  /// The CPUs the code is for; nil for those of the machine that compiles it.
+  package var architecture: Architecture?
   /// CPU features a program needs, spelled as in /proc/cpuinfo on Linux.
   package var features: [String]
   /// Bytes of one vector register.

@@ -2,7 +2,7 @@ import Base
 
 /// All targets, best first among those of one architecture.
 package enum TargetRegistry {
-  package static let all: [Target] = [.x86v4, .x86v3, .portable]
+  package static let all: [Target] = [.x86v4, .x86v3, .x86v2, .neonDotProduct, .neon, .portable]
 
   /// The names `--target` accepts.
   package static var names: [String] { ["native"] + all.map(\.name) }

@@ -1,7 +1,7 @@
 extension Target {
   /// x86-64 with AVX2, FMA and F16C: Haswell, Zen and later.
   package static let x86v3 = Target(
-    name: "x86-64-v3", suffix: "avx2", summary: "x86-64 with AVX2, FMA and F16C",
+    name: "x86-64-v3", suffix: "avx2", summary: "x86-64 with AVX2, FMA and F16C", architecture: .x86_64,
     features: ["avx2", "fma", "f16c", "bmi2"], vectorBytes: 32, vectorRegisters: 16,
     compilerFlags: commonFlags + ["-march=x86-64-v3"], cacheBytes: (level1: 32 << 10, level2: 512 << 10),
     throughput: Throughput(floatOperations: 100e9, byteOperations: 160e9, bytes: 20e9), vocabulary: .avx2)
@@ -43,7 +43,7 @@ extension Vocabulary {
       "lanes": "_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)",
       "add.f32": "_mm256_add_ps($0, $1)", "sub.f32": "_mm256_sub_ps($0, $1)", "mul.f32": "_mm256_mul_ps($0, $1)",
       "div.f32": "_mm256_div_ps($0, $1)", "min.f32": "_mm256_min_ps($0, $1)", "max.f32": "_mm256_max_ps($0, $1)",
-      "fma.f32": "_mm256_fmadd_ps($0, $1, $2)",
+      "fma.f32": "_mm256_fmadd_ps($0, $1, $2)", "fmaElement.f32": "fmaf($0, $1, $2)",
       "neg.f32": "_mm256_xor_ps($0, _mm256_set1_ps(-0.0f))", "abs.f32": "_mm256_andnot_ps(_mm256_set1_ps(-0.0f), $0)",
       "sqrt.f32": "_mm256_sqrt_ps($0)", "floor.f32": "_mm256_floor_ps($0)",
       "round.f32": "_mm256_round_ps($0, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)",

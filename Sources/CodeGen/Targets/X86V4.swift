@@ -2,6 +2,7 @@ extension Target {
   /// x86-64 with AVX-512 (F, BW, VL, DQ) and VNNI: Ice Lake, Zen 4 and later.
   package static let x86v4 = Target(
     name: "x86-64-v4", suffix: "avx512", summary: "x86-64 with AVX-512 F/BW/VL/DQ and VNNI",
+    architecture: .x86_64,
     features: [
       "avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "avx512_vnni",
     ],
@@ -47,7 +48,7 @@ extension Vocabulary {
       "lanes": "_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)",
       "add.f32": "_mm512_add_ps($0, $1)", "sub.f32": "_mm512_sub_ps($0, $1)", "mul.f32": "_mm512_mul_ps($0, $1)",
       "div.f32": "_mm512_div_ps($0, $1)", "min.f32": "_mm512_min_ps($0, $1)", "max.f32": "_mm512_max_ps($0, $1)",
-      "fma.f32": "_mm512_fmadd_ps($0, $1, $2)",
+      "fma.f32": "_mm512_fmadd_ps($0, $1, $2)", "fmaElement.f32": "fmaf($0, $1, $2)",
       "neg.f32": "_mm512_xor_ps($0, _mm512_set1_ps(-0.0f))", "abs.f32": "_mm512_abs_ps($0)",
       "sqrt.f32": "_mm512_sqrt_ps($0)",
       "floor.f32": "_mm512_roundscale_ps($0, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)",

@@ -1,0 +1,42 @@
+import CodeGen
+import Testing
+
+/// Every target says every verb that kernels are written with.
+@Suite struct VocabularyTests {
+  /// Verbs whose number depends on the instruction set: products of bytes.
+  private func isDot(_ verb: String) -> Bool { verb.hasPrefix("dot") }
+
+  @Test(arguments: TargetRegistry.all.map(\.name)) func verbsAreThoseOfPortable(_ name: String) throws {
+    let vocabulary = try TargetRegistry.target(named: name).vocabulary
+    let complete = Set(Target.portable.vocabulary.verbs.keys.filter { !isDot($0) })
+    let verbs = Set(vocabulary.verbs.keys.filter { !isDot($0) })
+    #expect(complete.subtracting(verbs).sorted() == [], "\(name) lacks verbs")
+    #expect(verbs.subtracting(complete).sorted() == [], "\(name) has verbs that no other target has")
+    // Nibbles, and 8-bit weights as the target wants them; sums in 16 bits need a verb that moves them to i32.
+    #expect(vocabulary.verbs["dotStep.u4"] != nil && vocabulary.eightBitWeights != .u4)
+    #expect(vocabulary.verbs["dotStep.\(vocabulary.eightBitWeights.rawValue)"] != nil)
+    for form in [ByteDot.Weights.u4, .i8, .u8] where vocabulary.verbs["dotStep.\(form.rawValue)"] != nil {
+      let flush = vocabulary.verbs["dotFlush.\(form.rawValue)"]
+      #expect((flush != nil) == (vocabulary.stepsPerFlush[form] != nil), "\(name) \(form)")
+    }
+  }
+
+  /// The functions that templates and other functions call are there, and each is called.
+  @Test(arguments: TargetRegistry.all.map(\.name)) func functionsAreThoseThatAreCalled(_ name: String) throws {
+    let vocabulary = try TargetRegistry.target(named: name).vocabulary
+    func names(_ text: String) -> Set<String> {
+      Set(text.split { !($0.isLetter || $0.isNumber || $0 == "_") }.map(String.init).filter { $0.hasPrefix("mcc_") })
+    }
+    let types = vocabulary.preamble.reduce(into: Set<String>()) { $0.formUnion(names($1)) }
+    var called: Set<String> = []
+    for template in vocabulary.verbs.values { called.formUnion(names(template)) }
+    for (function, text) in vocabulary.functions { called.formUnion(names(text).subtracting([function])) }
+    #expect(called.subtracting(types).subtracting(vocabulary.functions.keys).sorted() == [])
+    #expect(Set(vocabulary.functions.keys).subtracting(called).sorted() == [])
+  }
+
+  @Test func suffixesTellTargetsApart() {
+    #expect(Set(TargetRegistry.all.map(\.suffix)).count == TargetRegistry.all.count)
+    #expect(Set(TargetRegistry.names).count == TargetRegistry.all.count + 1)
+  }
+}
