@@ -5,10 +5,19 @@ import Tensors
 /// A tensor of a checkpoint: its type and where its bytes lie.
 package struct CheckpointTensor: Sendable {
   package var name: String
+  /// The type of what is stored: of blocks their bytes, `u8[..., bytes of a row]`.
   package var type: TensorType
+  /// The blocks of ggml that rows of bytes are; nil if the numbers have a type of their own.
+  package var blocks: GGMLBlock?
   package var file: MappedFile
   /// The bytes in the file.
   package var range: Range<Int>
+
+  /// The shape of the numbers.
+  package var shape: Shape {
+    guard let blocks, let sizes = type.shape.fixedSizes, let bytes = sizes.last else { return type.shape }
+    return Shape(sizes.dropLast() + [bytes / blocks.byteCount * blocks.length])
+  }
 }
 
 /// The tensors of a checkpoint by name, which an architecture takes one after the other.
@@ -49,10 +58,12 @@ package struct CheckpointTensors: Sendable {
     if let position = index[name] { isTaken[position] = true }
   }
 
-  /// The tensor `name` as a constant of `model`, with the given sizes and one of `elements` (or a block encoding).
+  /// The tensor `name` with the given sizes and one of `elements`, or quantized, as a dense value: a constant of
+  /// `builder`, widened by an operator if it is quantized.
   package mutating func take(
-    _ name: String, _ sizes: [Int], elements: [DType] = [.f32, .f16, .bf16], into model: inout Model
-  ) throws -> Constant {
+    _ name: String, _ sizes: [Int], elements: [DType] = [.f32, .f16, .bf16], into model: inout Model,
+    _ builder: inout GraphBuilder
+  ) throws -> ValueID {
     guard let position = index[name] else {
       var notes: [String] = []
       if let near = nearest(name, in: tensors.prefix(4096).map(\.name)) { notes = ["did you mean '\(near)'?"] }
@@ -61,19 +72,21 @@ package struct CheckpointTensors: Sendable {
     let tensor = tensors[position]
     isTaken[position] = true
     let subject = CompileError.Subject(file: tensor.file.path, object: "tensor '\(name)'")
-    guard tensor.type.shape == Shape(sizes) else {
+    guard tensor.shape == Shape(sizes) else {
       throw CompileError(
-        .input, "tensor '\(name)' has shape \(tensor.type.shape), expected \(Shape(sizes))",
+        .input, "tensor '\(name)' has shape \(tensor.shape), expected \(Shape(sizes))",
         subject: .init(file: tensor.file.path))
     }
-    guard elements.contains(tensor.type.element) else {
+    guard tensor.blocks != nil || elements.contains(tensor.type.element) else {
       throw CompileError(
         .unsupported,
         "element type \(tensor.type.element.rawValue), expected \(listed(elements.map(\.rawValue), "or"))",
         subject: subject)
     }
-    return Constant(
-      name: name, type: tensor.type, source: .archive(model.addArchive(tensor.file), tensor.range))
+    let value = builder.constant(
+      Constant(name: name, type: tensor.type, source: .archive(model.addArchive(tensor.file), tensor.range)))
+    if let blocks = tensor.blocks { return try builder.emit(DequantizeGGML(blocks), value, name: name) }
+    return tensor.type.isDense ? value : try builder.emit(Dequantize(.f32), value, name: name)
   }
 
   /// Throws if a tensor has not been taken.

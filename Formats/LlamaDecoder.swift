@@ -148,9 +148,7 @@ private struct Emitter {
 
   /// A weight as a dense value: quantized ones through `dequantize`.
   mutating func weight(_ name: String, _ sizes: [Int]) throws -> ValueID {
-    let constant = try tensors.take(name, sizes, into: &model)
-    let value = builder.constant(constant)
-    return constant.type.isDense ? value : try builder.emit(Dequantize(.f32), value, name: name)
+    try tensors.take(name, sizes, into: &model, &builder)
   }
 
   mutating func norm(_ x: ValueID, _ module: String, _ width: Int, _ epsilon: Float) throws -> ValueID {

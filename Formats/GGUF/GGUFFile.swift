@@ -52,11 +52,8 @@ struct GGUFFile: Sendable {
 
   private struct Entry {
     var name: String
-    /// As the IR orders them: outermost first.
-    var sizes: [Int]
-    var element: DType
-    var encoding: Encoding
-    var typeName: String
+    var type: TensorType
+    var blocks: GGMLBlock?
     var offset: UInt64
     var byteCount: Int
     var position: Int
@@ -178,7 +175,7 @@ struct GGUFFile: Sendable {
     let number = try reader.u32()
     let offset = try reader.u64()
     guard let type = GGUFTensorType(number: number) else { throw failure("unknown tensor type \(number)") }
-    guard let (element, encoding) = type.storage else {
+    guard let storage = type.storage else {
       throw failure(
         "tensor type \(type.name) is not supported, only \(listed(GGUFTensorType.supported, "and"))",
         kind: .unsupported)
@@ -186,15 +183,24 @@ struct GGUFFile: Sendable {
     guard columns % type.blockLength == 0 else {
       throw failure("rows of \(columns) numbers do not divide into \(type.name) blocks of \(type.blockLength)")
     }
+    var stored: TensorType
+    var blocks: GGMLBlock?
+    switch storage {
+    case .native(let element, let encoding): stored = TensorType(element, sizes, encoding: encoding)
+    case .blocks(let block):
+      let bytes = columns / block.length * block.byteCount
+      stored = TensorType(.u8, sizes.dropLast() + [bytes])
+      blocks = block
+    }
     let byteCount: Int
     do {
-      byteCount = try TensorType.checkedByteCount(sizes: sizes, element: element, encoding: encoding, of: "the tensor")
+      byteCount = try TensorType.checkedByteCount(
+        sizes: stored.shape.fixedSizes ?? sizes, element: stored.element, encoding: stored.encoding, of: "the tensor")
     } catch let error as CompileError {
       throw failure(error.message)
     }
     return Entry(
-      name: name, sizes: sizes, element: element, encoding: encoding, typeName: type.name, offset: offset,
-      byteCount: byteCount, position: position)
+      name: name, type: stored, blocks: blocks, offset: offset, byteCount: byteCount, position: position)
   }
 
   private mutating func place(_ table: [Entry], _ reader: ByteReader, _ alignment: Int) throws {
@@ -218,8 +224,7 @@ struct GGUFFile: Sendable {
       let start = dataStart + Int(entry.offset)
       tensors.append(
         CheckpointTensor(
-          name: entry.name, type: TensorType(entry.element, entry.sizes, encoding: entry.encoding), file: file,
-          range: start..<start + entry.byteCount))
+          name: entry.name, type: entry.type, blocks: entry.blocks, file: file, range: start..<start + entry.byteCount))
     }
     let order = tensors.sorted { $0.range.lowerBound < $1.range.lowerBound }
     for (before, after) in zip(order, order.dropFirst()) where before.range.upperBound > after.range.lowerBound {

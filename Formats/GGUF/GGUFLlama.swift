@@ -81,8 +81,8 @@ struct GGUFLlama: Sendable {
     guard let embedding = tensors.first(where: { $0.name == "token_embd.weight" }) else {
       throw keys.failure("missing tensor 'token_embd.weight'")
     }
-    guard let sizes = embedding.type.shape.fixedSizes, sizes.count == 2, sizes[0] <= limits.tokens else {
-      throw keys.failure("tensor 'token_embd.weight' has shape \(embedding.type.shape), expected [tokens, width]")
+    guard let sizes = embedding.shape.fixedSizes, sizes.count == 2, sizes[0] <= limits.tokens else {
+      throw keys.failure("tensor 'token_embd.weight' has shape \(embedding.shape), expected [tokens, width]")
     }
     decoder.vocabulary = sizes[0]
     if let count = try keys.optionalInt("llama.vocab_size", in: 1...limits.tokens), count != sizes[0] {

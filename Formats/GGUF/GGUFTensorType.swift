@@ -2,11 +2,26 @@ import Tensors
 
 /// A tensor type of ggml: its name and how numbers are stored.
 struct GGUFTensorType: Sendable {
+  /// How numbers are stored.
+  enum Storage: Sendable {
+    /// In an element type and encoding of mcc.
+    case native(DType, Encoding)
+    /// In blocks that are widened to f32.
+    case blocks(GGMLBlock)
+  }
+
   let name: String
-  /// Element type and encoding; nil if mcc does not read the type.
-  let storage: (element: DType, encoding: Encoding)?
+  /// Nil if mcc does not read the type.
+  let storage: Storage?
+
   /// Numbers of a block; rows are whole blocks.
-  let blockLength: Int
+  var blockLength: Int {
+    switch storage {
+    case .native(_, .block(let format)): format.group ?? 1
+    case .blocks(let block): block.length
+    default: 1
+    }
+  }
 
   /// Names by number, from `ggml.h`; empty ones were removed from the format.
   private static let names = [
@@ -16,19 +31,23 @@ struct GGUFTensorType: Sendable {
   ]
 
   /// The names of the types that are read.
-  static let supported = ["F32", "F16", "BF16", "Q8_0", "Q4_0"]
+  static let supported = names.filter { !$0.isEmpty && storage(named: $0) != nil }
 
   /// The type with that number; nil if there is none.
   init?(number: UInt32) {
     guard number < UInt32(Self.names.count), !Self.names[Int(number)].isEmpty else { return nil }
     name = Self.names[Int(number)]
+    storage = Self.storage(named: name)
+  }
+
+  private static func storage(named name: String) -> Storage? {
     switch name {
-    case "F32": (storage, blockLength) = ((.f32, .dense), 1)
-    case "F16": (storage, blockLength) = ((.f16, .dense), 1)
-    case "BF16": (storage, blockLength) = ((.bf16, .dense), 1)
-    case "Q8_0": (storage, blockLength) = ((.f32, .block(.w8(32))), 32)
-    case "Q4_0": (storage, blockLength) = ((.f32, .block(.w4(32))), 32)
-    default: (storage, blockLength) = (nil, 1)
+    case "F32": .native(.f32, .dense)
+    case "F16": .native(.f16, .dense)
+    case "BF16": .native(.bf16, .dense)
+    case "Q8_0": .native(.f32, .block(.w8(32)))
+    case "Q4_0": .native(.f32, .block(.w4(32)))
+    default: GGMLBlock(rawValue: name.lowercased()).map { .blocks($0) }
     }
   }
 }

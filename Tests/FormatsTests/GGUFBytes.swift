@@ -124,7 +124,8 @@ struct GGUFBytes {
         switch type {
         case 0: (1, 4)
         case 1, 30: (1, 2)
-        case 2: (32, 18)
+        case 2, 20: (32, 18)
+        case 6: (32, 22)
         default: (32, 34)
         }
       var data: [UInt8] = []

@@ -107,7 +107,7 @@ import Testing
     }
     try refuse("unknown tensor type 4") { $0.tensors[0].type = 4 }
     try refuse("unknown tensor type 4294967295") { $0.tensors[0].type = .max }
-    try refuse("tensor type Q6_K is not supported, only F32", kind: .unsupported) { $0.tensors[0].type = 14 }
+    try refuse("tensor type Q8_K is not supported, only F32", kind: .unsupported) { $0.tensors[0].type = 15 }
     try refuse("tensor name is empty") { $0.tensors[0].name = "" }
     try refuse("a tensor name has 65 bytes") { $0.tensors[0].name = String(repeating: "n", count: 65) }
     try refuse("'token_embd.weight' occurs twice") { $0.tensors.append($0.tensors[0]) }

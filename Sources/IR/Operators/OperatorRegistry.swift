@@ -39,7 +39,7 @@ package struct OperatorRegistry: Sendable {
     Softmax.self, LogSoftmax.self, RMSNorm.self, LayerNorm.self, BatchNorm.self,
     RopeTable.self, Rope.self, CacheUpdate.self, Attention.self,
     Gather.self, Reshape.self, Transpose.self, Slice.self, Concat.self, Interleave.self, Pad.self, Expand.self,
-    Quantize.self, Dequantize.self, Cast.self,
+    Quantize.self, Dequantize.self, DequantizeGGML.self, Cast.self,
     FusedElementwise.self, Clip.self, LeakyReLU.self, Select.self,
     Negate.self, Abs.self, Sqrt.self, Rsqrt.self, Reciprocal.self, Exp.self, Log.self, Sin.self, Cos.self, Tanh.self,
     Sigmoid.self, ReLU.self, SiLU.self, GELU.self, GELUTanh.self, Erf.self, Floor.self, Ceil.self, Round.self,

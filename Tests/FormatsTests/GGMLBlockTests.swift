@@ -1,0 +1,53 @@
+import Base
+import Formats
+import IR
+import TestSupport
+import Tensors
+import Testing
+
+@Suite struct GGMLBlockTests {
+  /// 48 blocks of each type and their numbers, recorded from llama.cpp's own code. Equal to the last bit: every number
+  /// is a product or sum of the same f32 numbers in the same order.
+  @Test(arguments: GGMLBlock.allCases)
+  func equalsRecordedNumbers(_ block: GGMLBlock) throws {
+    guard let path = Fixtures.path("gguf_blocks.npz") else { return }
+    let archive = try NumPyArchive(path: path)
+    let name = block.rawValue.uppercased()
+    let bytes = try archive.require(name + ".bytes", file: path)
+    let values = try archive.require(name + ".values", file: path)
+    #expect(bytes.shape == [48, block.byteCount] && values.shape == [48, block.length])
+
+    let codes = Tensor(TensorType(.u8, bytes.shape))
+    bytes.bytes.withUnsafeBytes { codes.mutableView.bytes.copyMemory(from: $0) }
+    let op = DequantizeGGML(block)
+    let type = try #require(try op.inferTypes([codes.type]).first)
+    #expect(type == TensorType(.f32, values.shape))
+    let numbers = Tensor(type)
+    try op.evaluate([codes.view], into: [numbers.mutableView])
+    let found = Array(numbers.view.bytes.bindMemory(to: Float.self))
+    let expected = values.converted(to: .f32).bytes.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
+    #expect(expected.contains { $0 != 0 })
+    for (index, (x, y)) in zip(found, expected).enumerated() where !(x == y || x.isNaN && y.isNaN) {
+      Issue.record("\(block), number \(index): \(x), recorded \(y)")
+      break
+    }
+  }
+
+  /// The smallest exponents of a block's scale give subnormal numbers, the largest stays finite.
+  @Test func scalesOfMicroscaling() {
+    func first(_ exponent: UInt8) -> Float {
+      let bytes: [UInt8] = [exponent, 0x02] + [UInt8](repeating: 0, count: 15)
+      var values = [Float](repeating: .nan, count: 32)
+      bytes.withUnsafeBytes {
+        if let base = $0.baseAddress { GGMLBlock.mxfp4.dequantize(base, blocks: 1, into: &values) }
+      }
+      return values[0]
+    }
+    #expect([0, 1, 2, 127, 254].map { first($0) } == [0x1p-127, 0x1p-126, 0x1p-125, 1, 0x1p127])
+  }
+
+  @Test func rowsOfWholeBlocks() throws {
+    #expect(throws: CompileError.self) { try DequantizeGGML(.q6_k).inferTypes([TensorType(.u8, [2, 209])]) }
+    #expect(throws: CompileError.self) { try DequantizeGGML(.q6_k).inferTypes([TensorType(.f32, [2, 210])]) }
+  }
+}
