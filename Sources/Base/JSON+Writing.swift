@@ -4,8 +4,9 @@ extension JSON {
   /// Numbers are written with the fewest digits that read back equal; NaN and infinities, which JSON lacks, as `null`.
   /// Characters outside ASCII stay as they are.
   ///
-  /// With `pretty` there is one member or element per line, indented by two spaces, and a line feed at the end; otherwise
-  /// everything is on one line without spaces.
+  /// With `pretty` there is one member or element per line, indented by two spaces, and a line feed at the end; short lists
+  /// of plain values stay on one line, and so do objects inside of lists that fit. Otherwise everything is on one line
+  /// without spaces.
   package func text(pretty: Bool = false) -> String {
     String(decoding: bytes(pretty: pretty), as: UTF8.self)
   }
@@ -46,7 +47,11 @@ extension JSON {
       for (index, element) in elements.enumerated() {
         if index > 0 { output += (isFlat && indentation != nil ? ", " : ",").utf8 }
         if !isFlat { newline(inner) }
-        element.write(to: &output, indentation: inner)
+        if inner != nil, let line = element.line(limit: 160) {
+          output += line
+        } else {
+          element.write(to: &output, indentation: inner)
+        }
       }
       if !isFlat { newline(indentation) }
       output.append(UInt8(ascii: "]"))
@@ -62,6 +67,29 @@ extension JSON {
       if !object.isEmpty { newline(indentation) }
       output.append(UInt8(ascii: "}"))
     }
+  }
+
+  /// An object on one line, `{"a": 1, "b": {"c": 2}}`; nil if it is longer than `limit` bytes, or no object with members.
+  private func line(limit: Int) -> [UInt8]? {
+    guard case .object(let object) = self, !object.isEmpty else { return nil }
+    var output = Array("{".utf8)
+    for (index, member) in object.enumerated() {
+      if index > 0 { output += ", ".utf8 }
+      Self.writeString(member.key, to: &output)
+      output += ": ".utf8
+      switch member.value {
+      case .object(let inner) where !inner.isEmpty:
+        guard let line = member.value.line(limit: limit) else { return nil }
+        output += line
+      case .array(let elements)
+      where elements.count > 16 || elements.contains(where: { $0.array != nil || $0.object != nil }):
+        return nil
+      default: member.value.write(to: &output, indentation: 0)
+      }
+      if output.count > limit { return nil }
+    }
+    output.append(UInt8(ascii: "}"))
+    return output
   }
 
   private static func writeString(_ text: String, to output: inout [UInt8]) {

@@ -263,7 +263,9 @@ struct FunctionEmitter {
       }
     }
     let barrier = step.barrier ? "\(indent)mcc_barrier(t);\n" : ""
+    let number = loop.map { $0.loop.period > 1 ? "\(index) + \($0.loop.period) * l" : "\(index) + l" } ?? "\(index)"
     return barrier + ModelEmitter.wrapped("\(indent)\(kernel.name)(", arguments, ");\n")
+      + "\(indent)mcc_mark(t, \(number));\n"
   }
 
   /// A pointer moved by `dim` bytes, as the type of the parameter.
@@ -419,7 +421,7 @@ struct FunctionEmitter {
       "    {",
       [
         ModelEmitter.quoted(function.role), "\(function.symbols.count)", "\(function.inputs.count)",
-        "\(function.outputs.count)", symbols, inputs, outputs, prefix,
+        "\(function.outputs.count)", symbols, inputs, outputs, prefix, "\(function.steps.count)",
       ], "},\n")
   }
 }

@@ -45,6 +45,18 @@ package struct Manifest: Sendable {
     self.sources = sources
   }
 
+  /// A step: the index of its kernel, where it comes from, and what it has to move and to compute.
+  private static func step(_ step: Schedule.Step) -> JSON {
+    var object = JSONObject()
+    object["kernel"] = .int(step.kernel)
+    object["origin"] = .string(step.origin?.text ?? step.name)
+    object["arithmetic"] = .string(step.work.arithmetic.rawValue)
+    object["operations"] = step.work.operations.json
+    object["weight_bytes"] = step.work.weightBytes.json
+    object["other_bytes"] = step.work.otherBytes.json
+    return .object(object)
+  }
+
   /// The manifest of a scheduled model.
   package func json(_ schedule: Schedule, of model: Model, target: Target) -> JSON {
     var object = JSONObject()
@@ -78,7 +90,7 @@ package struct Manifest: Sendable {
               ["name": .string($0.name), "minimum": .int($0.minimum), "maximum": .int($0.maximum)]
             }),
           "inputs": tensors(function.inputs), "outputs": tensors(function.outputs),
-          "steps": .int(function.steps.count), "buffer_bytes": .int(function.temporaryBytes),
+          "buffer_bytes": .int(function.temporaryBytes), "steps": .array(function.steps.map(Self.step)),
         ]
       })
     object["kernels"] = .array(schedule.kernels.map { .string($0.name) })

@@ -180,18 +180,9 @@ package struct ModelEmitter {
     let vocabulary = decode.outputs.first { $0.name == "logits" }.flatMap {
       decode.buffers[$0.buffer].type.shape.last.fixedValue
     }
-    var read: [Int: Int] = [:]
-    for step in decode.steps {
-      // A gather reads one row of its table.
-      let isGather = schedule.kernels[step.kernel].name.contains("gather")
-      for case .weight(let weight) in step.arguments {
-        let entry = schedule.weights[weight]
-        let rows = max(entry.type.shape.dims.first?.fixedValue ?? 1, 1)
-        read[weight] = max(read[weight] ?? 0, isGather ? entry.byteCount / rows : entry.byteCount)
-      }
-    }
     return (
-      sizes.map(\.rows).min() ?? 0, vocabulary ?? 0, read.values.reduce(0, +),
+      sizes.map(\.rows).min() ?? 0, vocabulary ?? 0,
+      Int(decode.steps.reduce(0) { $0 + $1.work.weightBytes.value([:]) }.rounded()),
       sizes.reduce(0) { $0 + ($1.rows > 0 ? $1.bytes / $1.rows : 0) }
     )
   }

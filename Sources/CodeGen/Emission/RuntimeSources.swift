@@ -31,6 +31,8 @@ package enum RuntimeSources {
     File(name: "options.c", bytes: PackageResources.options_c, use: .all),
     File(name: "options.h", bytes: PackageResources.options_h, use: .all),
     File(name: "perplexity.c", bytes: PackageResources.perplexity_c, use: .languageModel),
+    File(name: "profile.c", bytes: PackageResources.profile_c, use: .all),
+    File(name: "profile.h", bytes: PackageResources.profile_h, use: .all),
     File(name: "program.c", bytes: PackageResources.program_c, use: .all),
     File(name: "program.h", bytes: PackageResources.program_h, use: .all),
     File(name: "sampler.c", bytes: PackageResources.sampler_c, use: .languageModel),

@@ -12,8 +12,8 @@ static struct {
 } given = {.prefill = -1, .decode = -1, .repeat = 5};
 
 static const mcc_option options[] = {
-    {"--prefill", MCC_OPTION_INTEGER, &given.prefill, "N", "tokens of a prompt (128)", 1, INT32_MAX},
-    {"--decode", MCC_OPTION_INTEGER, &given.decode, "N", "tokens to decode one by one (64)", 1, INT32_MAX},
+    {"--prefill", MCC_OPTION_INTEGER, &given.prefill, "N", "tokens of a prompt (128; 0 for none)", 0, INT32_MAX},
+    {"--decode", MCC_OPTION_INTEGER, &given.decode, "N", "tokens to decode one by one (64; 0 for none)", 0, INT32_MAX},
     {"--context", MCC_OPTION_INTEGER, &given.context, "N", "tokens in the cache before either (0)", 0, INT32_MAX},
     {"--repeat", MCC_OPTION_INTEGER, &given.repeat, "N", "runs to take the median of (5)", 1, 1000000},
     {"--json", MCC_OPTION_FLAG, &given.json, NULL, "print JSON instead of a table", 0, 0},
@@ -29,22 +29,26 @@ static int64_t tokens_to_run(const char *name, int64_t asked, int64_t standard) 
     mcc_fail(MCC_EXIT_USAGE, "'--context' and '%s' together exceed the context of %lld tokens", name,
              (long long)mcc_model.context);
   }
-  return asked > 0 ? asked : standard < room ? standard : room;
+  return asked >= 0 ? asked : standard < room ? standard : room;
 }
 
-/* Median seconds to append ids[0 ..< count] to a cache of given.context tokens, `step` at a time. */
-static double time_tokens(mcc_language_model *model, const int32_t *ids, int64_t count, int64_t step) {
+/* Median tokens per second of appending ids[0 ..< count] to a cache of given.context tokens, `step` at a time. */
+static double rate(mcc_language_model *model, const int32_t *ids, int64_t count, int64_t step) {
+  if (count == 0) return 0;
+  const mcc_function *function = step == 1 ? model->decode : model->prefill;
   size_t repeat = (size_t)given.repeat;
   double *times = mcc_allocate(repeat * sizeof *times);
   for (size_t run = 0; run <= repeat; run++) {
     model->position = given.context;
     double start = mcc_seconds();
     for (int64_t i = 0; i < count; i += step) mcc_language_model_feed(model, ids + i, step, 1);
-    if (run > 0) times[run - 1] = mcc_seconds() - start; /* the first run warms up */
+    double seconds = mcc_seconds() - start;
+    if (run > 0) times[run - 1] = seconds;
+    if (run == 0 && function != NULL) mcc_profile_restart(model->session.profile, function); /* that warmed up */
   }
   double median = mcc_median(times, repeat);
   free(times);
-  return median;
+  return (double)count / median;
 }
 
 int mcc_command_bench(int argc, char **argv) {
@@ -64,10 +68,10 @@ int mcc_command_bench(int argc, char **argv) {
   for (int64_t i = 0; i < most; i++) ids[i] = (int32_t)((i * 7919 + 13) % mcc_model.vocabulary);
 
   if (given.context > 0) mcc_language_model_feed(&model, ids, given.context, 1);
-  double prefill_rate = (double)prefill / time_tokens(&model, ids, prefill, prefill);
-  double decode_rate = (double)decode / time_tokens(&model, ids, decode, 1);
+  double prefill_rate = rate(&model, ids, prefill, prefill);
+  double decode_rate = rate(&model, ids, decode, 1);
   /* Weights, and the rows of the caches before the average token. */
-  double positions = (double)given.context + (double)(decode - 1) / 2;
+  double positions = (double)given.context + (double)(decode > 0 ? decode - 1 : 0) / 2;
   double bytes = (double)mcc_model.bytes_per_token + positions * (double)mcc_model.cache_bytes_per_position;
   double gigabytes = bytes * decode_rate * 1e-9;
   int threads = mcc_pool_count(model.session.pool);

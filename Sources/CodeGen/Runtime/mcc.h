@@ -15,6 +15,7 @@
  *   failure.c          one sentence on standard error and an exit status
  *   cpu.c              which features the CPU has, how many cores may be used
  *   thread_pool.c      the threads, the barrier
+ *   profile.c          the time of every step, for MCC_PROFILE
  *   mapping.c          finds, checks and maps the bundle; allocates the arena
  *   program.c          ties the above together; binds symbols to sizes, calls functions
  *   options.c          the command line
@@ -50,12 +51,14 @@
 /* ---- threads ---- */
 
 typedef struct mcc_pool mcc_pool;
+typedef struct mcc_stopwatch mcc_stopwatch;
 
 /* One thread of the pool, as seen by a kernel. */
 typedef struct mcc_thread {
   int index; /* 0 ..< count */
   int count;
   mcc_pool *pool;
+  mcc_stopwatch *stopwatch; /* NULL unless the run is profiled */
 } mcc_thread;
 
 /* Half-open range of work units. */
@@ -70,11 +73,31 @@ static inline mcc_range mcc_partition(const mcc_thread *thread, int64_t units) {
   return (mcc_range){begin, begin + share + (thread->index < rest ? 1 : 0)};
 }
 
+/* The time of one thread on each step of one function, in ticks of the processor's counter. */
+struct mcc_stopwatch {
+  uint64_t last;
+  int64_t count;
+  struct mcc_step_ticks {
+    uint64_t call, sum, least; /* of the current call; of the calls before: sum and shortest */
+  } *steps;
+};
+
+/* Adds the ticks since `last` to a step; no step, no addition. */
+void mcc_stopwatch_mark(mcc_stopwatch *stopwatch, int64_t step);
+
+/* Behind a step: what passed since the barrier or step before it was spent on the step. */
+static inline void mcc_mark(mcc_thread *thread, int64_t step) {
+  if (__builtin_expect(thread->stopwatch != NULL, 0)) mcc_stopwatch_mark(thread->stopwatch, step);
+}
+
 void mcc_barrier_wait(mcc_pool *pool);
 
 /* Returns once every thread of the pool has arrived; what each wrote before is then visible to all. */
 static inline void mcc_barrier(mcc_thread *thread) {
-  if (thread->count > 1) mcc_barrier_wait(thread->pool);
+  if (thread->count > 1) {
+    mcc_barrier_wait(thread->pool);
+    mcc_mark(thread, -1);
+  }
 }
 
 /* ---- what model.c describes ---- */
@@ -137,6 +160,7 @@ typedef struct mcc_function {
   const mcc_symbol *symbols;
   const mcc_tensor *inputs, *outputs;
   void (*run)(mcc_thread *thread, const uint8_t *weights, uint8_t *arena, const int64_t *symbols);
+  int32_t step_count; /* steps that mcc_mark numbers from 0 */
 } mcc_function;
 
 typedef struct mcc_program {

@@ -28,10 +28,12 @@ static int64_t default_threads(void) {
 mcc_session mcc_session_start(mcc_bundle bundle, int64_t threads) {
   if (threads <= 0) threads = default_threads();
   if (threads > MCC_MAX_THREADS) threads = MCC_MAX_THREADS;
-  return (mcc_session){bundle, mcc_arena_allocate(mcc_model.arena_bytes), mcc_pool_create((int)threads)};
+  return (mcc_session){bundle, mcc_arena_allocate(mcc_model.arena_bytes), mcc_pool_create((int)threads),
+                       mcc_profile_start((int)threads)};
 }
 
 void mcc_session_end(mcc_session *session) {
+  mcc_profile_end(session->profile);
   mcc_pool_destroy(session->pool);
   munmap(session->arena, mcc_model.arena_bytes > 0 ? (size_t)mcc_model.arena_bytes : 1);
 }
@@ -44,12 +46,22 @@ typedef struct call {
 
 static void run_call(mcc_thread *thread, void *argument) {
   const call *it = argument;
+  if (it->session->profile != NULL) mcc_profile_enter(it->session->profile, it->function, thread);
   it->function->run(thread, it->session->bundle.weights.data, it->session->arena, it->symbols);
 }
 
 void mcc_session_call(mcc_session *session, const mcc_function *function, const int64_t *symbols) {
   call it = {function, session, symbols};
+  if (session->profile == NULL) {
+    mcc_pool_run(session->pool, run_call, &it);
+    return;
+  }
+  const mcc_tensor *input = mcc_find_tensor(function->inputs, function->input_count, "position");
+  int32_t position = -1;
+  if (input != NULL && input->dtype == MCC_I32) memcpy(&position, session->arena + input->offset, sizeof position);
+  double start = mcc_seconds();
   mcc_pool_run(session->pool, run_call, &it);
+  mcc_profile_add(session->profile, function, symbols, position, mcc_seconds() - start);
 }
 
 const mcc_function *mcc_find_function(const char *role) {

@@ -4,12 +4,14 @@
 
 #include "bundle.h"
 #include "mcc.h"
+#include "profile.h"
 #include "thread_pool.h"
 
 typedef struct mcc_session {
   mcc_bundle bundle;
   uint8_t *arena;
   mcc_pool *pool;
+  mcc_profile *profile; /* NULL unless MCC_PROFILE is set */
 } mcc_session;
 
 /* Refuses with status 69 if the CPU lacks a feature that the model's code uses. To be called before all else. */

@@ -318,6 +318,7 @@ static int bench(const mcc_function *function) {
   size_t repeat = (size_t)given.repeat;
   double *times = mcc_allocate(repeat * sizeof *times);
   mcc_session_call(&session, function, symbols);
+  mcc_profile_restart(session.profile, function);
   for (size_t i = 0; i < repeat; i++) {
     double start = mcc_seconds();
     mcc_session_call(&session, function, symbols);

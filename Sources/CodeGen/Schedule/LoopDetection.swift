@@ -21,6 +21,7 @@ struct LoopDetection {
     var types: [TensorType?]
     var name: String
     var origin: Origin?
+    var work = StepWork()
   }
 
   /// A loop and the values that share a buffer because of it.

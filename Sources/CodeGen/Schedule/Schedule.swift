@@ -68,6 +68,7 @@ package struct Schedule: Sendable {
     /// The name of the result.
     package var name: String
     package var origin: Origin?
+    package var work = StepWork()
   }
 
   /// Steps that are the same but for the weights and states they use.

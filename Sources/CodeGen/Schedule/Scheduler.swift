@@ -100,7 +100,7 @@ package struct Scheduler {
       ($0.value.lowerBound, $0.key) < ($1.value.lowerBound, $1.key)
     }
     var plan = MemoryPlan(
-      planned.map { .init(value: $0.key, byteCount: Self.byteCount(graph.type(of: $0.key)), live: $0.value) })
+      planned.map { .init(value: $0.key, byteCount: graph.type(of: $0.key).largestByteCount, live: $0.value) })
     let touching: (ValueID, ValueID, Int) -> Bool = { before, after, step in
       drafts.indices.contains(step)
         && drafts[step].inPlace.contains { pair in
@@ -118,7 +118,7 @@ package struct Scheduler {
       for pair in draft.inPlace {
         guard case .value(let before, 0) = draft.operands[pair.input],
           case .value(let after, 0) = draft.operands[pair.result], live[before]?.upperBound == step,
-          Self.byteCount(graph.type(of: before)) == Self.byteCount(graph.type(of: after))
+          graph.type(of: before).largestByteCount == graph.type(of: after).largestByteCount
         else { continue }
         if plan.unite([before, after], touching: touching) { break }
       }
@@ -139,7 +139,7 @@ package struct Scheduler {
           name: name, type: graph.type(of: value),
           role: inputs.contains(value) ? .input : outputs.contains(value) ? .output : .temporary,
           offset: inputs.contains(value) ? inputPlaces[name]?.offset ?? 0 : temporaries + (offsets[value] ?? 0),
-          byteCount: Self.byteCount(graph.type(of: value)), live: live[value] ?? 0...0,
+          byteCount: graph.type(of: value).largestByteCount, live: live[value] ?? 0...0,
           origin: graph.definingNode(of: value).flatMap { graph[$0].origin }))
     }
     func buffer(_ value: ValueID) throws -> Int {
@@ -160,7 +160,7 @@ package struct Scheduler {
       function.steps.append(
         .init(
           kernel: draft.kernel, arguments: arguments, writes: draft.writes, inPlace: draft.inPlace, barrier: false,
-          name: draft.name, origin: draft.origin))
+          name: draft.name, origin: draft.origin, work: draft.work))
     }
     function.inputs = try graph.inputs.map { (graph[$0].name, try buffer($0)) }
     function.outputs = try zip(graph.outputNames, graph.outputs).map { name, value in
@@ -199,14 +199,6 @@ package struct Scheduler {
     return early + late
   }
 
-  /// Bytes of a buffer, with symbols at their largest; rows of a kernel's layout run over all leading axes.
-  private static func byteCount(_ type: TensorType) -> Int {
-    if case .packed(let layout) = type.encoding {
-      return layout.byteCount(rows: type.shape.maximumSizes.dropLast().reduce(1, *))
-    }
-    return type.maximumByteCount
-  }
-
   // MARK: Steps
 
   private mutating func draft(
@@ -216,7 +208,8 @@ package struct Scheduler {
     guard let call = node.op as? KernelCall else {
       throw CompileError(.internal, "'\(node.op.name)' is left after kernels were selected")
     }
-    let choice = try choice(call, node, in: graph, isRecipe)
+    let query = try query(call, node, in: graph, isRecipe)
+    let choice = try choice(call, query, node, in: graph)
     if let updated = choice.updates, let result = node.results.first { updates[result] = node.inputs[updated] }
     var operands: [LoopDetection.Operand] = []
     var types: [TensorType?] = []
@@ -263,12 +256,16 @@ package struct Scheduler {
     }
     return .init(
       kernel: kernel, operands: operands, writes: writes, inPlace: inPlace, types: types,
-      name: node.results.first.map { graph[$0].name } ?? "", origin: node.origin)
+      name: node.results.first.map { graph[$0].name } ?? "", origin: node.origin,
+      work: StepWork(
+        call.operation.op, query, stored: node.inputs.map { graph.type(of: $0) },
+        results: node.results.map { graph.type(of: $0) }))
   }
 
-  private func choice(
+  /// What the kernel of a call is asked for.
+  private func query(
     _ call: KernelCall, _ node: Node, in graph: Graph, _ isRecipe: [Bool]
-  ) throws -> KernelChoice {
+  ) throws -> KernelQuery {
     let operands = try node.inputs.enumerated().map { index, value in
       let type = graph.type(of: value)
       let columns = call.operand(index)?.columns
@@ -276,7 +273,11 @@ package struct Scheduler {
         try call.kernelType(index, type), isConstant: isRecipe[Int(value.index)],
         rowStride: columns == nil ? nil : type.shape.last.fixedValue, dequantized: call.operand(index)?.dequantized)
     }
-    let choices = try library.choices(for: KernelQuery(call.operation.op, operands))
+    return KernelQuery(call.operation.op, operands)
+  }
+
+  private func choice(_ call: KernelCall, _ query: KernelQuery, _ node: Node, in graph: Graph) throws -> KernelChoice {
+    let choices = try library.choices(for: query)
     if let choice = choices.first(where: { $0.name == call.kernel }) { return choice }
     throw CompileError(
       .input, "no kernel '\(call.kernel)' computes \(call.operation.op.name) on this target",

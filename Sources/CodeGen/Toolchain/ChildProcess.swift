@@ -19,14 +19,18 @@ package enum ChildProcess {
     package var messages: String
   }
 
-  /// Runs the program at `path` in the working folder `folder`, with messages in English.
+  /// Runs the program at `path` in the working folder `folder`, with messages in English and further variables.
   ///
   /// - Throws: `CompileError` of kind `.toolchain` if it cannot be started.
-  package static func run(_ path: String, _ arguments: [String], in folder: String? = nil) async throws -> Answer {
+  package static func run(
+    _ path: String, _ arguments: [String], in folder: String? = nil, environment: [String: String] = [:]
+  ) async throws -> Answer {
+    var variables: [Environment.Key: String?] = ["LC_ALL": "C"]
+    for (name, value) in environment { variables[.init(stringLiteral: name)] = value }
     do {
       let result = try await Subprocess.run(
         .path(FilePath(path)), arguments: Arguments(arguments),
-        environment: .inherit.updating(["LC_ALL": "C"]), workingDirectory: folder.map { FilePath($0) },
+        environment: .inherit.updating(variables), workingDirectory: folder.map { FilePath($0) },
         output: .string(limit: 1 << 20), error: .string(limit: 16 << 20))
       return Answer(
         succeeded: result.terminationStatus.isSuccess, output: result.standardOutput,
