@@ -1,9 +1,7 @@
 import Base
 
 extension ProgramProfile {
-  /// Tables for a person: every function by kernel and by layer.
-  ///
-  /// - Parameter details: whether each step has a line of its own.
+  /// Tables for a person: every function by kernel and by layer, and with `details` by step.
   package func lines(details: Bool) -> [String] {
     var lines: [String] = []
     for function in functions {

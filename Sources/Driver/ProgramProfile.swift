@@ -133,6 +133,7 @@ package struct ProgramProfile: Sendable {
   ///   - times: what the program wrote.
   ///   - manifest: that of the program.
   ///   - roles: the functions of interest; nil for all.
+  /// - Throws: `CompileError` of kind `.input` if the two do not belong together.
   package init(_ times: JSON, manifest: JSON, only roles: Set<String>? = nil) throws {
     name = manifest["name"]?.string ?? ""
     target = manifest["target"]?.string ?? ""

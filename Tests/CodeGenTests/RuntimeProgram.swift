@@ -172,8 +172,8 @@ struct RuntimeCode: Sendable {
          .offset = LOGITS},
     };
     static const mcc_function functions[] = {
-        {"decode", 0, 2, 1, NULL, decode_inputs, outputs, decode},
-        {"prefill", 2, 2, 1, symbols, prefill_inputs, outputs, prefill},
+        {"decode", 0, 2, 1, NULL, decode_inputs, outputs, decode, 0},
+        {"prefill", 2, 2, 1, symbols, prefill_inputs, outputs, prefill, 0},
     };
     static const char *const features[] = {NULL};
     const mcc_program mcc_model = {
@@ -216,7 +216,7 @@ struct RuntimeCode: Sendable {
         {.name = "twice", .dtype = MCC_F32, .rank = 2, .dims = {{.multiplier = 1}, {.offset = 3}}, .offset = TWICE},
         {.name = "outer", .dtype = MCC_I64, .rank = 1, .dims = {{.extent = outer_size}}, .offset = OUTER},
     };
-    static const mcc_function functions[] = {{"main", 2, 2, 3, symbols, inputs, outputs, run}};
+    static const mcc_function functions[] = {{"main", 2, 2, 3, symbols, inputs, outputs, run, 0}};
     static const char *const features[] = {NULL};
     const mcc_program mcc_model = {
         .name = "net", .compiler = "mcc test", .identity = 0x123456789abcdef0u, .features = features,

@@ -101,7 +101,7 @@ void mcc_barrier_wait(mcc_pool *pool) {
 
 static void *run_worker(void *argument) {
   mcc_pool *pool = argument;
-  mcc_thread thread = {atomic_fetch_add(&pool->started, 1) + 1, pool->count, pool};
+  mcc_thread thread = {.index = atomic_fetch_add(&pool->started, 1) + 1, .count = pool->count, .pool = pool};
   for (unsigned job = 0;; job++) {
     wait_for_change(&pool->job, job);
     if (pool->body == NULL) return NULL;
@@ -135,7 +135,7 @@ mcc_pool *mcc_pool_create(int count) {
 }
 
 void mcc_pool_run(mcc_pool *pool, void (*body)(mcc_thread *thread, void *argument), void *argument) {
-  mcc_thread thread = {0, pool->count, pool};
+  mcc_thread thread = {.count = pool->count, .pool = pool};
   if (pool->count > 1) {
     pool->body = body;
     pool->argument = argument;
