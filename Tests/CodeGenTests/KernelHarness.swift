@@ -1,5 +1,6 @@
 import Base
 import CodeGen
+import Glibc
 import IR
 import TestSupport
 import Tensors
@@ -81,6 +82,8 @@ struct KernelRun {
 /// with several thread counts, whose results must be the same bytes.
 struct KernelHarness {
   let target: Target
+  /// The language of the kernels; `MCC_TEST_KERNELS=swift` runs all tests of kernels in Swift.
+  var language = getenv("MCC_TEST_KERNELS").flatMap { KernelLanguage(rawValue: String(cString: $0)) } ?? .c
   let threadCounts = [1, 2, 3, 16]
 
   /// The machine that the target's programs are for, unless it is this one.
@@ -106,6 +109,10 @@ struct KernelHarness {
 
   /// The failures of some runs, one line each.
   func failures(_ runs: [KernelRun], compiler: String = "clang") throws -> [String] {
+    if language == .swift, machine != nil {
+      print("not compiled: the Swift of \(target.name), for which this Swift compiler has no library")
+      return []
+    }
     let folder = try TemporaryFolder()
     var functions: [String: KernelFunction] = [:]
     var order: [KernelFunction] = []
@@ -120,15 +127,23 @@ struct KernelHarness {
     let renderer = CRenderer(target: target)
     try folder.write("mcc.h", Self.threadHeader)
     try folder.write("kernels.h", renderer.header(order))
-    try folder.write("kernels.c", renderer.file(order))
     try folder.write("main.c", driver(runs))
+    let kernels: String
+    switch language {
+    case .c:
+      kernels = folder.path("kernels.c")
+      try folder.write("kernels.c", renderer.file(order))
+    case .swift:
+      kernels = folder.path("kernels.o")
+      if let failure = try compileSwift(order, in: folder) { return [failure] }
+    }
     let flags = ["-O1", "-Wall", "-Wextra", "-Werror"] + target.compilerFlags
     let program = folder.path("run")
     guard let command = machine.map({ $0.compiler(compiler) }) ?? [compiler] else { return [] }
     let built = try Command.run(
       command[0],
       command.dropFirst() + flags
-        + ["-I", folder.path, folder.path("kernels.c"), folder.path("main.c"), "-o", program, "-lm"],
+        + ["-I", folder.path, kernels, folder.path("main.c"), "-o", program, "-lm"],
       timeout: 900)
     guard built.exitCode == 0 else { return ["\(compiler): \(built.errors.prefix(3000))"] }
     guard let start = try runner() else { return [] }
@@ -154,6 +169,25 @@ struct KernelHarness {
       }
     }
     return failures
+  }
+
+  /// Makes `kernels.o` of Swift; what the compiler says if it refuses.
+  private func compileSwift(_ kernels: [KernelFunction], in folder: TemporaryFolder) throws -> String? {
+    let files = SwiftRenderer(target: target).file(kernels)
+    try folder.write("kernels.swift", files.source)
+    try folder.write("kernels_swift.h", files.header)
+    let flags = SwiftRenderer.compilerFlags(target: target) + ["-module-name", "kernels"]
+    let built = try Command.run(
+      "swiftc",
+      flags + [
+        "-import-objc-header", folder.path("kernels_swift.h"), "-c", folder.path("kernels.swift"), "-o",
+        folder.path("kernels.o"),
+      ], timeout: 900)
+    guard built.exitCode == 0 else { return "swiftc: \(built.errors.prefix(3000))" }
+    // Kernels neither allocate nor count references, and programs have no Swift runtime.
+    let symbols = try Command.run("nm", ["-u", folder.path("kernels.o")]).text.split(whereSeparator: \.isWhitespace)
+    let runtime = symbols.filter { $0.hasPrefix("swift_") || $0.hasPrefix("$s") || $0.hasPrefix("_swift") }
+    return runtime.isEmpty ? nil : "Swift kernels need \(runtime.joined(separator: ", "))"
   }
 
   static let threadHeader = """

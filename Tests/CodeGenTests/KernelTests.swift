@@ -57,7 +57,7 @@ import Testing
   private static let shapes = [(1, 1), (17, 40), (70, 100)]
 
   /// f32 sums of up to 100 products in another order than the reference's: 1e-5 of the largest result.
-  private func floatMatMuls() throws -> [KernelCase] {
+  func floatMatMuls() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     for (number, (n, k)) in Self.shapes.enumerated() {
       for element in [DType.f32, .f16, .bf16] {
@@ -76,7 +76,7 @@ import Testing
   }
 
   /// Codes are exact; dequantized values differ from the reference's by the order of sums and of scaling: 1e-5.
-  private func quantizedMatMuls() throws -> [KernelCase] {
+  func quantizedMatMuls() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     let formats = [BlockFormat.w8c, .w8(32), .w8(64), .w4(32), .w4(64), .w4(128)]
     for (number, (n, k)) in Self.shapes.enumerated() {
@@ -99,7 +99,7 @@ import Testing
   }
 
   /// Largest codes on both sides: sums of products that would saturate in 16 bits.
-  private func extremeMatMuls() throws -> [KernelCase] {
+  func extremeMatMuls() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     let (n, k) = (35, 128)
     for format in [BlockFormat.w8c, .w8(32), .w4(32), .w4(128)] {
@@ -130,7 +130,7 @@ import Testing
   }
 
   /// exp and its kind differ by some ulp from the reference: 2e-5.
-  private func epilogues() throws -> [KernelCase] {
+  func epilogues() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     for (n, k, t) in [(34, 24, 5), (64, 64, 1), (6, 8, 3)] {
       let x = try random([t, k], seed: 1)
@@ -202,7 +202,7 @@ import Testing
 
   // MARK: rows
 
-  private func rows() throws -> [KernelCase] {
+  func rows() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     for columns in [1, 7, 16, 33, 64, 100] {
       let x = try random([3, columns], seed: 11, in: -3...3)
@@ -267,7 +267,7 @@ import Testing
   // MARK: attention
 
   /// Rotary embedding turns a head by angles up to 100: products and table rounded once each, 1e-5.
-  private func attention() throws -> [KernelCase] {
+  func attention() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     let context = 70
     for (heads, kvHeads, dim) in [(8, 4, 8), (4, 1, 16), (2, 2, 40), (3, 3, 64), (2, 1, 5), (1, 1, 160)] {
@@ -339,7 +339,7 @@ import Testing
 
   // MARK: elements
 
-  private func elementwise() throws -> [KernelCase] {
+  func elementwise() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     let special: [Float] = [
       0, -0.0, 1, -1, 0.5, -0.5, 1.5, 2.5, -2.5, 3, -3, 10, -10, 88, -88, 100, -100, 1e-10, -1e-10, 1e10, -1e10,
@@ -411,7 +411,7 @@ import Testing
 
   // MARK: movement
 
-  private func movement() throws -> [KernelCase] {
+  func movement() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     let indices = Tensor(.i32, [4], [3, 0, -1, 17] as [Int32])
     let many = Tensor(.i64, [2, 2], [3, 0, 1, 17] as [Int64])

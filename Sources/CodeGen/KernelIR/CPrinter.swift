@@ -55,21 +55,27 @@ struct CPrinter {
   }
 
   /// The template of a verb with operands filled in.
-  private mutating func verb(_ name: String, _ operands: [String]) -> String {
+  mutating func verb(_ name: String, _ operands: [String]) -> String {
     guard let template = target.vocabulary.verbs[name] else {
       preconditionFailure("target \(target.name) has no verb \(name)")
     }
     require(namesIn: template)
-    var text = ""
-    var rest = template[...]
-    while let dollar = rest.firstIndex(of: "$") {
-      text += rest[..<dollar]
-      let digit = rest.index(after: dollar)
-      let operand = operands[rest[digit].wholeNumberValue ?? 0]
-      text += operand
-      rest = rest[rest.index(after: digit)...]
+    return Vocabulary.fill(template, operands)
+  }
+
+  private mutating func verb(_ use: VerbUse) -> String {
+    let operands = use.operands.map { operand -> String in
+      switch operand {
+      // Those that are no primary expression are put in parentheses, as a template may be an infix form.
+      case .value(let value): expression(value, precedence: 14)
+      case .argument(let value): expression(value)
+      case .address(let pointer, let index): address(pointer, index)
+      case .element(let pointer, let index): "\(pointer.name)[\(expression(index))]"
+      case .literal(-0x8000_0000): "INT32_MIN"
+      case .literal(let value): value >= 1 << 16 ? "0x" + String(value, radix: 16) : "\(value)"
+      }
     }
-    return text + rest
+    return verb(use.name, operands)
   }
 
   // MARK: Functions and statements
@@ -153,20 +159,13 @@ struct CPrinter {
   private mutating func store(_ pointer: Pointer, _ index: Expression, _ value: Expression, _ count: Expression?)
     -> String
   {
-    let element = pointer.element.rawValue
-    if value.type.isVector {
-      let place = address(pointer, index)
-      if let count { return verb("storeTail.\(element)", [place, expression(value), expression(count)]) }
-      return verb("store.\(element)", [place, expression(value)])
-    }
+    let use = VerbUse(storing: value, at: pointer, index, count: count)
+    if let use, use.result == nil { return verb(use) }
     let place = "\(pointer.name)[\(expression(index))]"
+    if let use { return "\(place) = \(verb(use))" }
     let text = expression(value)
-    switch pointer.element {
-    case .f16, .bf16: return "\(place) = \(verb("storeElement.\(element)", [text]))"
-    default:
-      if value.type == .scalar(pointer.element) || value.type == .condition { return "\(place) = \(text)" }
-      return "\(place) = (\(CRenderer.cType(pointer.element)))\(expression(value, precedence: 14))"
-    }
+    if value.type == .scalar(pointer.element) || value.type == .condition { return "\(place) = \(text)" }
+    return "\(place) = (\(CRenderer.cType(pointer.element)))\(expression(value, precedence: 14))"
   }
 
   private mutating func address(_ pointer: Pointer, _ index: Expression) -> String {
@@ -189,73 +188,35 @@ struct CPrinter {
   }
 
   private mutating func render(_ value: Expression) -> (String, Int) {
+    if let use = VerbUse(value) {
+      let isScalar = !value.type.isVector
+      return (verb(use), isScalar ? 15 : 14)
+    }
     switch value {
     case .integer(let value): return (value == .min ? "INT64_MIN" : "\(value)", value < 0 ? 14 : 15)
     case .real(let value): return (literal(value), value < 0 ? 14 : 15)
     case .variable(let name, _): return (name, 15)
-    case .element(let pointer, let index):
-      let place = "\(pointer.name)[\(expression(index))]"
-      switch pointer.element {
-      case .f16, .bf16: return (verb("element.\(pointer.element.rawValue)", [place]), 15)
-      default: return (place, 15)
-      }
-    case .load(let pointer, let index, let count):
-      let place = address(pointer, index)
-      if let count { return (verb("loadTail.\(pointer.element.rawValue)", [place, expression(count)]), 14) }
-      return (verb("load.\(pointer.element.rawValue)", [place]), 14)
-    case .broadcast(let scalar): return (broadcast(scalar), 14)
-    case .laneNumbers: return (verb("lanes", []), 14)
+    case .element(let pointer, let index): return ("\(pointer.name)[\(expression(index))]", 15)
     case .unary(let operation, let operand): return unary(operation, operand)
     case .binary(let operation, let left, let right): return binary(operation, left, right)
-    case .fma(let a, let b, let c):
-      if value.type.isVector { return (verb("fma.f32", operands([a, b, c])), 14) }
-      return (verb("fmaElement.f32", operands([a, b, c])), 15)
     case .compare(let comparison, let a, let b):
-      if case .vector(let lane) = a.type {
-        return (verb("\(comparison.rawValue).\(lane.rawValue)", operands([a, b])), 14)
-      }
       let (symbol, own) = CPrinter.symbols[comparison] ?? ("<", 10)
       return ("\(expression(a, precedence: 11)) \(symbol) \(expression(b, precedence: 11))", own)
     case .select(let condition, let a, let b):
-      if case .vector(let lane) = value.type {
-        return (verb("select.\(lane.rawValue)", operands([condition, a, b])), 14)
-      }
       return (
         "\(expression(condition, precedence: 4)) ? \(expression(a, precedence: 4)) : \(expression(b, precedence: 3))", 3
       )
     case .convert(let operand, let type):
-      if operand.type.isVector { return (verb("convert.\(type.rawValue)", operands([operand])), 14) }
       return ("(\(CRenderer.cType(type)))\(expression(operand, precedence: 14))", 14)
-    case .reinterpret(let operand, let lane):
-      if operand.type == .vector(lane) { return render(operand) }
-      return (verb("reinterpret.\(lane.rawValue)", operands([operand])), 14)
-    case .reduce(let reduction, let operand):
-      let lane = operand.type == .vector(.f32) ? "f32" : "i32"
-      return (verb("reduce.\(reduction.rawValue).\(lane)", operands([operand])), 15)
+    case .reinterpret(let operand, _): return render(operand)
     case .call(let function, let arguments):
       let vector = value.type.isVector
       require(function, vector: vector)
       let texts = arguments.map { expression($0) }.joined(separator: ", ")
       return ("\(vector ? function.vectorName : function.scalarName)(\(texts))", 15)
-    case .dotStep(let dot, let sum, let weights, let activations):
-      return (verb("dotStep.\(dot.weights.rawValue)", operands([sum, weights, activations])), 14)
-    case .dotFlush(let dot, let sum, let partial):
-      return (verb("dotFlush.\(dot.weights.rawValue)", operands([sum, partial])), 14)
+    case .load, .broadcast, .laneNumbers, .fma, .reduce, .dotStep, .dotFlush:
+      preconditionFailure("\(value) is a verb")
     }
-  }
-
-  /// Operands of verbs; those that are no primary expression are put in parentheses, as a template may be an infix form.
-  private mutating func operands(_ values: [Expression]) -> [String] { values.map { expression($0, precedence: 14) } }
-
-  private mutating func broadcast(_ scalar: Expression) -> String {
-    if case .real(let value) = scalar, value == 0, value.sign == .plus { return verb("zero.f32", []) }
-    if scalar == .integer(0) { return verb("zero.i32", []) }
-    if case .integer(let value) = scalar {
-      let text = value >= 1 << 16 ? "0x" + String(value, radix: 16) : "\(value)"
-      return verb("broadcast.i32", [value == -0x8000_0000 ? "INT32_MIN" : text])
-    }
-    if scalar.type == .index { return verb("broadcast.i32", ["(int32_t)" + expression(scalar, precedence: 14)]) }
-    return verb(scalar.type == .f32 ? "broadcast.f32" : "broadcast.i32", [expression(scalar)])
   }
 
   private static let symbols: [Comparison: (String, Int)] = [
@@ -264,11 +225,6 @@ struct CPrinter {
   ]
 
   private mutating func unary(_ operation: UnaryOperation, _ operand: Expression) -> (String, Int) {
-    switch operand.type {
-    case .vector(let lane): return (verb("\(operation.rawValue).\(lane.rawValue)", operands([operand])), 14)
-    case .mask: return (verb("\(operation.rawValue).mask", operands([operand])), 14)
-    default: break
-    }
     switch operation {
     case .negate: return ("-\(expression(operand, precedence: 15))", 14)
     case .not: return ("!\(expression(operand, precedence: 15))", 14)
@@ -281,14 +237,6 @@ struct CPrinter {
   }
 
   private mutating func binary(_ operation: BinaryOperation, _ left: Expression, _ right: Expression) -> (String, Int) {
-    switch left.type {
-    case .vector(let lane):
-      var texts = operands([left, right])
-      if case .integer(let count) = right { texts[1] = "\(count)" }
-      return (verb("\(operation.rawValue).\(lane.rawValue)", texts), 14)
-    case .mask: return (verb("\(operation.rawValue).mask", operands([left, right])), 14)
-    default: break
-    }
     func infix(_ symbol: String, _ own: Int) -> (String, Int) {
       ("\(expression(left, precedence: own)) \(symbol) \(expression(right, precedence: own + 1))", own)
     }

@@ -37,6 +37,9 @@ package struct Target: Sendable {
   /// f32 lanes of one vector register.
   package var lanes: Int { vectorBytes / 4 }
 
+  /// Whether a * b + c is one instruction.
+  package var fuses: Bool { features.contains("fma") || features.contains("asimd") }
+
   /// True if the features are all among `available`.
   package func runs(on available: Set<String>) -> Bool { features.allSatisfy(available.contains) }
 }

@@ -1,7 +1,7 @@
-/// How one instruction set says the vector verbs of KernelIR in C: a template per verb in which `$0`, `$1`, ... stand for
-/// the operands, plus helper functions that templates may call and that are printed only where used.
+/// How the vector verbs of KernelIR are said in one language for one instruction set: a template per verb in which `$0`,
+/// `$1`, ... stand for the operands, plus helper functions that templates may call and that are printed only where used.
 package struct Vocabulary: Sendable {
-  /// C types of f32 vectors, i32 vectors and masks.
+  /// Types of f32 vectors, i32 vectors and masks.
   package var f32: String
   package var i32: String
   package var mask: String
@@ -28,5 +28,18 @@ package struct Vocabulary: Sendable {
     self.functions = functions
     self.eightBitWeights = eightBitWeights
     self.stepsPerFlush = stepsPerFlush
+  }
+
+  /// A template with operands in the places of `$0`, `$1`, ...
+  static func fill(_ template: String, _ operands: [String]) -> String {
+    var text = ""
+    var rest = template[...]
+    while let dollar = rest.firstIndex(of: "$") {
+      text += rest[..<dollar]
+      let digit = rest.index(after: dollar)
+      text += operands[rest[digit].wholeNumberValue ?? 0]
+      rest = rest[rest.index(after: digit)...]
+    }
+    return text + rest
   }
 }

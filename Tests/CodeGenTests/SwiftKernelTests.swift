@@ -1,0 +1,43 @@
+import CodeGen
+import Testing
+
+/// Kernels printed as Swift, in the same harness against the same reference. A part of the cases, as `swiftc` needs longer;
+/// `MCC_TEST_KERNELS=swift` (`make test-full`) runs all of them.
+@Suite struct SwiftKernelTests {
+  /// One target for each vector width.
+  static let targets = ["x86-64-v4", "x86-64-v3", "portable"]
+
+  /// Every `stride`-th case of each family, so that all families and number formats occur.
+  private func sample(_ cases: [KernelCase], stride: Int) -> [KernelCase] {
+    cases.indices.filter { $0 % stride == stride / 2 }.map { cases[$0] }
+  }
+
+  @Test(arguments: targets) func kernelsComputeWhatTheReferenceDoes(_ name: String) throws {
+    let tests = KernelTests()
+    var cases = sample(try tests.floatMatMuls(), stride: 17)
+    cases += sample(try tests.quantizedMatMuls(), stride: 29)
+    cases += sample(try tests.extremeMatMuls(), stride: 9)
+    cases += sample(try tests.rows(), stride: 17)
+    cases += sample(try tests.attention(), stride: 29)
+    cases += sample(try tests.elementwise(), stride: 41)
+    cases += sample(try tests.movement(), stride: 31)
+    let target = try TargetRegistry.target(named: name)
+    let runs = try cases.flatMap { try $0.runs(on: target) }
+    for failure in try KernelHarness(target: target, language: .swift).failures(runs) {
+      Issue.record("\(name): \(failure)")
+    }
+  }
+
+  /// A verb that Swift's SIMD types can say well should be in its vocabulary, and one that they cannot is listed here.
+  @Test(arguments: KernelTests.targets) func whatSwiftLacksComesFromC(_ name: String) throws {
+    let target = try TargetRegistry.target(named: name)
+    let lacking = [
+      "loadTail.", "storeTail.", "store.i8", "store.u8", "store.bf16", "storeElement.", "dotStep.", "dotFlush.",
+    ]
+    let rounding = ["sqrt.f32", "floor.f32", "round.f32", "convert.i32"]
+    for verb in SwiftRenderer(target: target).verbsFromC
+    where !verb.hasSuffix(".f16") && !rounding.contains(verb) && !lacking.contains(where: verb.hasPrefix) {
+      Issue.record("Swift kernels take '\(verb)' from C: add it to the Swift vocabulary, or to this list")
+    }
+  }
+}
