@@ -3,11 +3,12 @@
 # Without testable imports, tests and program share one release build.
 MCC = .build/release/mcc
 
-.PHONY: help prerequisites build demo test test-targets lint format bench clean
+.PHONY: help prerequisites build demo test test-full test-targets lint format bench clean
 
 help:
 	@echo "make demo    build mcc, compile the bundled checkpoint, let it tell a story"
 	@echo "make test    run the test suite"
+	@echo "make test-full  run test-targets, and every kernel test with kernels in Swift"
 	@echo "make test-targets  run every kernel test under emulation, where make test takes a sample"
 	@echo "make build   build .build/release/mcc"
 	@echo "make lint    check formatting"
@@ -32,6 +33,9 @@ test: prerequisites
 test-targets: prerequisites
 	@Scripts/test_packages.sh build/python
 	MCC_TEST_FULL=1 swift test -c release --disable-testable-imports --filter 'KernelTests|ConvTests|PoolTests|ForeignProgramTests'
+
+test-full: test-targets
+	MCC_TEST_KERNELS=swift swift test -c release --disable-testable-imports --filter 'KernelTests|ConvTests|PoolTests'
 
 lint:
 	swift format lint --strict --recursive Package.swift Sources Passes Formats Tests

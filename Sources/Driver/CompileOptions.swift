@@ -1,4 +1,5 @@
 import Base
+import CodeGen
 import IR
 import Tensors
 
@@ -20,7 +21,9 @@ package struct CompileOptions: Sendable {
   package var output: String?
   /// A name of `TargetRegistry`, or `native`.
   package var target = "native"
-  /// C compilations at a time.
+  /// The language that kernels are printed in.
+  package var kernels = KernelLanguage.c
+  /// Compilations at a time.
   package var jobs = availableThreads
   /// A folder that keeps sources and objects.
   package var keep: String?

@@ -40,7 +40,7 @@ package struct Compiler {
     if options.lastStage <= .transform { return try finish(model, watch) }
 
     let target = try TargetRegistry.target(named: options.target)
-    let generator = CodeGenerator(target: target)
+    let generator = CodeGenerator(target: target, kernels: options.kernels)
     summary.target = target.name
     if model.stage < .lower {
       progress.update("choosing kernels")
@@ -62,6 +62,9 @@ package struct Compiler {
     stage = Stopwatch()
     progress.update("writing C")
     let compiler = options.lastStage == .emit ? nil : try await CCompiler.find(for: target.architecture)
+    let swiftCompiler =
+      options.kernels == .swift && options.artefact == .exe && compiler != nil
+      ? try await SwiftCompiler.find(for: target.architecture) : nil
     let manifest = Manifest(
       compiler: "mcc \(Version.number)", cCompiler: options.artefact == .exe ? compiler?.version ?? "" : "",
       passes: summary.passes.map { Manifest.PassRecord(name: $0.name, options: $0.text) },
@@ -80,7 +83,8 @@ package struct Compiler {
       progress.update("compiling C")
       let folder = try options.keep.map { try WorkFolder(keepingAt: $0) } ?? WorkFolder()
       let cache = (options.cacheFolder ?? ObjectCache.defaultFolder()).map { ObjectCache(folder: $0) }
-      let toolchain = Toolchain(compiler: compiler, jobs: options.jobs, cache: cache)
+      let toolchain = Toolchain(
+        compiler: compiler, swiftCompiler: swiftCompiler, jobs: options.jobs, cache: cache)
       let report = try await generator.build(
         emission, to: output, toolchain: toolchain, in: folder, progress: showWeights)
       summary.fileBytes = report.fileBytes

@@ -1,10 +1,12 @@
 import ArgumentParser
 import Base
+import CodeGen
 import Driver
 import IR
 import Tensors
 
 extension Artefact: ExpressibleByArgument {}
+extension KernelLanguage: ExpressibleByArgument {}
 
 /// `mcc compile`: from a checkpoint to a program.
 struct Compile: AsyncParsableCommand {
@@ -28,7 +30,10 @@ struct Compile: AsyncParsableCommand {
   @Option(help: "The CPU to compile for; 'mcc targets' lists them.")
   var target = "native"
 
-  @Option(help: "C compilations at a time.")
+  @Option(help: "The language that kernels are written in.")
+  var kernels: KernelLanguage = .c
+
+  @Option(help: "Compilations at a time.")
   var jobs: Int = availableThreads
 
   @Option(help: ArgumentHelp("Keeps sources and objects in a folder.", valueName: "folder"))
@@ -57,6 +62,7 @@ struct Compile: AsyncParsableCommand {
     options.frontend = try passes.options(load)
     options.artefact = emit
     options.target = target
+    options.kernels = kernels
     guard jobs > 0 else { throw CompileError(.usage, "--jobs is \(jobs), expected at least 1") }
     options.jobs = jobs
     options.keep = keep

@@ -120,6 +120,21 @@ import Testing
     try check(model, [3, 16], program: folder.path("c/blocks"), in: folder, tolerance: 1e-5)
   }
 
+  /// So is that of `--emit c --kernels swift`, with a Swift compiler.
+  @Test func theSwiftSourcesCompileByThemselves() async throws {
+    guard try Command.run("sh", ["-c", "command -v swiftc make"]).exitCode == 0 else {
+      Fixtures.skip("needs swiftc and make")
+      return
+    }
+    let folder = try TemporaryFolder()
+    let model = try LoweringModels.blocks(4)
+    let generator = CodeGenerator(target: .portable, kernels: .swift)
+    try generator.writeSources(try emission(model, generator), to: folder.path("c"))
+    let made = try Command.run("make", ["-s", "-C", folder.path("c"), "CC=clang", "CFLAGS=-O0 -Wall -Wextra -Werror"])
+    #expect(made.exitCode == 0, "\(made.errors)")
+    try check(model, [3, 16], program: folder.path("c/blocks"), in: folder, tolerance: 1e-5)
+  }
+
   @Test func theSourcesReadLikeTheModel() throws {
     let generator = CodeGenerator(target: .portable)
     let sources = try emission(try LoweringModels.decoder(layers: 4), generator).sources

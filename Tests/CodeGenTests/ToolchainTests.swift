@@ -71,6 +71,44 @@ import Testing
     }
   }
 
+  @Test func aMissingSwiftCompilerIsOneSentence() async throws {
+    for environment in [["PATH": "/nowhere"], ["PATH": "/usr/bin", "SWIFT_EXEC": "no-such-compiler"]] {
+      do {
+        _ = try await SwiftCompiler.find(environment: environment)
+        Issue.record("a compiler was found in \(environment)")
+      } catch let error as CompileError {
+        #expect(error.kind == .toolchain && error.kind.exitCode == 71)
+        #expect(error.message.contains("Swift compiler") && !error.message.contains("\n"))
+      }
+    }
+    let foreign = Architecture.host == .aarch64 ? Architecture.x86_64 : .aarch64
+    await #expect(throws: CompileError.self) { try await SwiftCompiler.find(for: foreign) }
+  }
+
+  /// What a Swift file takes from C belongs to what its object depends on.
+  @Test func swiftUnitsAreCompiledOncePerContent() async throws {
+    let folder = try TemporaryFolder()
+    let cache = ObjectCache(folder: folder.path("cache"))
+    let toolchain = Toolchain(
+      compiler: try await CCompiler.find(), swiftCompiler: try await SwiftCompiler.find(), jobs: 2, cache: cache)
+    func build(_ factor: Int) async throws -> Toolchain.Report {
+      let units = [
+        CompileUnit(name: "main.c", text: "int twice(int);\nint main(void) { return twice(3); }\n", flags: ["-O1"]),
+        CompileUnit(
+          name: "twice.swift", text: "@_cdecl(\"twice\") public func twice(_ x: Int32) -> Int32 { x * factor() }\n",
+          headers: ["twice.h"], flags: SwiftRenderer.compilerFlags(target: .portable)),
+      ]
+      return try await toolchain.build(
+        units, headers: ["twice.h": "static inline int factor(void) { return \(factor); }\n"],
+        output: folder.path("program"), in: try WorkFolder())
+    }
+    #expect(try await build(2).compiled == 2)
+    #expect(try Command.run(folder.path("program")).exitCode == 6)
+    #expect(try await build(2).cached == 2)
+    #expect(try await build(3) == Toolchain.Report(cached: 1, compiled: 1))
+    #expect(try Command.run(folder.path("program")).exitCode == 9)
+  }
+
   @Test func theCacheForgetsWhatWasUsedLongestAgo() throws {
     let folder = try TemporaryFolder()
     var cache = ObjectCache(folder: folder.path("cache"), limit: 250)

@@ -15,12 +15,13 @@ enum CompiledModels {
   /// Compiles `model` in this process and gives the path of the program, which this machine `runs` or not.
   static func compile(
     _ model: String, _ name: String, quantize: String? = nil, target: String = "native",
-    dimensions: [String: ClosedRange<Int>] = [:], runs: Bool = true
+    kernels: KernelLanguage = .c, dimensions: [String: ClosedRange<Int>] = [:], runs: Bool = true
   ) async throws -> String {
     let folder = try folder()
     var options = CompileOptions()
     options.output = folder.file(name)
     options.target = target
+    options.kernels = kernels
     options.cacheFolder = folder.file("cache")
     options.frontend.quantization = try quantize.map { try QuantizationSpec(parsing: $0) }
     options.frontend.load.dimensions = dimensions

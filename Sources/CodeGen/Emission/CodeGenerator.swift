@@ -5,11 +5,14 @@ import Tensors
 /// From a model of the stage `transform` to a program: the steps that need to know the processor.
 package struct CodeGenerator: Sendable {
   package let target: Target
+  /// The language of the kernels.
+  package let language: KernelLanguage
   private let registry: KernelRegistry
 
-  /// A generator of code for a target.
-  package init(target: Target) {
+  /// A generator of code for a target, with kernels in a language.
+  package init(target: Target, kernels language: KernelLanguage = .c) {
     self.target = target
+    self.language = language
     registry = KernelRegistry(target: target)
   }
 
@@ -55,7 +58,8 @@ package struct CodeGenerator: Sendable {
     // The C compiler is told in the manifest but does not decide what belongs together.
     var salt = manifest
     salt.cCompiler = ""
-    let emitter = ModelEmitter(schedule, of: model, target: target, compiler: manifest.compiler)
+    let emitter = ModelEmitter(
+      schedule, of: model, target: target, kernels: language, compiler: manifest.compiler)
     let sources = try emitter.sources(salt: salt.json(schedule, of: model, target: target).text())
     let tokenizer = sources.isLanguageModel ? try model.tokenizer.map { try TokenizerSection.encode($0) } ?? [] : []
     let settings = sources.isLanguageModel ? SettingsSection.encode(model.generation, model.tokenizer) : []
@@ -112,9 +116,18 @@ package struct CodeGenerator: Sendable {
     for file in sources.headers + runtime where file.name.hasSuffix(".h") { headers[file.name] = file.text }
     let modelFlags = ["-std=gnu11", "-O3"] + target.compilerFlags
     let units =
-      sources.sources.map {
-        CompileUnit(
-          name: $0.name, text: $0.text, headers: RuntimeSources.headers(of: $0.text, among: headers), flags: modelFlags)
+      sources.sources.map { file in
+        guard file.name.hasSuffix(".swift") else {
+          return CompileUnit(
+            name: file.name, text: file.text, headers: RuntimeSources.headers(of: file.text, among: headers),
+            flags: modelFlags)
+        }
+        // Swift files do not say what they include: each has the header of its name.
+        let header = file.name.dropLast("swift".count) + "h"
+        return CompileUnit(
+          name: file.name, text: file.text,
+          headers: RuntimeSources.headers(of: "#include \"\(header)\"", among: headers),
+          flags: SwiftRenderer.compilerFlags(target: target))
       }
       + runtime.filter { $0.name.hasSuffix(".c") }.map {
         CompileUnit(

@@ -1,6 +1,6 @@
 import IR
 
-/// The C of one model, without the fixed runtime.
+/// The sources of one model, without the fixed runtime.
 package struct GeneratedSources: Sendable {
   /// A file of text.
   package struct File: Hashable, Sendable {
@@ -15,7 +15,7 @@ package struct GeneratedSources: Sendable {
 
   /// `model.c` and the files of kernels.
   package var sources: [File]
-  /// `model.h` and `kernels.h`.
+  /// `model.h`, `kernels.h`, and what kernels in Swift take from C.
   package var headers: [File]
   /// Ties the code to its bundle.
   package var identity: UInt64

@@ -6,7 +6,7 @@ enum Makefile {
       var text = ""
       var column = 80
       for name in names.sorted() {
-        let object = name.dropLast(2) + ".o"
+        let object = name.prefix { $0 != "." } + ".o"
         if column + object.count > 100 {
           text += " \\\n "
           column = 2
@@ -16,8 +16,11 @@ enum Makefile {
       }
       return text
     }
+    let swift = sources.filter { $0.hasSuffix(".swift") }
+    let all = swift.isEmpty ? "$(MODEL)" : "$(MODEL) $(KERNELS)"
+    let c = sources.filter { !$0.hasSuffix(".swift") }
     return """
-      # make: compiles the program and appends its data, with any C11 compiler.
+      # make: compiles the program and appends its data, with any C11 compiler\(swift.isEmpty ? "" : " and Swift").
       PROGRAM = \(program)
       CC ?= cc
       CFLAGS ?=
@@ -25,11 +28,17 @@ enum Makefile {
       MODEL_FLAGS = -std=gnu11 -O3 \(target.compilerFlags.joined(separator: " "))
       RUNTIME_FLAGS = -std=gnu11 -O2
 
-      MODEL =\(objects(sources))
+      \(swift.isEmpty ? "" : """
+      SWIFTC ?= swiftc
+      SWIFT_FLAGS = \(SwiftRenderer.compilerFlags(target: target).joined(separator: " "))
+
+      KERNELS =\(objects(swift))
+
+      """)MODEL =\(objects(c))
       RUNTIME =\(objects(runtime))
 
-      $(PROGRAM): $(MODEL) $(RUNTIME) bundle.bin
-      \t$(CC) $(CFLAGS) $(MODEL) $(RUNTIME) -o $@.part -lm -lpthread
+      $(PROGRAM): \(all) $(RUNTIME) bundle.bin
+      \t$(CC) $(CFLAGS) \(all) $(RUNTIME) -o $@.part -lm -lpthread
       \ttruncate -s %4096 $@.part
       \tcat bundle.bin >> $@.part
       \tmv $@.part $@
@@ -40,8 +49,13 @@ enum Makefile {
       $(RUNTIME): %.o: %.c
       \t$(CC) $(RUNTIME_FLAGS) $(CFLAGS) -c $< -o $@
 
-      clean:
-      \trm -f $(MODEL) $(RUNTIME) $(PROGRAM) $(PROGRAM).part
+      \(swift.isEmpty ? "" : """
+      $(KERNELS): %.o: %.swift %.h
+      \t$(SWIFTC) $(SWIFT_FLAGS) -module-name $* -import-objc-header $*.h -c $< -o $@
+
+
+      """)clean:
+      \trm -f \(all) $(RUNTIME) $(PROGRAM) $(PROGRAM).part
 
       .PHONY: clean
 

@@ -7,14 +7,18 @@ package struct ModelEmitter {
   private let schedule: Schedule
   private let model: Model
   private let target: Target
+  private let language: KernelLanguage
   private let compiler: String
   private let table: WeightTable
 
   /// An emitter for a model; the program reports `compiler`, such as `mcc 0.1.0`, as its maker.
-  package init(_ schedule: Schedule, of model: Model, target: Target, compiler: String) {
+  package init(
+    _ schedule: Schedule, of model: Model, target: Target, kernels language: KernelLanguage = .c, compiler: String
+  ) {
     self.schedule = schedule
     self.model = model
     self.target = target
+    self.language = language
     self.compiler = compiler
     table = WeightTable(schedule)
   }
@@ -26,11 +30,18 @@ package struct ModelEmitter {
   package func sources(salt: String = "") throws -> GeneratedSources {
     let renderer = CRenderer(target: target)
     var sources: [GeneratedSources.File] = []
+    var headers: [GeneratedSources.File] = []
     var group: [KernelFunction] = []
     func finish() {
       guard !group.isEmpty else { return }
-      let text = renderer.file(group, includes: ["\"mcc.h\""])
-      sources.append(.init(name: "kernels_\(sources.count).c", text: text))
+      let name = "kernels_\(sources.count)"
+      switch language {
+      case .c: sources.append(.init(name: name + ".c", text: renderer.file(group, includes: ["\"mcc.h\""])))
+      case .swift:
+        let file = SwiftRenderer(target: target).file(group, guardName: name.uppercased() + "_H")
+        sources.append(.init(name: name + ".swift", text: file.source))
+        headers.append(.init(name: name + ".h", text: file.header))
+      }
       group = []
     }
     var lines = 0
@@ -44,9 +55,8 @@ package struct ModelEmitter {
       lines += count
     }
     finish()
-    let headers = [
-      GeneratedSources.File(name: "kernels.h", text: renderer.header(schedule.kernels)),
-      .init(name: "model.h", text: header()),
+    headers += [
+      .init(name: "kernels.h", text: renderer.header(schedule.kernels)), .init(name: "model.h", text: self.header()),
     ]
     var hash = SHA256()
     for file in sources + headers { hash.update(field: file.text) }

@@ -88,11 +88,15 @@ package struct CCompiler: Hashable, Sendable {
     guard answer.succeeded, !line.isEmpty else {
       throw CompileError(.toolchain, "the C compiler '\(path)' does not tell its version")
     }
-    var status = stat()
-    let stamp =
-      stat(path, &status) == 0 ? "\(status.st_size) \(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)" : ""
     return CCompiler(
-      path: path, family: answer.output.contains("clang") ? .clang : .gcc, version: line, stamp: stamp)
+      path: path, family: answer.output.contains("clang") ? .clang : .gcc, version: line, stamp: stamp(of: path))
+  }
+
+  /// Size and time of change of a file.
+  static func stamp(of path: String) -> String {
+    var status = stat()
+    guard stat(path, &status) == 0 else { return "" }
+    return "\(status.st_size) \(status.st_mtim.tv_sec).\(status.st_mtim.tv_nsec)"
   }
 
   /// Runs the compiler in a working folder.
@@ -109,14 +113,14 @@ package struct CCompiler: Hashable, Sendable {
   /// The variables of this process.
   package static func currentEnvironment() -> [String: String] {
     var variables: [String: String] = [:]
-    for name in ["PATH", "CC", "HOME", "XDG_CACHE_HOME", "TMPDIR"] {
+    for name in ["PATH", "CC", "SWIFT_EXEC", "HOME", "XDG_CACHE_HOME", "TMPDIR"] {
       if let value = getenv(name) { variables[name] = String(cString: value) }
     }
     return variables
   }
 
   /// The path of a program: `name` itself if it has a slash, else the first executable file of that name in `folders`.
-  private static func executable(_ name: String, in folders: [String]) -> String? {
+  static func executable(_ name: String, in folders: [String]) -> String? {
     func isExecutable(_ path: String) -> Bool {
       var status = stat()
       return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG && access(path, X_OK) == 0

@@ -1,9 +1,10 @@
 import Base
 import Tensors
 
-/// A C source file with everything its object depends on.
+/// A source file, in C or in Swift, with everything its object depends on. A Swift file is a module of its own and comes
+/// with a C header of the same name.
 package struct CompileUnit: Hashable, Sendable {
-  /// The file name, such as `model.c`.
+  /// The file name, such as `model.c` or `kernels_0.swift`.
   package var name: String
   package var text: String
   /// The names of the headers it includes, directly or not.
@@ -16,18 +17,37 @@ package struct CompileUnit: Hashable, Sendable {
     self.headers = headers
     self.flags = flags
   }
+
+  var isSwift: Bool { name.hasSuffix(".swift") }
+
+  /// The name without its extension.
+  var stem: String { name.lastIndex(of: ".").map { String(name[..<$0]) } ?? name }
+
+  /// The name of the object file.
+  var object: String { stem + ".o" }
+
+  /// The command line after the name of the compiler.
+  var arguments: [String] {
+    let swift = isSwift ? ["-module-name", stem, "-import-objc-header", stem + ".h"] : []
+    return flags + swift + ["-c", name, "-o", object]
+  }
 }
 
-/// Compiles C with the compiler of this machine: in parallel, each unit at most once per content.
+/// Compiles with the compilers of this machine: in parallel, each unit at most once per content.
 package struct Toolchain: Sendable {
   package var compiler: CCompiler
+  /// The compiler of units in Swift; needed only if there are any.
+  package var swiftCompiler: SwiftCompiler?
   /// Compilations at a time.
   package var jobs: Int
   package var cache: ObjectCache?
 
   /// A toolchain around a compiler.
-  package init(compiler: CCompiler, jobs: Int = availableThreads, cache: ObjectCache?) {
+  package init(
+    compiler: CCompiler, swiftCompiler: SwiftCompiler? = nil, jobs: Int = availableThreads, cache: ObjectCache?
+  ) {
     self.compiler = compiler
+    self.swiftCompiler = swiftCompiler
     self.jobs = max(jobs, 1)
     self.cache = cache
   }
@@ -49,7 +69,7 @@ package struct Toolchain: Sendable {
   package func key(of unit: CompileUnit, headers: [String: String]) -> String {
     var hash = SHA256()
     hash.update(field: "mcc object 1")
-    hash.update(field: compiler.identity)
+    hash.update(field: (unit.isSwift ? swiftCompiler?.identity : nil) ?? compiler.identity)
     for flag in unit.flags { hash.update(field: flag) }
     hash.update(field: unit.name)
     hash.update(field: unit.text)
@@ -79,7 +99,7 @@ package struct Toolchain: Sendable {
     for unit in units {
       let key = key(of: unit, headers: headers)
       if let object = cache?.bytes(for: key) {
-        try AtomicFile.write(object, to: folder.file(Self.objectName(unit)))
+        try AtomicFile.write(object, to: folder.file(unit.object))
         report.cached += 1
       } else {
         missing.append((unit, key))
@@ -100,17 +120,14 @@ package struct Toolchain: Sendable {
     }
     report.compiled = missing.count
     if report.compiled > 0 { cache?.trim() }
-    try await link(units.map { Self.objectName($0) }, output: output, in: folder)
+    try await link(units.map(\.object), output: output, in: folder)
     return report
   }
 
-  private static func objectName(_ unit: CompileUnit) -> String {
-    (unit.name.hasSuffix(".c") ? String(unit.name.dropLast(2)) : unit.name) + ".o"
-  }
-
   private func compile(_ unit: CompileUnit, key: String, in folder: WorkFolder) async throws {
-    let object = Self.objectName(unit)
-    let answer = try await compiler.run(unit.flags + ["-c", unit.name, "-o", object], in: folder.path)
+    let object = unit.object
+    guard !unit.isSwift else { return try await compileSwift(unit, key: key, in: folder) }
+    let answer = try await compiler.run(unit.arguments, in: folder.path)
     guard answer.succeeded else {
       if let flag = Self.unknownFlag(answer.messages, among: unit.flags) {
         throw CompileError(
@@ -122,6 +139,17 @@ package struct Toolchain: Sendable {
         notes: Self.firstErrors(answer.messages))
     }
     if let cache { cache.store(try MappedFile.contents(path: folder.file(object)), for: key) }
+  }
+
+  private func compileSwift(_ unit: CompileUnit, key: String, in folder: WorkFolder) async throws {
+    guard let swiftCompiler else { preconditionFailure("\(unit.name) needs a Swift compiler") }
+    let answer = try await ChildProcess.run(swiftCompiler.path, unit.arguments, in: folder.path)
+    guard answer.succeeded else {
+      throw CompileError(
+        .toolchain, "'\(swiftCompiler.path)' refused the generated file '\(unit.name)'",
+        notes: Self.firstErrors(answer.messages))
+    }
+    if let cache { cache.store(try MappedFile.contents(path: folder.file(unit.object)), for: key) }
   }
 
   private func link(_ objects: [String], output: String, in folder: WorkFolder) async throws {
