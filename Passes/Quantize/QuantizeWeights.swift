@@ -44,7 +44,7 @@ package struct QuantizeWeights: Pass {
     switch spec.weights {
     case .f32: .exact
     case .f16, .bf16: .rounding
-    case .bits8, .bits4: .lossy
+    default: .lossy
     }
   }
 
@@ -119,7 +119,7 @@ private struct Work {
       switch options.embeddings {
       case .keep: return nil
       case .format(let other): spec = other
-      case .auto: if spec.weights == .bits4 { spec.weights = .bits8 }
+      case .auto: spec = spec.widenedToBytes
       }
     } else if heads.contains(node) {
       switch options.head {

@@ -6,9 +6,10 @@ import Tensors
 ///
 /// Grammar: `w` weights, `g` group, `a` activations, `kv` cache, in this order, all but the first optional.
 ///
-/// - weights: `w8`, `w4`; `wf32`, `wf16`, `wbf16` only change the type.
-/// - group: `g32`, `g64`, `g128`, or `gc` for one scale per output channel (`w8` only). Without: `gc` for `w8`, `g32` for
-///   `w4`.
+/// - weights: `w8`, `w6`, `w5`, `w4`, `w3`, `w2`, `wt` (ternary, stored in two bits); `wf32`, `wf16`, `wbf16` only change
+///   the type.
+/// - group: `g32`, `g64`, `g128`, or `gc` for one scale per output channel (`w8` only). Without: `gc` for `w8`, otherwise
+///   `g32`. A `z` behind it (`w4g128z`, `w4z`) gives each group a zero point; `w6` to `w2` only.
 /// - activations: `a8` (without: the same, for quantized weights) or `a32`, which leaves them as they are.
 /// - cache: `kv32` or `kv16`; without, the checkpoint decides.
 package struct QuantizationSpec: Hashable, Sendable {
@@ -16,15 +17,38 @@ package struct QuantizationSpec: Hashable, Sendable {
   package enum Weights: String, Hashable, Sendable, CaseIterable {
     case f32, bf16, f16
     case bits8 = "8"
+    case bits6 = "6"
+    case bits5 = "5"
     case bits4 = "4"
+    case bits3 = "3"
+    case bits2 = "2"
+    case ternary = "t"
+
+    /// Bits of a code; nil for weights that stay numbers.
+    package var bits: Int? {
+      switch self {
+      case .f32, .bf16, .f16: nil
+      case .bits8: 8
+      case .bits6: 6
+      case .bits5: 5
+      case .bits4: 4
+      case .bits3: 3
+      case .bits2, .ternary: 2
+      }
+    }
 
     /// Whether weights become codes with scales.
-    package var isQuantized: Bool { self == .bits8 || self == .bits4 }
+    package var isQuantized: Bool { bits != nil }
+
+    /// Whether groups may have zero points.
+    package var takesZeroPoints: Bool { bits.map { $0 < 8 } ?? false && self != .ternary }
   }
 
   package var weights: Weights
   /// Numbers per scale; nil for one scale per output channel. Without meaning for unquantized weights.
   package var group: Int?
+  /// Whether each group has a zero point.
+  package var hasZeroPoints = false
   /// Bits of activations: 8 or 32.
   package var activationBits: Int
   /// Bits of the KV cache, if it is said: 32 or 16.
@@ -43,11 +67,10 @@ package struct QuantizationSpec: Hashable, Sendable {
 
   /// The block format of weights; nil where they stay numbers.
   package var weightFormat: BlockFormat? {
-    switch weights {
-    case .f32, .f16, .bf16: nil
-    case .bits8: group.map { .w8($0) } ?? .w8c
-    case .bits4: .w4(group ?? 32)
-    }
+    guard let bits = weights.bits else { return nil }
+    if bits == 8 { return group.map { .w8($0) } ?? .w8c }
+    let codes: BlockFormat.Codes = weights == .ternary ? .ternary : hasZeroPoints ? .zeroPoint : .signed
+    return BlockFormat(bits: bits, group: group ?? 32, scale: .f16, codes: codes)
   }
 
   /// The element type of weights that stay numbers; nil for quantized ones.
@@ -56,8 +79,18 @@ package struct QuantizationSpec: Hashable, Sendable {
     case .f32: .f32
     case .f16: .f16
     case .bf16: .bf16
-    case .bits8, .bits4: nil
+    default: nil
     }
+  }
+
+  /// The specification with weights of at least eight bits, as tables that are multiplied by as well need them.
+  package var widenedToBytes: QuantizationSpec {
+    var copy = self
+    if let bits = weights.bits, bits < 8 {
+      copy.weights = .bits8
+      copy.hasZeroPoints = false
+    }
+    return copy
   }
 
   /// The block format of activations: one scale per token and group, the group of the weights, or 32 where those have one
@@ -80,7 +113,9 @@ extension QuantizationSpec: CustomStringConvertible {
   /// The canonical spelling: weights, group and activations are always said, the cache only if it was.
   package var description: String {
     var text = "w" + weights.rawValue
-    if weights.isQuantized { text += (group.map { "g\($0)" } ?? "gc") + "a\(activationBits)" }
+    if weights.isQuantized {
+      text += (group.map { "g\($0)" } ?? "gc") + (hasZeroPoints ? "z" : "") + "a\(activationBits)"
+    }
     if let cacheBits { text += "kv\(cacheBits)" }
     return text
   }
@@ -106,7 +141,7 @@ extension QuantizationSpec: CustomStringConvertible {
     }
 
     guard take("w") else {
-      throw fail("expected 'w' and the width of the weights (w8, w4, wf32, wf16, wbf16)")
+      throw fail("expected 'w' and the width of the weights (\(Self.widths))")
     }
     if take("bf16") {
       weights = .bf16
@@ -118,12 +153,12 @@ extension QuantizationSpec: CustomStringConvertible {
       weights = try Self.parseWidth(&rest, fail)
     }
 
-    group = weights == .bits4 ? 32 : nil
+    group = weights.bits.map { $0 < 8 } ?? false ? 32 : nil
     if take("g") {
       guard weights.isQuantized else { throw fail("weights of type \(weights.rawValue) have no group: unexpected 'g'") }
       if take("c") {
         guard weights == .bits8 else {
-          throw fail("4-bit weights need a group (g32, g64, g128), found 'gc'", .unsupported)
+          throw fail("weights of fewer than 8 bits need a group (g32, g64, g128), found 'gc'", .unsupported)
         }
         group = nil
       } else {
@@ -135,6 +170,13 @@ extension QuantizationSpec: CustomStringConvertible {
       }
     }
 
+    if take("z") {
+      guard weights.takesZeroPoints else {
+        throw fail("zero points are for w6, w5, w4, w3 and w2: unexpected 'z'")
+      }
+      hasZeroPoints = true
+    }
+
     activationBits = weights.isQuantized ? 8 : 32
     if take("a") {
       let digits = word()
@@ -142,7 +184,7 @@ extension QuantizationSpec: CustomStringConvertible {
         throw fail("unknown activations 'a\(digits)' (choices: a8, a32)")
       }
       guard digits == "32" || weights.isQuantized else {
-        throw fail("8-bit activations need quantized weights (w8, w4)", .unsupported)
+        throw fail("8-bit activations need quantized weights (w8 to w2, wt)", .unsupported)
       }
       activationBits = digits == "8" ? 8 : 32
     }
@@ -162,26 +204,26 @@ extension QuantizationSpec: CustomStringConvertible {
     }
   }
 
+  /// The widths that can be asked for, for messages.
+  private static let widths = "w8, w6, w5, w4, w3, w2, wt, wf32, wf16, wbf16"
+
   /// The widths of the grammar that no kernel reads yet.
-  private static let plannedWidths = ["6", "5", "3", "2", "t", "mxfp4", "nvfp4", "nf4"]
+  private static let plannedWidths = ["mxfp4", "nvfp4", "nf4"]
 
   private static func parseWidth(
     _ rest: inout Substring, _ fail: (String, CompileError.Kind) -> CompileError
   ) throws -> Weights {
-    let choices = "(choices: w8, w4, wf32, wf16, wbf16)"
     for planned in plannedWidths where rest.hasPrefix(planned) {
-      if planned.allSatisfy(\.isNumber), rest.dropFirst(planned.count).first?.isNumber == true { continue }
-      throw fail("weights 'w\(planned)' are not supported yet \(choices)", .unsupported)
+      throw fail("weights 'w\(planned)' are not supported yet (choices: \(widths))", .unsupported)
     }
-    let digits = rest.prefix { $0.isASCII && $0.isNumber }
-    switch digits {
-    case "8", "4":
-      rest = rest.dropFirst(digits.count)
-      return digits == "8" ? .bits8 : .bits4
-    default:
+    var digits = rest.prefix { $0.isASCII && $0.isNumber }
+    if digits.isEmpty, rest.first == "t" { digits = rest.prefix(1) }
+    guard let weights = Weights(rawValue: String(digits)), weights.isQuantized else {
       let shown = digits.isEmpty ? rest.prefix(8) : digits
-      throw fail("unknown weights 'w\(shown)' \(choices)", .usage)
+      throw fail("unknown weights 'w\(shown)' (choices: \(widths))", .usage)
     }
+    rest = rest.dropFirst(digits.count)
+    return weights
   }
 }
 

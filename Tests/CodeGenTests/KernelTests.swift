@@ -427,7 +427,7 @@ import Testing
         }
         cases.append(KernelCase("gather \(element) i64 \(columns)", Gather(axis: 0), [table, many], tolerance: 0))
       }
-      for format in [BlockFormat.w8c, .w8(32), .w4(32), .w4(128)] {
+      for format in [BlockFormat.w8c, .w8(32), .w4(32), .w4(128)] + narrowFormats {
         let table = try quantized(try random([18, columns], seed: 52), format)
         cases.append(
           KernelCase(

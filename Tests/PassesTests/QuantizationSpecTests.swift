@@ -8,6 +8,8 @@ import Testing
     ("w8", "w8gca8"), ("w8gc", "w8gca8"), ("w8g32", "w8g32a8"), ("w8a32", "w8gca32"), ("w4", "w4g32a8"),
     ("w4g32", "w4g32a8"), ("w4g64a32", "w4g64a32"), ("w4g128a8kv16", "w4g128a8kv16"), ("w4kv32", "w4g32a8kv32"),
     ("wf16", "wf16"), ("wbf16", "wbf16"), ("wf32kv16", "wf32kv16"), ("wf16a32", "wf16"),
+    ("w6", "w6g32a8"), ("w5g64", "w5g64a8"), ("w3a32", "w3g32a32"), ("w2g128", "w2g128a8"), ("wt", "wtg32a8"),
+    ("w4z", "w4g32za8"), ("w4g128za32kv16", "w4g128za32kv16"), ("w2g64z", "w2g64za8"),
   ]) func reads(_ text: String, _ canonical: String) throws {
     let spec = try QuantizationSpec(parsing: text)
     #expect(spec.description == canonical)
@@ -25,11 +27,18 @@ import Testing
     #expect(try QuantizationSpec(parsing: "w4").bitsPerWeight(columns: 64) == 4.5)
     #expect(try QuantizationSpec(parsing: "w4").bitsPerWeight(columns: 172) == 6 * 18 * 8 / 172.0)
     #expect(try QuantizationSpec(parsing: "w8").bitsPerWeight(columns: 64) == 8.5)
+    // A byte more per group for the zero point.
+    #expect(try QuantizationSpec(parsing: "w4g128z").bitsPerWeight(columns: 256) == 4.1875)
+    #expect(try QuantizationSpec(parsing: "w3").bitsPerWeight(columns: 64) == 3.5)
+    #expect(try QuantizationSpec(parsing: "wtg128").bitsPerWeight(columns: 256) == 2.125)
+    #expect(try QuantizationSpec(parsing: "w6").weightFormat == BlockFormat(bits: 6, group: 32, scale: .f16))
+    #expect(try QuantizationSpec(parsing: "wt").weightFormat?.codes == .ternary)
+    #expect(try QuantizationSpec(parsing: "w3g64z").widenedToBytes.weightFormat == .w8(64))
     #expect(f16.bitsPerWeight(columns: 64) == 16)
   }
 
   @Test(arguments: [
-    ("", "expected 'w' and the width of the weights (w8, w4, wf32, wf16, wbf16)"),
+    ("", "expected 'w' and the width of the weights (w8, w6, w5, w4, w3, w2, wt, wf32, wf16, wbf16)"),
     ("8", "expected 'w'"), ("w", "unknown weights 'w'"), ("w7", "unknown weights 'w7'"),
     ("w84", "unknown weights 'w84'"),
     ("w16", "unknown weights 'w16'"), ("W8", "expected 'w'"), ("w4g", "unknown group 'g'"),
@@ -38,6 +47,8 @@ import Testing
     ("w8a16", "unknown activations 'a16' (choices: a8, a32)"), ("w8kv12", "unknown KV cache 'kv12'"),
     ("w8kv16a8", "unexpected 'a8' (the order is w, g, a, kv, as in w4g32a8kv16)"), ("w8 ", "unexpected ' '"),
     ("w8g99999999999999999999", "unknown group"), ("w٤", "unknown weights"),
+    ("w8g32z", "zero points are for w6, w5, w4, w3 and w2: unexpected 'z'"), ("wtz", "zero points are for"),
+    ("w4zg32", "unexpected 'g32'"),
   ]) func refuses(_ text: String, _ message: String) throws {
     let error = #expect(throws: CompileError.self) { try QuantizationSpec(parsing: text) }
     #expect(error?.kind == .usage)
@@ -46,9 +57,8 @@ import Testing
   }
 
   @Test(arguments: [
-    ("w3", "weights 'w3' are not supported yet"), ("w2g32", "weights 'w2'"), ("w6", "weights 'w6'"),
-    ("w5", "weights 'w5'"),
-    ("wt", "weights 'wt'"), ("wmxfp4", "weights 'wmxfp4'"), ("w4gc", "4-bit weights need a group"),
+    ("wmxfp4", "weights 'wmxfp4' are not supported yet"), ("wnf4", "weights 'wnf4'"),
+    ("w4gc", "weights of fewer than 8 bits need a group"),
     ("w8kv8", "an 8-bit KV cache"), ("w8kv4", "a 4-bit KV cache"),
     ("wf16a8", "8-bit activations need quantized weights"),
   ]) func saysWhatIsNotThereYet(_ text: String, _ message: String) throws {

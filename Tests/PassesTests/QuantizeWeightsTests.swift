@@ -31,7 +31,10 @@ import Testing
   @Test(
     arguments: [
       ("w8g32a32", 0.003, 0.007), ("w8a32", 0.003, 0.012), ("w4g32a32", 0.06, 0.11), ("w4g64a32", 0.07, 0.125),
-      ("w4g128a32", 0.08, 0.14), ("w8g32a8", 0.004, 0.012), ("wf16", 0, 0.0005), ("wf32", 0, 0),
+      ("w4g128a32", 0.08, 0.14), ("w8g32a8", 0.004, 0.012), ("w6a32", 0.015, 0.028), ("w5a32", 0.03, 0.055),
+      ("w3a32", 0.13, 0.22),
+      ("w2a32", 0.28, 0.6), ("w4za32", 0.06, 0.11), ("w4g128za32", 0.08, 0.14), ("wta32", 0.35, 0.6),
+      ("wf16", 0, 0.0005), ("wf32", 0, 0),
     ], [64, 100, 31]) func roundsToNearest(_ format: (spec: String, low: Double, high: Double), columns: Int) throws
   {
     let before = try model(columns: columns, rows: 48)

@@ -7,15 +7,56 @@
 package struct ByteDot: Hashable, Sendable {
   /// Range of the weight codes.
   package enum Weights: String, Hashable, Sendable {
-    /// 0...15, as unpacked from nibbles.
-    case u4
+    /// 0...3, 0...7, 0...15, 0...31 and 0...63, as unpacked from planes of bits.
+    case u2, u3, u4, u5, u6
     /// -128...127.
     case i8
     /// 0...255, an i8 code plus 128.
     case u8
+
+    /// The verbs that compute it; codes of a few bits differ only in how many products fit a partial sum.
+    var verb: String {
+      switch self {
+      case .u2, .u3, .u4, .u5, .u6: "u4"
+      case .i8, .u8: rawValue
+      }
+    }
+
+    /// The unsigned codes of a width.
+    static func unsigned(bits: Int) -> Weights {
+      switch bits {
+      case 2: .u2
+      case 3: .u3
+      case 4: .u4
+      case 5: .u5
+      case 6: .u6
+      default: preconditionFailure("no byte dot of \(bits) bits")
+      }
+    }
+
+    /// The largest code of a few bits.
+    fileprivate var largest: Int? {
+      switch self {
+      case .u2: 3
+      case .u3: 7
+      case .u4: 15
+      case .u5: 31
+      case .u6: 63
+      case .i8, .u8: nil
+      }
+    }
   }
 
   package let weights: Weights
 
   package init(_ weights: Weights) { self.weights = weights }
+}
+
+extension Vocabulary {
+  /// How many steps may lie between a zero partial sum and its flush; nil if sums need no flush. Where those of `u4` do,
+  /// they are pairs of products added in 16 bits.
+  func steps(perFlushOf weights: ByteDot.Weights) -> Int? {
+    guard let largest = weights.largest else { return stepsPerFlush[weights] }
+    return stepsPerFlush[.u4].map { _ in Int(Int16.max) / (2 * 127 * largest) }
+  }
 }

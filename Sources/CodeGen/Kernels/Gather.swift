@@ -125,12 +125,27 @@ package struct GatherConfig: Hashable, Sendable {
           k.store(y, place + j, codes.load(j, count: tail).asFloat * scale, count: tail)
         }
       } else {
-        let codes = k.pointer("codes", block, offset: .integer(format.scale.byteCount))
-        for half in 0..<2 {
-          let count = min(group / 2, columns - half * (group / 2))
-          k.vectorLoop("j", count: .integer(max(count, 0))) { j, tail in
-            let code = ((codes.load(j, count: tail) >> (4 * half)) & 15).asFloat - 8
-            k.store(y, place + j + .integer(half * (group / 2)), code * scale, count: tail)
+        let codes = k.pointer("codes", block, offset: .integer(format.headerBytes))
+        let zero =
+          format.codes == .zeroPoint
+          ? k.define("zero", .broadcast(.convert(block[.integer(format.scale.byteCount)].asIndex, .f32)))
+          : .real(Float(format.middleCode))
+        // Stretches of columns in which every plane keeps to one shift.
+        let stretch = group * (format.planes.last ?? 4) / 8
+        for start in stride(from: 0, to: columns, by: stretch) {
+          k.vectorLoop("j", count: .integer(min(stretch, columns - start))) { j, tail in
+            var code: Expression?
+            var (shift, plane) = (0, 0)
+            for width in format.planes {
+              let bytes = group * width / 8
+              let loaded = codes.load(j + .integer(plane + start % bytes), count: tail)
+              let bits = ((loaded >> (start / bytes * width)) & .integer(1 << width - 1)) << shift
+              code = code.map { $0 | bits } ?? bits
+              shift += width
+              plane += bytes
+            }
+            guard let code else { return }
+            k.store(y, place + j + .integer(start), (code.asFloat - zero) * scale, count: tail)
           }
         }
       }
@@ -150,29 +165,46 @@ package struct GatherConfig: Hashable, Sendable {
       k.loop("j", to: .integer(inner)) { j in k.store(y, out + j, panel[j * .integer(layout.panelRows) + slot]) }
       return
     }
-    let isNibbles: Bool
-    if case .w4 = layout.weights { isNibbles = true } else { isNibbles = false }
-    let perLoad = isNibbles ? 8 : 4
     let perRow = layout.weights == .w8(group: nil)
     let body = { (index: Expression, columns: Int) in
       let group = k.pointer("group", panel, offset: index * .integer(layout.groupBytes))
       let scales = k.pointer("scales", group, offset: 0, as: perRow ? .f32 : .f16)
       let scale = k.define("scale", scales[slot])
       // Bytes of one row lie four together, one lane of a vector.
-      let codes = k.pointer("codes", group, offset: .integer(layout.scaleBytes) + slot * 4)
+      let codes = k.pointer("codes", group, offset: .integer(layout.headerBytes) + slot * 4)
       let place = k.define("place", out + index * .integer(layout.group))
-      k.loop("j", to: .integer(columns)) { j in
-        let lane = j / .integer(perLoad) * .integer(4 * layout.panelRows)
-        let code: Expression
-        if isNibbles {
-          let byte = codes[lane + j % 4].asIndex
-          code = .choose((j % 8) < 4, byte & 15, byte >> 4) - 8
-        } else if layout.offset {
-          code = codes[lane + j % 4].asIndex - 128
-        } else {
-          // The sign of a byte read as unsigned.
-          code = k.define("code", codes[lane + j % 4].asIndex ^ 128) - 128
+      let stride = 4 * layout.panelRows
+      if case .narrow(let narrow) = layout.weights {
+        let zero =
+          narrow.hasZeroPoints
+          ? k.define("zero", group[.integer(layout.scaleBytes) + slot].asIndex) : .integer(narrow.middle)
+        // Columns of one shift in every plane: four in each unit of words.
+        let unit = narrow.stepsPerUnit
+        for step in 0..<unit {
+          let steps = (columns / 4 + unit - 1 - step) / unit
+          let rest = columns % 4
+          let hasRest = rest > 0 && columns / 4 % unit == step
+          let store = { (q: Expression, byte: Expression) in
+            var code: Expression?
+            for plane in narrow.planes {
+              let word = q * .integer(unit / plane.steps) + .integer(plane.word + step / plane.steps)
+              let loaded = codes[word * .integer(stride) + byte].asIndex
+              let place = step % plane.steps * plane.width
+              let bits = ((loaded >> place) & .integer(1 << plane.width - 1)) << plane.shift
+              code = code.map { $0 | bits } ?? bits
+            }
+            guard let code else { return }
+            k.store(y, place + q * .integer(4 * unit) + .integer(4 * step) + byte, (code - zero).asFloatValue * scale)
+          }
+          k.loop("q", to: .integer(steps)) { q in k.loop("b", to: 4) { store(q, $0) } }
+          if hasRest { k.loop("b", to: .integer(rest)) { store(.integer(columns / 4 / unit), $0) } }
         }
+        return
+      }
+      k.loop("j", to: .integer(columns)) { j in
+        let byte = codes[j / 4 * .integer(stride) + j % 4].asIndex
+        // The sign of a byte read as unsigned, unless it is stored plus 128.
+        let code = layout.offset ? byte - 128 : k.define("code", byte ^ 128) - 128
         k.store(y, place + j, code.asFloatValue * scale)
       }
     }

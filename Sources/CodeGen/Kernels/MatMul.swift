@@ -26,25 +26,39 @@ extension MatMulConfig {
     let count = k.extent(tokens)
 
     let part = k.partition(.integer(layout.panelCount))
+    let tile = tokens.fixedValue.map { min(max($0, 1), tokenTile) } ?? tokenTile
+    let full = tile == 1 ? count : k.define("full", count / .integer(tile) * .integer(tile))
     k.loop("panel", from: part.begin, to: part.end) { panel in
       let stride = layout.panelBytes / weightPointer.element.byteCount
       let w = k.pointer("wp", weightPointer, offset: panel * .integer(stride))
-      let tile = tokens.fixedValue == 1 ? 1 : tokenTile
-      k.loop("first", to: count, step: tile) { first in
-        let tokenRows = (0..<tile).map { i -> Expression in
-          if tile == 1 { return first }
-          if let fixed = tokens.fixedValue, fixed % tile == 0 { return first + .integer(i) }
-          return i == 0 ? first : k.define("t\(i)", .minimum(first + .integer(i), count - 1))
-        }
-        let tileBody = MatMulTile(config: self, layout: layout, builder: k, x: x, w: w, tokens: tokenRows)
+      /// The results of `size` tokens from `first` on.
+      func compute(_ first: Expression, _ size: Int, isMain: Bool) {
+        let rows = (0..<size).map { first + .integer($0) }
+        let tileBody = MatMulTile(
+          config: self, layout: layout, builder: k, x: x, w: w, tokens: rows,
+          ahead: isMain && tile > 1 ? first / .integer(tile) : nil)
         let sums = tileBody.sums()
-        for i in 0..<tile {
-          let isSure = tile == 1 || i == 0 || (tokens.fixedValue.map { $0 % tile == 0 } ?? false)
-          let finish = {
-            storeRow(k, sums[i], panel: panel, token: tokenRows[i], bias: bias, residual: residual, y: y)
-          }
-          if isSure { finish() } else { k.condition(first + .integer(i) < count, then: finish) }
+        for i in 0..<size {
+          storeRow(k, sums[i], panel: panel, token: rows[i], bias: bias, residual: residual, y: y)
         }
+      }
+      k.loop("first", to: full, step: tile) { compute($0, tile, isMain: true) }
+      // What is left of the tokens: one tile where the number is known, otherwise tiles of half the size each.
+      guard tile > 1 else { return }
+      if let fixed = tokens.fixedValue {
+        let first = fixed / tile * tile
+        if first < fixed { compute(.integer(first), fixed - first, isMain: false) }
+        return
+      }
+      let rest = k.define("rest", count - full)
+      var size = 1
+      while 2 * size < tile { size *= 2 }
+      while size >= 1 {
+        let done = rest / .integer(2 * size) * .integer(2 * size)
+        k.condition((rest & .integer(size)).isNotEqual(to: 0)) {
+          compute(k.define("first", full + done), size, isMain: false)
+        }
+        size /= 2
       }
     }
     return k.finish()
@@ -107,6 +121,8 @@ struct MatMulTile {
   let x: Pointer
   let w: Pointer
   let tokens: [Expression]
+  /// The number of this tile among those of the panel, if it is to ask for parts of the next panel; nil if not.
+  var ahead: Expression?
 
   private var k: KernelBuilder { builder }
   private var vectors: Range<Int> { 0..<config.vectors }
@@ -160,42 +176,36 @@ struct MatMulTile {
       k.pointer("x\(i)", x, offset: token * .integer(config.inputStride))
     }
     let sums = zeros("s")
-    let isNibbles: Bool
-    if case .w4 = config.weights { isNibbles = true } else { isNibbles = false }
-    let perLoad = isNibbles ? 8 : 4
     let perRow = config.weightGroup == nil
     let group = perRow ? layout.paddedDepth : layout.group
-    /// The products of `count` columns from `first` on of the group at `codes`, added to `partial`.
-    func products(_ codes: Pointer, _ load: Expression, _ column: Expression, _ count: Int, _ partial: [[Expression]]) {
+    let unit = codeUnit
+    /// The products of `count` columns from `first` on, in one unit of the group at `codes`, added to `partial`.
+    func products(
+      _ codes: Pointer, _ index: Expression, _ column: Expression, _ count: Int, _ zeros: [Expression],
+      _ partial: [[Expression]]
+    ) {
       for v in vectors {
-        let place = (load * .integer(config.vectors) + .integer(v)) * .integer(k.lanes)
-        let loaded = k.define("w\(v)", codes.load(place))
-        for code in 0..<perLoad {
-          // Byte b of a lane holds columns b (low) and b + 4 (high) of eight, or column b of four.
-          let offset = isNibbles ? code % 2 * 4 + code / 2 : code
-          guard offset < count else { continue }
-          let value: Expression
-          if isNibbles {
-            value = ((loaded >> (4 * code)) & 15).asFloat - 8
-          } else {
-            value = (loaded << (24 - 8 * code)).shiftedRightArithmetically(by: 24).asFloat
-          }
-          let weight = k.define("f", value)
-          for i in tokens.indices {
-            let a = Expression.broadcast(rows[i][column + .integer(offset)])
-            k.assign(partial[i][v], .multiplyAdd(a, weight, partial[i][v]))
+        let words = unitWords(codes, index, vector: v, steps: (count + 3) / 4)
+        for step in 0..<unit {
+          for byte in 0..<4 where 4 * step + byte < count {
+            let weight = k.define("f", number(words, step: step, byte: byte) - zeros[v])
+            for i in tokens.indices {
+              let a = Expression.broadcast(rows[i][column + .integer(4 * step + byte)])
+              k.assign(partial[i][v], .multiplyAdd(a, weight, partial[i][v]))
+            }
           }
         }
       }
     }
     func groupProducts(_ base: Pointer, _ start: Expression, columns: Int, _ partial: [[Expression]]) {
-      let codes = k.pointer("codes", base, offset: .integer(layout.scaleBytes), as: .i32)
-      k.loop("q", to: .integer(columns / perLoad)) { q in
-        products(codes, q, start + q * .integer(perLoad), perLoad, partial)
+      let codes = k.pointer("codes", base, offset: .integer(layout.headerBytes), as: .i32)
+      let zeros = vectors.map { v in self.zeros(base, vector: v)?.asFloat ?? middle }
+      k.loop("q", to: .integer(columns / (4 * unit))) { q in
+        products(codes, q, start + q * .integer(4 * unit), 4 * unit, zeros, partial)
       }
-      if columns % perLoad != 0 {
-        let last = columns / perLoad
-        products(codes, .integer(last), start + .integer(last * perLoad), columns % perLoad, partial)
+      if columns % (4 * unit) != 0 {
+        let last = columns / (4 * unit)
+        products(codes, .integer(last), start + .integer(last * 4 * unit), columns % (4 * unit), zeros, partial)
       }
     }
     if perRow {
@@ -234,9 +244,9 @@ struct MatMulTile {
     let scales = rows.enumerated().map { i, row in
       k.pointer("xs\(i)", row, offset: .integer(activations.scaleOffset), as: .f32)
     }
-    let isNibbles: Bool
-    if case .w4 = config.weights { isNibbles = true } else { isNibbles = false }
-    let weightForm: ByteDot.Weights = isNibbles ? .u4 : k.target.vocabulary.eightBitWeights
+    let narrow = narrowCodes
+    let weightForm: ByteDot.Weights =
+      narrow.map { .unsigned(bits: $0.bits) } ?? k.target.vocabulary.eightBitWeights
     let dot = ByteDot(weightForm)
     let needsSums = weightForm != .i8
     let offsets = rows.enumerated().map { i, row in
@@ -245,50 +255,65 @@ struct MatMulTile {
     let sums = zeros("s")
     let perRow = config.weightGroup == nil
     let group = config.group
-    let perLoad = isNibbles ? 8 : 4
-    let limit = k.target.vocabulary.stepsPerFlush[weightForm]
+    let unit = codeUnit
+    let limit = k.target.vocabulary.steps(perFlushOf: weightForm)
     let panelCodes = perRow ? k.pointer("codes", w, offset: .integer(layout.scaleBytes), as: .i32) : w
     k.loop("g", to: .integer(activations.groups)) { g in
       let base = perRow ? w : k.pointer("group", w, offset: g * .integer(layout.groupBytes))
       let words =
         perRow
         ? k.pointer("words", panelCodes, offset: g * .integer(group / 4 * layout.panelRows))
-        : k.pointer("words", base, offset: .integer(layout.scaleBytes), as: .i32)
-      if tokens.count == 1, !perRow { prefetch(base) }
-      let start = tokens.indices.map { i -> Expression in
-        guard needsSums else { return .broadcast(.integer(0)) }
-        let sum = k.define("o\(i)", .broadcast(offsets[i][g]))
-        return isNibbles ? sum : k.define("o\(i)", sum << 4)
+        : k.pointer("words", base, offset: .integer(layout.headerBytes), as: .i32)
+      if ahead != nil {
+        prefetchNextPanel(g, of: activations.groups)
+      } else if !perRow {
+        prefetch(base)
       }
-      let totals = tokens.indices.map { i in vectors.map { v in k.variable("d\(i)_\(v)", start[i]) } }
-      let stepsPerLoad = isNibbles ? 2 : 1
-      let loads = group / perLoad
-      let loadsPerFlush = limit.map { min(loads, $0 / stepsPerLoad) } ?? loads
-      for chunk in stride(from: 0, to: loads, by: loadsPerFlush) {
-        let partial =
-          limit == nil
-          ? totals : tokens.indices.map { i in vectors.map { v in k.variable("p\(i)_\(v)", .broadcast(.integer(0))) } }
-        k.loop("q", from: .integer(chunk), to: .integer(min(loads, chunk + loadsPerFlush))) { q in
-          let loaded = vectors.map { v in
-            k.define("w\(v)", words.load((q * .integer(config.vectors) + .integer(v)) * .integer(k.lanes)))
-          }
-          for part in 0..<stepsPerLoad {
-            let bytes = vectors.map { v -> Expression in
-              guard isNibbles else { return loaded[v] }
-              return k.define(part == 0 ? "low\(v)" : "high\(v)", (loaded[v] >> (4 * part)) & 0x0f0f_0f0f)
-            }
+      let zeros = vectors.map { v in self.zeros(base, vector: v).map { k.define("zero\(v)", $0) } }
+      let start = tokens.indices.map { i -> [Expression] in
+        guard needsSums else { return vectors.map { _ in .broadcast(.integer(0)) } }
+        let sum = k.define("o\(i)", .broadcast(offsets[i][g]))
+        if zeros[0] != nil {
+          let one = k.define("o\(i)", sum.shiftedRightArithmetically(by: 3))
+          return zeros.map { $0.map { one * $0 } ?? one }
+        }
+        // Eight times the sum of the codes is there, 2^(bits - 1) times it is wanted.
+        let power = (narrow?.bits ?? 8) - 4
+        let scaled = power < 0 ? sum.shiftedRightArithmetically(by: -power) : sum << power
+        return Array(repeating: k.define("o\(i)", scaled), count: vectors.count)
+      }
+      let totals = tokens.indices.map { i in vectors.map { v in k.variable("d\(i)_\(v)", start[i][v]) } }
+      let units = group / (4 * unit)
+      // Whole units between two flushes, or the steps between two flushes within a unit.
+      let unitsPerFlush = limit.map { max(1, min(units, $0 / unit)) } ?? units
+      let stepsPerFlush = limit.map { min(unit, $0) } ?? unit
+      func freshPartials() -> [[Expression]] {
+        guard limit != nil else { return totals }
+        return tokens.indices.map { i in vectors.map { v in k.variable("p\(i)_\(v)", .broadcast(.integer(0))) } }
+      }
+      func flush(_ partial: [[Expression]]) {
+        guard limit != nil else { return }
+        for i in tokens.indices {
+          for v in vectors { k.assign(totals[i][v], .dotFlush(dot, totals[i][v], partial[i][v])) }
+        }
+      }
+      for chunk in stride(from: 0, to: units, by: unitsPerFlush) {
+        let whole = stepsPerFlush == unit ? freshPartials() : nil
+        k.loop("q", from: .integer(chunk), to: .integer(min(units, chunk + unitsPerFlush))) { q in
+          let loaded = vectors.map { v in unitWords(words, q, vector: v) }
+          var partial = whole ?? []
+          for step in 0..<unit {
+            if whole == nil, step % stepsPerFlush == 0 { partial = freshPartials() }
+            let bytes = vectors.map { v in self.bytes(loaded[v], step: step) }
             for i in tokens.indices {
-              let word = g * .integer(group / 4) + q * .integer(stepsPerLoad) + .integer(part)
+              let word = g * .integer(group / 4) + q * .integer(unit) + .integer(step)
               let a = k.define("b\(i)", .broadcast(codes[i][word]))
               for v in vectors { k.assign(partial[i][v], .dotStep(dot, partial[i][v], bytes[v], a)) }
             }
+            if whole == nil, (step + 1) % stepsPerFlush == 0 || step + 1 == unit { flush(partial) }
           }
         }
-        if limit != nil {
-          for i in tokens.indices {
-            for v in vectors { k.assign(totals[i][v], .dotFlush(dot, totals[i][v], partial[i][v])) }
-          }
-        }
+        if let whole { flush(whole) }
       }
       if perRow {
         for i in tokens.indices {
@@ -316,7 +341,74 @@ struct MatMulTile {
     return sums
   }
 
-  /// Asks for the group some groups ahead, so that one token streams weights at memory speed.
+  // MARK: Codes
+
+  private var narrowCodes: NarrowCodes? {
+    if case .narrow(let codes) = config.weights { codes } else { nil }
+  }
+
+  /// Steps of four codes after which all planes begin new words.
+  private var codeUnit: Int { narrowCodes?.stepsPerUnit ?? 1 }
+
+  /// What is subtracted from codes without zero points.
+  private var middle: Expression { .real(narrowCodes.map { Float($0.middle) } ?? 0) }
+
+  /// The zero points of a group for the lanes of a vector; nil if there are none.
+  private func zeros(_ group: Pointer, vector: Int) -> Expression? {
+    guard let narrowCodes, narrowCodes.hasZeroPoints else { return nil }
+    return group.load(.integer(layout.scaleBytes + vector * k.lanes))
+  }
+
+  /// The words of one unit, or of its first steps, by plane; 8-bit codes have one.
+  private func unitWords(_ words: Pointer, _ unit: Expression, vector: Int, steps: Int? = nil) -> [[Expression]] {
+    func load(_ word: Expression) -> Expression {
+      k.define("w\(vector)", words.load((word * .integer(config.vectors) + .integer(vector)) * .integer(k.lanes)))
+    }
+    guard let narrowCodes else { return [[load(unit)]] }
+    return narrowCodes.planes.map { plane in
+      let count = narrowCodes.stepsPerUnit / plane.steps
+      let needed = steps.map { ($0 + plane.steps - 1) / plane.steps } ?? count
+      return (0..<needed).map { load(unit * .integer(count) + .integer(plane.word + $0)) }
+    }
+  }
+
+  /// The four codes of a step in the bytes of each lane.
+  private func bytes(_ words: [[Expression]], step: Int) -> Expression {
+    guard let narrowCodes else { return words[0][0] }
+    var result: Expression?
+    for (plane, loaded) in zip(narrowCodes.planes, words) {
+      let up = plane.shift - step % plane.steps * plane.width
+      let word = loaded[step / plane.steps]
+      let bits = (up < 0 ? word >> -up : word << up) & .integer(plane.mask << plane.shift)
+      result = result.map { $0 | bits } ?? bits
+    }
+    return k.define("c", result ?? words[0][0])
+  }
+
+  /// The code of one column as a number, not yet counted from its zero.
+  private func number(_ words: [[Expression]], step: Int, byte: Int) -> Expression {
+    guard let narrowCodes else {
+      return (words[0][0] << (24 - 8 * byte)).shiftedRightArithmetically(by: 24).asFloat
+    }
+    var result: Expression?
+    for (plane, loaded) in zip(narrowCodes.planes, words) {
+      let place = 8 * byte + step % plane.steps * plane.width
+      let bits = ((loaded[step / plane.steps] >> place) & .integer(1 << plane.width - 1)) << plane.shift
+      result = result.map { $0 | bits } ?? bits
+    }
+    return (result ?? words[0][0]).asFloat
+  }
+
+  // MARK: Prefetching
+
+  /// Asks for a line of the next panel in each group of each tile of tokens, so that it is there when its turn comes.
+  private func prefetchNextPanel(_ group: Expression, of groups: Int) {
+    guard let ahead else { return }
+    let line = ahead * .integer(64 * groups) + group * 64
+    k.prefetch(w, .integer(layout.panelBytes) + .minimum(line, .integer(layout.panelBytes - 64)))
+  }
+
+  /// Asks for the group some groups ahead, so that few tokens stream weights at memory speed.
   private func prefetch(_ group: Pointer) {
     let distance = 6144
     for line in stride(from: 0, to: layout.groupBytes, by: 64) { k.prefetch(group, .integer(distance + line)) }

@@ -1,67 +1,11 @@
 import IR
 import Tensors
 
-/// How the weights of a matmul are stored.
-package enum WeightType: Hashable, Codable, Sendable {
-  case f32, f16, bf16
-  /// Signed bytes with one f32 scale per row, or one f16 scale per group.
-  case w8(group: Int?)
-  /// Codes 0...15 with value (code - 8) * scale, one f16 scale per group.
-  case w4(group: Int)
-
-  /// The spelling in kernel names: `w4g32`.
-  package var text: String {
-    switch self {
-    case .f32: "f32"
-    case .f16: "f16"
-    case .bf16: "bf16"
-    case .w8(let group): "w8" + (group.map { "g\($0)" } ?? "")
-    case .w4(let group): "w4g\(group)"
-    }
-  }
-
-  /// The type of a spelling.
-  init?(text: some StringProtocol) {
-    switch text {
-    case "f32": self = .f32
-    case "f16": self = .f16
-    case "bf16": self = .bf16
-    case "w8": self = .w8(group: nil)
-    default:
-      let parts = text.split(separator: "g", omittingEmptySubsequences: false)
-      guard parts.count == 2, let group = Int(parts[1]), group > 0, group % 8 == 0, group <= 1 << 20 else { return nil }
-      switch parts[0] {
-      case "w8": self = .w8(group: group)
-      case "w4": self = .w4(group: group)
-      default: return nil
-      }
-    }
-  }
-
-  /// Whether weights are codes with scales.
-  package var isQuantized: Bool {
-    switch self {
-    case .f32, .f16, .bf16: false
-    case .w8, .w4: true
-    }
-  }
-
-  /// The element type in memory of weights that are not quantized.
-  var element: ScalarType? {
-    switch self {
-    case .f32: .f32
-    case .f16: .f16
-    case .bf16: .bf16
-    case .w8, .w4: nil
-    }
-  }
-}
-
 /// One specialised y[T, N] = epilogue(x[T, K] W[N, K]^T).
 ///
 /// W lies in panels of `vectors` x lanes rows. Within a panel k runs slowest (groups of k, for quantized weights), then
-/// vectors, then the lanes of a vector; quantized panels hold four bytes of consecutive k (eight nibbles) per lane. In a
-/// gated matmul even vectors hold gate rows (canonical rows 2j) and odd vectors the up rows (2j + 1) of the same results.
+/// vectors, then the lanes of a vector; quantized panels hold four bytes of consecutive k per lane. Codes of fewer bits lie
+/// in planes (`NarrowCodes`), one plane of a group after the other. In a gated matmul even vectors hold gate rows (canonical rows 2j) and odd vectors the up rows (2j + 1) of the same results.
 package struct MatMulConfig: Hashable, Codable, Sendable {
   package var weights: WeightType
   /// Group length of int8 activations; nil for f32 activations.
@@ -116,7 +60,7 @@ package struct MatMulConfig: Hashable, Codable, Sendable {
   var weightGroup: Int? {
     switch weights {
     case .w8(let group): group
-    case .w4(let group): group
+    case .narrow(let codes): codes.group
     case .f32, .f16, .bf16: nil
     }
   }
@@ -164,9 +108,9 @@ package struct PanelLayout: Hashable, Sendable {
       self.offset = offset
       let unit = group ?? 32
       self.paddedDepth = (max(paddedDepth ?? depth, depth) + unit - 1) / unit * unit
-    case .w4(let group):
+    case .narrow(let codes):
       self.offset = false
-      self.paddedDepth = (max(paddedDepth ?? depth, depth) + group - 1) / group * group
+      self.paddedDepth = (max(paddedDepth ?? depth, depth) + codes.group - 1) / codes.group * codes.group
     }
   }
 
@@ -179,7 +123,7 @@ package struct PanelLayout: Hashable, Sendable {
   package var group: Int {
     switch weights {
     case .w8(let group): group ?? paddedDepth
-    case .w4(let group): group
+    case .narrow(let codes): codes.group
     case .f32, .f16, .bf16: depth
     }
   }
@@ -188,18 +132,24 @@ package struct PanelLayout: Hashable, Sendable {
   package var scaleBytes: Int {
     switch weights {
     case .w8(nil): 4 * panelRows
-    case .w8, .w4: 2 * panelRows
+    case .w8, .narrow: 2 * panelRows
     case .f32, .f16, .bf16: 0
     }
   }
 
-  /// Bytes of one group of a panel: scales, then codes.
+  /// Bytes of one group before its codes: the scales, then the zero points, one byte per row.
+  package var headerBytes: Int {
+    if case .narrow(let codes) = weights, codes.hasZeroPoints { return scaleBytes + panelRows }
+    return scaleBytes
+  }
+
+  /// Bytes of one group of a panel: scales, zero points, then codes.
   package var groupBytes: Int {
     switch weights {
     case .f32: 4 * panelRows * depth
     case .f16, .bf16: 2 * panelRows * depth
     case .w8: scaleBytes + panelRows * group
-    case .w4: scaleBytes + panelRows * group / 2
+    case .narrow(let codes): headerBytes + panelRows * group * codes.bits / 8
     }
   }
 

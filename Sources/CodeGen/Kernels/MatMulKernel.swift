@@ -4,7 +4,7 @@ import Tensors
 /// Products with constant weights in panels.
 package enum MatMulKernel: Kernel {
   package static let name = "matmul"
-  package static let summary = "matrix products with packed weights: f32, f16, bf16, w8, w4; activations f32 or int8"
+  package static let summary = "matrix products with packed weights: f32, f16, bf16, w8 to w2; activations f32 or int8"
 
   package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
     guard let op = query.operation.op as? MatMul, op.transposeB, query.operands.count >= 2 else { return [] }
@@ -76,12 +76,7 @@ package enum MatMulKernel: Kernel {
       }
     case .block(let format):
       guard operand.dequantized?.isFloat == true else { return nil }
-      switch (format.bits, format.group, format.scale) {
-      case (8, nil, .f32): return .w8(group: nil)
-      case (8, let group?, .f16) where group % 8 == 0: return .w8(group: group)
-      case (4, let group?, .f16) where group % 8 == 0: return .w4(group: group)
-      default: return nil
-      }
+      return WeightType(format)
     case .packed: return nil
     }
   }
@@ -109,7 +104,7 @@ package enum MatMulKernel: Kernel {
     switch weights {
     case .w8(nil): return ActivationKind(group: group)
     case .w8(let own?): return own == group ? ActivationKind(group: group) : nil
-    case .w4(let own): return own == group ? ActivationKind(group: group) : nil
+    case .narrow(let codes): return codes.group == group ? ActivationKind(group: group) : nil
     case .f32, .f16, .bf16: return nil
     }
   }

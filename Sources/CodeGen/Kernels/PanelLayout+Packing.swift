@@ -19,7 +19,7 @@ extension PanelLayout {
       case .f32: packElements(UInt32.self, view, panel, count, target)
       case .f16, .bf16: packElements(UInt16.self, view, panel, count, target)
       case .w8: packBytes(view, panel, count, target)
-      case .w4: packNibbles(view, panel, count, target)
+      case .narrow(let codes): packPlanes(codes, view, panel, count, target)
       }
     }
   }
@@ -31,7 +31,7 @@ extension PanelLayout {
     case (.bf16, .dense): type.element == .bf16
     case (.w8(nil), .block(let format)): format == .w8c
     case (.w8(let group?), .block(let format)): format == .w8(group)
-    case (.w4(let group), .block(let format)): format == .w4(group)
+    case (.narrow, .block(let format)): WeightType(format) == weights
     default: false
     }
   }
@@ -107,54 +107,38 @@ extension PanelLayout {
     }
   }
 
-  /// Byte j of a canonical block holds codes j (low) and j + group / 2 (high); a word of a panel holds in its bytes b the
-  /// codes 8 w + b (low) and 8 w + 4 + b (high).
-  private func packNibbles(
-    _ view: TensorView, _ panel: Int, _ count: Int, _ bytes: UnsafeMutableRawBufferPointer
+  private func packPlanes(
+    _ codes: NarrowCodes, _ view: TensorView, _ panel: Int, _ count: Int, _ bytes: UnsafeMutableRawBufferPointer
   ) {
     guard let source = view.bytes.baseAddress, let base = bytes.baseAddress,
       case .block(let format) = view.type.encoding
     else { return }
     let rowBytes = format.rowBytes(columns: depth), blockBytes = format.blockBytes(columns: depth)
     let blocks = format.blocks(columns: depth)
-    let step = panelRows * 4, half = self.group / 2
-    for slot in 0..<panelRows {
-      let row = self.row(panel: panel, vector: slot / lanes, lane: slot % lanes)
-      for group in 0..<(paddedDepth / self.group) {
-        let place = base + group * groupBytes
-        var words = place + scaleBytes + slot * 4
-        guard row < count, group < blocks else {
-          (place + slot * 2).storeBytes(of: 0, as: UInt16.self)
-          for _ in 0..<(self.group / 8) {
-            words.storeBytes(of: 0x8888_8888, as: UInt32.self)
-            words += step
+    let planes = codes.planes
+    let zeros = codes.hasZeroPoints ? scaleBytes : nil
+    withUnsafeTemporaryAllocation(of: UInt8.self, capacity: group) { buffer in
+      guard let unpacked = buffer.baseAddress else { return }
+      for slot in 0..<panelRows {
+        let row = self.row(panel: panel, vector: slot / lanes, lane: slot % lanes)
+        for group in 0..<(paddedDepth / self.group) {
+          let place = base + group * groupBytes
+          var zero = UInt8(codes.middle)
+          if row < count, group < blocks {
+            let block = source + row * rowBytes + group * blockBytes
+            (place + slot * 2).storeBytes(of: block.loadUnaligned(as: UInt16.self), as: UInt16.self)
+            zero = UInt8(truncatingIfNeeded: format.zeroPoint(at: block))
+            format.unpackPlanes(block + format.headerBytes, self.group, into: unpacked)
+          } else {
+            (place + slot * 2).storeBytes(of: 0, as: UInt16.self)
+            unpacked.update(repeating: zero, count: self.group)
           }
-          continue
-        }
-        let block = source + row * rowBytes + group * blockBytes
-        (place + slot * 2).storeBytes(of: block.loadUnaligned(as: UInt16.self), as: UInt16.self)
-        let codes = block + 2
-        if half % 8 == 0 {
-          // Eight codes of one half lie in eight neighbouring bytes: low bytes of the word from the first four of them.
-          for part in 0..<2 {
-            for word in 0..<(half / 8) {
-              let eight =
-                (codes + 8 * word).loadUnaligned(as: UInt64.self) >> (4 * UInt64(part)) & 0x0f0f_0f0f_0f0f_0f0f
-              words.storeBytes(of: UInt32(truncatingIfNeeded: eight | eight >> 28), as: UInt32.self)
-              words += step
-            }
-          }
-        } else {
-          for word in 0..<(self.group / 8) {
-            var value: UInt32 = 0
-            for index in 0..<8 {
-              let column = 8 * word + index
-              let byte = codes.load(fromByteOffset: column % half, as: UInt8.self)
-              let code = UInt32(column < half ? byte & 15 : byte >> 4)
-              value |= code << UInt32(8 * (index % 4) + 4 * (index / 4))
-            }
-            words.storeBytes(of: value, as: UInt32.self)
-            words += step
+          if let zeros { place.storeBytes(of: zero, toByteOffset: zeros + slot, as: UInt8.self) }
+          let words = place + headerBytes + slot * 4
+          for plane in planes {
+            packCodes(
+              unpacked, self.group, width: plane.width, shift: plane.shift, into: words + plane.word * panelRows * 4,
+              step: panelRows * 4)
           }
         }
       }

@@ -5,8 +5,9 @@ import Tensors
 ///
 /// Weights and, at run time, activations. Rows run along the last axis. Eight bits: `scale = max|x| / 127`, codes
 /// rounded half to even (half away from zero with an f16 scale, as GGUF does). Four bits: `scale = m / -8` with `m` the
-/// number of largest magnitude, codes rounded half up to `-8 ... 7`. Codes come from the scale before it is rounded to
-/// its type (``BlockFormat/quantizeRow(_:columns:into:)``). The result has the shape of the input and element type f32.
+/// number of largest magnitude, codes rounded half up to `-8 ... 7`; fewer or more bits, zero points and ternary codes as
+/// the format says. Codes come from the scale before it is rounded to its type
+/// (``BlockFormat/quantizeRow(_:columns:into:)``). The result has the shape of the input and element type f32.
 package struct Quantize: RowMapped {
   package static let name = "quantize"
 
@@ -22,12 +23,13 @@ package struct Quantize: RowMapped {
     try expectFloat(x, "input")
     guard x.rank >= 1 else { throw failure("found a single number, expected rank 1 or more") }
     _ = try expectFixed(x.shape.last, "columns")
-    guard format.bits == 4 || format.bits == 8, format.scale == .f16 || format.scale == .f32,
-      format.group.map({ $0 > 0 && $0 <= 1 << 20 && $0 % 2 == 0 }) ?? true
+    guard
+      BlockFormat.isValid(bits: format.bits, group: format.group, scale: format.scale, codes: format.codes)
     else {
       throw failure(
-        "found \(format.bits) bits, scale \(format.scale.rawValue) and group \(format.group ?? 0), expected "
-          + "4 or 8 bits, scale f16 or f32, and an even group or none")
+        "found \(format.bits) bits, scale \(format.scale.rawValue), group \(format.group ?? 0) and "
+          + "\(format.codes.rawValue) codes, expected 8, 6, 5, 4, 3 or 2 bits, scale f16 or f32, and none or a group that "
+          + "fills whole bytes")
     }
     return [TensorType(.f32, x.shape, encoding: .block(format))]
   }

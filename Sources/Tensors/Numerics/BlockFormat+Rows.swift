@@ -4,12 +4,16 @@ extension BlockFormat {
   /// Per group, with `m` the number of largest magnitude, the first of equals:
   /// - eight bits, f32 scale (`w8c`, activations): `d = |m| / 127`, codes `x / d` rounded half to even;
   /// - eight bits, f16 scale (GGUF Q8_0): `d = |m| / 127`, codes `x * (1 / d)` rounded half away from zero;
-  /// - four bits: `d = m / -8`, codes `trunc(x * (1 / d) + 8.5)`, at most 15 (GGUF Q4_0).
+  /// - four bits: `d = m / -8`, codes `trunc(x * (1 / d) + 8.5)`, at most 15 (GGUF Q4_0);
+  /// - other widths, zero points and ternary codes: `quantizeCodes`.
   ///
   /// All in f32; the codes come from the unrounded `d`, the stored scale is `d` in the scale type. Codes of eight bits
   /// lie in `-127...127`. A group of zeros has
   /// scale 0 and codes of value 0. NaN and infinities give arbitrary codes: check with `isAllFinite`.
   package func quantizeRow(_ source: UnsafePointer<Float>, columns: Int, into destination: UnsafeMutableRawPointer) {
+    guard bits == 8 || bits == 4 && codes == .signed else {
+      return quantizePlanes(source, columns: columns, into: destination)
+    }
     let length = groupLength(columns: columns)
     let blockBytes = blockBytes(columns: columns)
     for block in 0..<blocks(columns: columns) {
@@ -20,11 +24,7 @@ extension BlockFormat {
       let largest = largestMagnitude(source + start, count)
       let d = bits == 8 ? largest.magnitude / 127 : largest / -8
       let inverse = d == 0 ? 0 : 1 / d
-      if scale == .f16 {
-        output.storeBytes(of: F16.bits(d), as: UInt16.self)
-      } else {
-        output.storeBytes(of: d, as: Float.self)
-      }
+      store(scale: d, at: output)
       if bits == 4 {
         quantizeNibbles(source + start, count, length, inverse, codes.assumingMemoryBound(to: UInt8.self))
       } else if scale == .f16 {
@@ -37,14 +37,16 @@ extension BlockFormat {
 
   /// The numbers that a row of `rowBytes(columns:)` bytes stands for: `code * scale` in f32.
   package func dequantizeRow(_ source: UnsafeRawPointer, columns: Int, into output: UnsafeMutablePointer<Float>) {
+    guard bits == 8 || bits == 4 && codes == .signed else {
+      return dequantizePlanes(source, columns: columns, into: output)
+    }
     let length = groupLength(columns: columns)
     let blockBytes = blockBytes(columns: columns)
     for block in 0..<blocks(columns: columns) {
       let start = block * length
       let count = min(length, columns - start)
       let input = source + block * blockBytes
-      let d =
-        scale == .f16 ? F16.value(input.loadUnaligned(as: UInt16.self)) : input.loadUnaligned(as: Float.self)
+      let d = scale(at: input)
       let values = output + start
       if bits == 8 {
         let codes = (input + scale.byteCount).assumingMemoryBound(to: Int8.self)
@@ -90,15 +92,15 @@ extension BlockFormat {
 /// Adding and subtracting 1.5 * 2^23 rounds a number below 2^22 to the nearest integer, ties to even, without an
 /// instruction that old processors lack.
 @inline(__always)
-private func roundedToEven(_ value: Float) -> Float { (value + 0x1.8p23) - 0x1.8p23 }
+func roundedToEven(_ value: Float) -> Float { (value + 0x1.8p23) - 0x1.8p23 }
 
 /// The integer in a number in -256...256 that `roundedToEven` would give.
 @inline(__always)
-private func roundedCode(_ value: Float) -> Int32 { Int32(bitPattern: (value + 0x1.8p23).bitPattern & 0x3FF) }
+func roundedCode(_ value: Float) -> Int32 { Int32(bitPattern: (value + 0x1.8p23).bitPattern & 0x3FF) }
 
 /// `value` within `-limit...limit`; NaN gives `-limit`.
 @inline(__always)
-private func clamped(_ value: Float, _ limit: Float) -> Float {
+func clamped(_ value: Float, _ limit: Float) -> Float {
   let low = value > -limit ? value : -limit
   return low < limit ? low : limit
 }
