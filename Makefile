@@ -12,7 +12,7 @@ help:
 	@echo "make test-targets  run every kernel test under emulation, where make test takes a sample"
 	@echo "make build   build .build/release/mcc"
 	@echo "make lint    check formatting"
-	@echo "make bench   speed and memory against llama.cpp and ONNX Runtime (installs them with pip)"
+	@echo "make bench   the table of speeds and memory against llama.cpp, ONNX Runtime and OpenVINO (installs them with pip)"
 	@echo "make clean   remove what was built"
 
 prerequisites:
@@ -44,7 +44,7 @@ format:
 	swift format --in-place --recursive Package.swift Sources Passes Formats Tests
 
 bench: build
-	Benchmarks/run.sh
+	Benchmarks/run.sh $(BENCH)
 
 clean:
 	rm -rf .build build

@@ -4,7 +4,7 @@
 usage: llama_cpp_bench.py MODEL.gguf [--prefill 128] [--decode 32] [--threads 2] [--repeat 1]
 
 As llama-bench does: one warm-up, then a batch of `prefill` tokens (logits of the last), and `decode` single tokens
-from an empty cache. Needs: pip install llama-cpp-python
+from an empty cache; 0 of either leaves it out. Needs: pip install llama-cpp-python
 """
 import argparse
 import json
@@ -33,6 +33,8 @@ def main():
     memory = L.llama_get_memory(context)
 
     def run(count, together):
+        if count == 0:
+            return 0.0
         L.llama_memory_clear(memory, True)
         start = time.perf_counter()
         step = count if together else 1

@@ -4,7 +4,7 @@
 usage: make_llama.py FOLDER [--layers 22]
 
 Writes FOLDER/hf (config.json, model.safetensors in bf16) and FOLDER/f16.gguf; with llama-cpp-python
-installed also FOLDER/q4_0.gguf and FOLDER/q8_0.gguf. Tensors are drawn and written one at a time.
+installed also FOLDER/q4_0.gguf, q8_0.gguf and q4_k_m.gguf. Tensors are drawn and written one at a time.
 Needs: pip install numpy gguf llama-cpp-python
 """
 import argparse
@@ -130,7 +130,8 @@ def main():
         return
     if not os.path.exists(path("f16.gguf")):
         write_gguf(path("f16.gguf"), options.layers)
-    for name, kind in [("q4_0.gguf", llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0), ("q8_0.gguf", llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0)]:
+    for name, kind in [("q4_0.gguf", llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0), ("q8_0.gguf", llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0),
+                       ("q4_k_m.gguf", llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M)]:
         if not os.path.exists(path(name)):
             quantize(path("f16.gguf"), path(name), kind)
 

@@ -1,20 +1,34 @@
 #!/bin/sh
-# Measures what the README reports, peers side by side. Needs about 8 GB of disk and half an hour.
-# usage: Benchmarks/run.sh [FOLDER]   (default: build/benchmarks)
+# Measures what the README reports, peers side by side. Needs about 12 GB of disk and an hour; arguments go to table.py.
+# usage: Benchmarks/run.sh [FOLDER [--quick] [--only llama fp32 int8 encoder] ...]   (default: build/benchmarks)
 set -eu
 cd "$(dirname "$0")/.."
 folder=${1:-build/benchmarks}
+[ $# -gt 0 ] && shift
 mkdir -p "$folder"
 if [ ! -x "$folder/python/bin/python3" ]; then
   python3 -m venv "$folder/python"
-  "$folder/python/bin/pip" install -q numpy onnx onnxruntime gguf
-  CMAKE_ARGS="-DGGML_NATIVE=ON" "$folder/python/bin/pip" install -q llama-cpp-python
+  "$folder/python/bin/pip" install -q numpy onnx onnxruntime openvino gguf
+  CMAKE_ARGS="-DGGML_NATIVE=ON" "$folder/python/bin/pip" install -q --no-binary llama-cpp-python llama-cpp-python
 fi
 python="$folder/python/bin/python3"
-echo "== Llama of 1.1 B parameters against llama.cpp"
-"$python" Benchmarks/make_llama.py "$folder/llama"
-"$python" Benchmarks/language_model.py "$folder/llama"
-echo "== ONNX networks against ONNX Runtime"
-"$python" Benchmarks/networks.py "$folder"
-echo "== mcc itself"
+# llama.cpp's smallest command-line program, from the sources of the same version, on the libraries of the package.
+if [ ! -x "$folder/llama-simple" ]; then
+  version=$("$python" -c 'import llama_cpp; print(llama_cpp.__version__)')
+  library=$("$python" -c 'import llama_cpp, os; print(os.path.join(os.path.dirname(llama_cpp.__file__), "lib"))')
+  if [ ! -d "$folder/llama_cpp_python-$version" ]; then
+    "$folder/python/bin/pip" download -q --no-deps --no-build-isolation --no-binary :all: -d "$folder" \
+      "llama-cpp-python==$version" || true
+    tar -C "$folder" -xzf "$folder/llama_cpp_python-$version.tar.gz" || true
+  fi
+  source="$folder/llama_cpp_python-$version/vendor/llama.cpp"
+  c++ -O2 -std=c++17 -I "$source/include" -I "$source/ggml/include" "$source/examples/simple/simple.cpp" \
+    -o "$folder/llama-simple" -L "$library" "-Wl,-rpath,$library" -lllama -lggml -lggml-base ||
+    echo "llama-simple cannot be built; the time to the first token is not measured" >&2
+fi
+case " $* " in
+*" --only "*) ;;
+*) "$python" Benchmarks/make_llama.py "$folder/llama" ;;
+esac
+"$python" Benchmarks/table.py "$folder" --llama-simple "$folder/llama-simple" --json "$folder/table.json" "$@"
 "$python" Benchmarks/compile_time.py "$folder"
