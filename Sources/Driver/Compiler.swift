@@ -24,7 +24,7 @@ package struct Compiler {
         .usage, "'\(path)' is of the stage '\(model.stage.rawValue)', which is later than '\(stage.rawValue)'")
     }
     if stage == .lower, model.stage < .lower {
-      try compiler.lower(&model, CodeGenerator(target: TargetRegistry.target(named: target)), options)
+      try compiler.lower(&model, CodeGenerator(targets: TargetRegistry.targets(named: target)), options)
     }
     return model
   }
@@ -39,9 +39,9 @@ package struct Compiler {
     summary.bitsPerWeight = BitsPerWeight(model)
     if options.lastStage <= .transform { return try finish(model, watch) }
 
-    let target = try TargetRegistry.target(named: options.target)
-    let generator = CodeGenerator(target: target, kernels: options.kernels)
-    summary.target = target.name
+    let targets = try TargetRegistry.targets(named: options.target)
+    let generator = CodeGenerator(targets: targets, kernels: options.kernels)
+    summary.target = generator.targetName
     if model.stage < .lower {
       progress.update("choosing kernels")
       try lower(&model, generator, options.frontend)
@@ -61,10 +61,11 @@ package struct Compiler {
 
     stage = Stopwatch()
     progress.update("writing C")
-    let compiler = options.lastStage == .emit ? nil : try await CCompiler.find(for: target.architecture)
+    let architecture = targets.lazy.compactMap(\.architecture).first
+    let compiler = options.lastStage == .emit ? nil : try await CCompiler.find(for: architecture)
     let swiftCompiler =
       options.kernels == .swift && options.artefact == .exe && compiler != nil
-      ? try await SwiftCompiler.find(for: target.architecture) : nil
+      ? try await SwiftCompiler.find(for: architecture) : nil
     let manifest = Manifest(
       compiler: "mcc \(Version.number)", cCompiler: options.artefact == .exe ? compiler?.version ?? "" : "",
       passes: summary.passes.map { Manifest.PassRecord(name: $0.name, options: $0.text) },

@@ -53,6 +53,8 @@ package struct Graph: Sendable {
   package var name: String
   /// What the function is to the program's driver: `main`, `decode`, `prefill`, `encode`; nil for none.
   package var role: String?
+  /// The target whose kernels the function calls, where a lowered model has functions for several; nil otherwise.
+  package var target: String?
   /// The symbols in the sizes of inputs, in a fixed order: the run-time arguments of the function.
   package private(set) var symbols: [Symbol] = []
   package private(set) var inputs: [ValueID] = []
@@ -472,7 +474,7 @@ extension Graph: Equatable {
   /// Whether both graphs have the same slots; compact both first to compare structure. Origins do not count.
   package static func == (left: Graph, right: Graph) -> Bool {
     guard
-      left.name == right.name, left.role == right.role, left.symbols == right.symbols, left.inputs == right.inputs,
+      left.name == right.name, left.role == right.role, left.target == right.target, left.symbols == right.symbols, left.inputs == right.inputs,
       left.states == right.states, left.outputs == right.outputs, left.outputNames == right.outputNames,
       left.nodes.count == right.nodes.count, left.values.count == right.values.count
     else { return false }

@@ -27,7 +27,7 @@ struct Compile: AsyncParsableCommand {
   @Option(help: "What to write.")
   var emit: Artefact = .exe
 
-  @Option(help: "The CPU to compile for; 'mcc targets' lists them.")
+  @Option(help: "The CPU to compile for, or several with commas; 'mcc targets' lists them.")
   var target = "native"
 
   @Option(help: "The language that kernels are written in.")

@@ -109,6 +109,6 @@ struct ListTargets: ListCommand {
         target.name, target.summary + (target.name == native ? " (this machine)" : ""),
         [("native", "\(target.name == native)")]
       )
-    }
+    } + TargetRegistry.groups.map { ($0.name, $0.summary, [("native", "false")]) }
   }
 }

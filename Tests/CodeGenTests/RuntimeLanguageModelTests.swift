@@ -263,7 +263,7 @@ import Testing
       let outcome = try program.run(arguments)
       #expect(outcome.exitCode == 0 && outcome.text.contains("--threads"), "\(arguments)")
     }
-    #expect(try program.run(["--version"]).text == "toy (compiled by mcc test)\n")
+    #expect(try program.run(["--version"]).text == "toy (compiled by mcc test for any)\n")
     let manifest = try JSON.parse(try program.run(["--manifest"]).text, file: "manifest")
     #expect(manifest["source"]?.string == "a test")
   }

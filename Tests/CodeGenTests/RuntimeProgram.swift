@@ -172,12 +172,13 @@ struct RuntimeCode: Sendable {
          .offset = LOGITS},
     };
     static const mcc_function functions[] = {
-        {"decode", 0, 2, 1, NULL, decode_inputs, outputs, decode, 0},
-        {"prefill", 2, 2, 1, symbols, prefill_inputs, outputs, prefill, 0},
+        {"decode", 0, 2, 1, NULL, decode_inputs, outputs, decode, 0, 0},
+        {"prefill", 2, 2, 1, symbols, prefill_inputs, outputs, prefill, 0, 0},
     };
     static const char *const features[] = {NULL};
+    static const mcc_level levels[] = {{"any", features}};
     const mcc_program mcc_model = {
-        .name = "toy", .compiler = "mcc test", .identity = 0x123456789abcdef0u, .features = features,
+        .name = "toy", .compiler = "mcc test", .identity = 0x123456789abcdef0u, .levels = levels, .level_count = 1,
         .function_count = 2, .functions = functions, .weights_bytes = 4 * (V * V + 1),
         .arena_bytes = CACHE + 4 * CONTEXT, .context = CONTEXT, .vocabulary = V, .bytes_per_token = 1000,
         .cache_bytes_per_position = 10};
@@ -216,10 +217,11 @@ struct RuntimeCode: Sendable {
         {.name = "twice", .dtype = MCC_F32, .rank = 2, .dims = {{.multiplier = 1}, {.offset = 3}}, .offset = TWICE},
         {.name = "outer", .dtype = MCC_I64, .rank = 1, .dims = {{.extent = outer_size}}, .offset = OUTER},
     };
-    static const mcc_function functions[] = {{"main", 2, 2, 3, symbols, inputs, outputs, run, 0}};
+    static const mcc_function functions[] = {{"main", 2, 2, 3, symbols, inputs, outputs, run, 0, 0}};
     static const char *const features[] = {NULL};
+    static const mcc_level levels[] = {{"any", features}};
     const mcc_program mcc_model = {
-        .name = "net", .compiler = "mcc test", .identity = 0x123456789abcdef0u, .features = features,
+        .name = "net", .compiler = "mcc test", .identity = 0x123456789abcdef0u, .levels = levels, .level_count = 1,
         .function_count = 1, .functions = functions, .weights_bytes = 4, .arena_bytes = 8192};
 
     """

@@ -209,7 +209,7 @@ import Testing
     #expect(help.exitCode == 0)
     for part in ["f32[N, 3]", "i32[2 * M + 1]", "i64[?]", "1 to 16", "--output"] { #expect(help.text.contains(part)) }
     #expect(try program.run(["bench", "--help"]).text.contains("--repeat"))
-    #expect(try program.run(["--version"]).text == "net (compiled by mcc test)\n")
+    #expect(try program.run(["--version"]).text == "net (compiled by mcc test for any)\n")
     #expect(try program.run(["--manifest"]).text == "{\"source\": \"a test\"}\n")
   }
 }

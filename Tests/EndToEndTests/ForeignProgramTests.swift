@@ -17,10 +17,12 @@ import Testing
   static let aarch64 = [
     Case(target: "aarch64-neon", runsOn: ["cortex-a72", "max"]),
     Case(target: "aarch64-dotprod", runsOn: ["max"], lacking: ("cortex-a72", "asimddp")),
+    Case(target: "aarch64", runsOn: ["cortex-a72", "max"]),
   ]
 
   static let x86 = [
-    Case(target: "x86-64-v2", runsOn: ["Nehalem"], lacking: ("core2duo", "sse4.1"))
+    Case(target: "x86-64-v2", runsOn: ["Nehalem"], lacking: ("core2duo", "sse4.1")),
+    Case(target: "x86-64", runsOn: ["Nehalem", "Haswell"], lacking: ("core2duo", "sse4.1")),
   ]
 
   /// Tells the recorded story and one from 8-bit weights, and refuses CPUs without its instructions.
@@ -61,6 +63,30 @@ import Testing
     let machine = ForeignMachine(triple: Architecture.x86_64.triple)
     guard Architecture.host == .x86_64 || machine.compiler("gcc") != nil else { return }
     try await check(example, machine)
+  }
+
+  /// A program for several targets takes the best that the CPU runs, or the one that MCC_LEVEL names; each tells the story.
+  @Test func programsChooseTheirLevel() async throws {
+    guard Architecture.host == .x86_64, let story = try StoriesTests.cases()?.first else { return }
+    let machine = ForeignMachine(triple: Architecture.x86_64.triple)
+    let program = try await CompiledModels.compile(CompiledModels.stories, "story-levels", target: "x86-64")
+    for (cpu, level) in [("Nehalem", "x86-64-v2"), ("Haswell", "x86-64-v3")] {
+      guard let emulator = machine.emulator(cpu: cpu) else { return }
+      let outcome = try Command.run(emulator[0], emulator.dropFirst() + [program, "--version"])
+      #expect(outcome.exitCode == 0 && outcome.text.contains("here it runs as \(level)"), "\(outcome.text)")
+    }
+    let arguments = ["-n", "100", "--temperature", "0", "--ignore-eos", "--print-ids", story.prompt]
+    for target in try TargetRegistry.targets(named: "x86-64") {
+      let outcome = try Command.run(program, arguments, environment: ["MCC_LEVEL": target.name])
+      if target.runs(on: HostCPU.features()) {
+        #expect(outcome.text.split(whereSeparator: { !$0.isNumber }).compactMap { Int($0) } == story.greedy)
+      } else {
+        #expect(outcome.exitCode == 69)
+      }
+    }
+    let unknown = try Command.run(program, arguments, environment: ["MCC_LEVEL": "x86-64-v9"])
+    #expect(unknown.exitCode == 64 && unknown.errors.contains("x86-64-v9"))
+    #expect(unknown.errors.split(separator: "\n").count == 1)
   }
 
   /// Without a cross compiler the message names the package; a compiler for another machine is refused.

@@ -4,23 +4,33 @@ import Tensors
 
 /// From a model of the stage `transform` to a program: the steps that need to know the processor.
 package struct CodeGenerator: Sendable {
-  package let target: Target
+  /// The targets, best first; a program for several chooses at start.
+  package let targets: [Target]
   /// The language of the kernels.
   package let language: KernelLanguage
-  private let registry: KernelRegistry
+  private let levels: KernelLevels
 
   /// A generator of code for a target, with kernels in a language.
   package init(target: Target, kernels language: KernelLanguage = .c) {
-    self.target = target
-    self.language = language
-    registry = KernelRegistry(target: target)
+    self.init(targets: [target], kernels: language)
   }
+
+  /// A generator of code for targets that `TargetRegistry.targets(named:)` gave.
+  package init(targets: [Target], kernels language: KernelLanguage = .c) {
+    self.targets = targets
+    self.language = language
+    levels = KernelLevels(targets)
+  }
+
+  /// The names of the targets.
+  package var targetName: String { TargetRegistry.name(of: targets) }
 
   // MARK: Lower and schedule
 
   /// The passes of lowering, in order.
   package var loweringPasses: [any Pass] {
-    [Specialize(), Decompose(target: target.name), ChannelsLast(), SelectKernels(target: target.name)]
+    [Specialize()] + (targets.count > 1 ? [SplitLevels(targets: targetName)] : [])
+      + [Decompose(target: targetName), ChannelsLast(), SelectKernels(target: targetName)]
   }
 
   /// Lowers a model of the stage `transform`.
@@ -32,12 +42,12 @@ package struct CodeGenerator: Sendable {
   ///
   /// - Throws: `CompileError` of kind `.usage` if the model was lowered for another target.
   package func schedule(_ model: Model) throws -> Schedule {
-    if let other = model[metadata: "target"], other != target.name {
+    if let other = model[metadata: "target"], other != targetName {
       throw CompileError(
-        .usage, "the model was lowered for the target '\(other)', which is not '\(target.name)'",
+        .usage, "the model was lowered for the target '\(other)', which is not '\(targetName)'",
         notes: ["name the target with --target"])
     }
-    return try Scheduler(registry).schedule(model)
+    return try Scheduler(levels).schedule(model)
   }
 
   // MARK: Emit
@@ -54,13 +64,13 @@ package struct CodeGenerator: Sendable {
 
   /// The sources and the data of a program.
   package func emit(_ schedule: Schedule, of model: Model, manifest: Manifest) throws -> Emission {
-    let json = manifest.json(schedule, of: model, target: target)
+    let json = manifest.json(schedule, of: model, targets: targets)
     // The C compiler is told in the manifest but does not decide what belongs together.
     var salt = manifest
     salt.cCompiler = ""
     let emitter = ModelEmitter(
-      schedule, of: model, target: target, kernels: language, compiler: manifest.compiler)
-    let sources = try emitter.sources(salt: salt.json(schedule, of: model, target: target).text())
+      schedule, of: model, targets: targets, kernels: language, compiler: manifest.compiler)
+    let sources = try emitter.sources(salt: salt.json(schedule, of: model, targets: targets).text())
     let tokenizer = sources.isLanguageModel ? try model.tokenizer.map { try TokenizerSection.encode($0) } ?? [] : []
     let settings = sources.isLanguageModel ? SettingsSection.encode(model.generation, model.tokenizer) : []
     return Emission(
@@ -93,8 +103,8 @@ package struct CodeGenerator: Sendable {
     }
     try bundle.commit()
     let makefile = Makefile.text(
-      program: Self.programName(emission.model), sources: emission.sources.sources.map(\.name),
-      runtime: runtime.map(\.name).filter { $0.hasSuffix(".c") }, target: target)
+      program: Self.programName(emission.model), sources: emission.sources.sources,
+      runtime: runtime.filter { $0.name.hasSuffix(".c") }, targets: targets)
     try AtomicFile.write(makefile, to: folder.file("Makefile"))
   }
 
@@ -114,26 +124,15 @@ package struct CodeGenerator: Sendable {
     let runtime = RuntimeSources.files(isLanguageModel: sources.isLanguageModel)
     var headers: [String: String] = [:]
     for file in sources.headers + runtime where file.name.hasSuffix(".h") { headers[file.name] = file.text }
-    let modelFlags = ["-std=gnu11", "-O3"] + target.compilerFlags
-    let units =
-      sources.sources.map { file in
-        guard file.name.hasSuffix(".swift") else {
-          return CompileUnit(
-            name: file.name, text: file.text, headers: RuntimeSources.headers(of: file.text, among: headers),
-            flags: modelFlags)
-        }
-        // Swift files do not say what they include: each has the header of its name.
-        let header = file.name.dropLast("swift".count) + "h"
-        return CompileUnit(
-          name: file.name, text: file.text,
-          headers: RuntimeSources.headers(of: "#include \"\(header)\"", among: headers),
-          flags: SwiftRenderer.compilerFlags(target: target))
-      }
-      + runtime.filter { $0.name.hasSuffix(".c") }.map {
-        CompileUnit(
-          name: $0.name, text: $0.text, headers: RuntimeSources.headers(of: $0.text, among: headers),
-          flags: ["-std=gnu11", "-O2"])
-      }
+    let c = runtime.filter { $0.name.hasSuffix(".c") }
+    let units = (sources.sources + c).map { file in
+      // Swift files do not say what they include: each has the header of its name.
+      let isSwift = file.name.hasSuffix(".swift")
+      let includes = isSwift ? "#include \"\(file.name.dropLast("swift".count))h\"" : file.text
+      return CompileUnit(
+        name: file.name, text: file.text, headers: RuntimeSources.headers(of: includes, among: headers),
+        flags: file.flags)
+    }
     return (units, headers)
   }
 

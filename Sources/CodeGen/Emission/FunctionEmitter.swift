@@ -12,14 +12,17 @@ struct FunctionEmitter {
   private var names: [String]
   private var identifiers: Identifiers
   private let symbolNames: [String: String]
+  /// What the names of the C function and of its tables begin with.
+  private let prefix: String
 
-  init(_ function: Schedule.Function, _ schedule: Schedule, _ table: WeightTable) {
+  init(_ function: Schedule.Function, _ schedule: Schedule, _ table: WeightTable, _ targets: [Target]) {
     self.function = function
     self.schedule = schedule
     self.table = table
     variable = Array(function.buffers.indices)
     var reserved: Set<String> = ["t", "w", "weights", "arena", "symbols", "l", "layer", "mcc_model", "functions"]
-    reserved.formUnion(schedule.functions.map { Self.prefix($0.role) })
+    reserved.formUnion(schedule.functions.map { Self.prefix($0, targets) })
+    prefix = Self.prefix(function, targets)
     identifiers = Identifiers(reserved: reserved)
     var symbolNames: [String: String] = [:]
     for symbol in function.symbols { symbolNames[symbol.name] = identifiers.unique(symbol.name) }
@@ -355,10 +358,11 @@ struct FunctionEmitter {
 
   // MARK: Descriptors
 
-  /// The name of the C function, and what the names of its tables begin with.
-  private var prefix: String { Self.prefix(function.role) }
-
-  private static func prefix(_ role: String) -> String { role == "main" ? "forward" : Identifiers.sanitized(role) }
+  /// `decode`; with several targets `decode_avx2`.
+  private static func prefix(_ function: Schedule.Function, _ targets: [Target]) -> String {
+    let role = function.role == "main" ? "forward" : Identifiers.sanitized(function.role)
+    return targets.count == 1 ? role : role + "_" + targets[function.level].suffix
+  }
 
   /// The tables of symbols, inputs and outputs.
   func descriptor() throws -> String {
@@ -422,6 +426,7 @@ struct FunctionEmitter {
       [
         ModelEmitter.quoted(function.role), "\(function.symbols.count)", "\(function.inputs.count)",
         "\(function.outputs.count)", symbols, inputs, outputs, prefix, "\(function.steps.count)",
+        "\(function.level)",
       ], "},\n")
   }
 }

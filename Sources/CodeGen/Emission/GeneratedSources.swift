@@ -6,10 +6,13 @@ package struct GeneratedSources: Sendable {
   package struct File: Hashable, Sendable {
     package var name: String
     package var text: String
+    /// How to compile it, of a C source.
+    package var flags: [String]
 
-    package init(name: String, text: String) {
+    package init(name: String, text: String, flags: [String] = []) {
       self.name = name
       self.text = text
+      self.flags = flags
     }
   }
 

@@ -58,11 +58,11 @@ package struct Manifest: Sendable {
   }
 
   /// The manifest of a scheduled model.
-  package func json(_ schedule: Schedule, of model: Model, target: Target) -> JSON {
+  package func json(_ schedule: Schedule, of model: Model, targets: [Target]) -> JSON {
     var object = JSONObject()
     object["name"] = .string(model.name)
     object["compiler"] = .string(compiler)
-    object["target"] = .string(target.name)
+    object["target"] = .string(TargetRegistry.name(of: targets))
     if !cCompiler.isEmpty { object["c_compiler"] = .string(cCompiler) }
     object["sources"] = .array(
       sources.map { ["name": .string($0.name), "sha256": .string($0.sha256), "bytes": .int($0.bytes)] })
@@ -84,7 +84,7 @@ package struct Manifest: Sendable {
             })
         }
         return [
-          "role": .string(function.role),
+          "role": .string(function.role), "target": .string(targets[function.level].name),
           "symbols": .array(
             function.symbols.map {
               ["name": .string($0.name), "minimum": .int($0.minimum), "maximum": .int($0.maximum)]

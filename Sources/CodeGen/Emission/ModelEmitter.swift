@@ -6,64 +6,75 @@ import Tensors
 package struct ModelEmitter {
   private let schedule: Schedule
   private let model: Model
-  private let target: Target
+  private let targets: [Target]
   private let language: KernelLanguage
   private let compiler: String
   private let table: WeightTable
 
   /// An emitter for a model; the program reports `compiler`, such as `mcc 0.1.0`, as its maker.
   package init(
-    _ schedule: Schedule, of model: Model, target: Target, kernels language: KernelLanguage = .c, compiler: String
+    _ schedule: Schedule, of model: Model, targets: [Target], kernels language: KernelLanguage = .c, compiler: String
   ) {
     self.schedule = schedule
     self.model = model
-    self.target = target
+    self.targets = targets
     self.language = language
     self.compiler = compiler
     table = WeightTable(schedule)
   }
+
+  /// How code for a target is compiled.
+  private static func flags(_ target: Target) -> [String] { ["-std=gnu11", "-O3"] + target.compilerFlags }
 
   /// Lines of kernels in one file, so that files compile side by side.
   private static let linesPerFile = 500
 
   /// The sources and headers, with an identity that depends on them and on `salt`.
   package func sources(salt: String = "") throws -> GeneratedSources {
-    let renderer = CRenderer(target: target)
     var sources: [GeneratedSources.File] = []
     var headers: [GeneratedSources.File] = []
-    var group: [KernelFunction] = []
-    func finish() {
-      guard !group.isEmpty else { return }
-      let name = "kernels_\(sources.count)"
-      switch language {
-      case .c: sources.append(.init(name: name + ".c", text: renderer.file(group, includes: ["\"mcc.h\""])))
-      case .swift:
-        let file = SwiftRenderer(target: target).file(group, guardName: name.uppercased() + "_H")
-        sources.append(.init(name: name + ".swift", text: file.source))
-        headers.append(.init(name: name + ".h", text: file.header))
+    for (level, target) in targets.enumerated() {
+      let renderer = CRenderer(target: target)
+      var group: [KernelFunction] = []
+      func finish() {
+        guard !group.isEmpty else { return }
+        let name = "kernels_\(sources.count)"
+        switch language {
+        case .c:
+          let text = renderer.file(group, includes: ["\"mcc.h\""])
+          sources.append(.init(name: name + ".c", text: text, flags: Self.flags(target)))
+        case .swift:
+          let file = SwiftRenderer(target: target).file(group, guardName: name.uppercased() + "_H")
+          sources.append(
+            .init(name: name + ".swift", text: file.source, flags: SwiftRenderer.compilerFlags(target: target)))
+          headers.append(.init(name: name + ".h", text: file.header))
+        }
+        group = []
       }
-      group = []
-    }
-    var lines = 0
-    for kernel in schedule.kernels.sorted(by: { $0.name < $1.name }) {
-      let count = renderer.file([kernel]).utf8.lazy.filter { $0 == 0x0A }.count
-      if lines + count > Self.linesPerFile {
-        finish()
-        lines = 0
+      let kernels = zip(schedule.kernels, schedule.kernelLevels).filter { $0.1 == level }.map(\.0)
+      var lines = 0
+      for kernel in kernels.sorted(by: { $0.name < $1.name }) {
+        let count = renderer.file([kernel]).utf8.lazy.filter { $0 == 0x0A }.count
+        if lines + count > Self.linesPerFile {
+          finish()
+          lines = 0
+        }
+        group.append(kernel)
+        lines += count
       }
-      group.append(kernel)
-      lines += count
+      finish()
     }
-    finish()
     headers += [
-      .init(name: "kernels.h", text: renderer.header(schedule.kernels)), .init(name: "model.h", text: self.header()),
+      .init(name: "kernels.h", text: CRenderer(target: targets[0]).header(schedule.kernels)),
+      .init(name: "model.h", text: self.header()),
     ]
     var hash = SHA256()
     for file in sources + headers { hash.update(field: file.text) }
     hash.update(field: try modelSource(identity: 0))
     hash.update(field: salt)
     let identity = hash.digest().prefix(8).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-    sources.insert(.init(name: "model.c", text: try modelSource(identity: identity)), at: 0)
+    let flags = Self.flags(targets.count == 1 ? targets[0] : .portable)
+    sources.insert(.init(name: "model.c", text: try modelSource(identity: identity), flags: flags), at: 0)
     return GeneratedSources(
       sources: sources, headers: headers, identity: identity,
       isLanguageModel: schedule.functions.contains { $0.role == "decode" })
@@ -111,7 +122,7 @@ package struct ModelEmitter {
   private func modelSource(identity: UInt64) throws -> String {
     var text = """
       /*
-       * \(Self.comment(model.name)), compiled by \(compiler) for \(target.name).
+       * \(Self.comment(model.name)), compiled by \(compiler) for \(targets.map(\.name).joined(separator: ", ")).
        *
        * Each function is run by all threads at once: every kernel computes the thread's share, and mcc_barrier waits for
        * the others before a step that needs what they computed.
@@ -123,21 +134,27 @@ package struct ModelEmitter {
     if !schedule.weights.isEmpty { text += weightsSource() }
     var descriptors = ""
     for function in schedule.functions {
-      let body = FunctionEmitter(function, schedule, table)
+      let body = FunctionEmitter(function, schedule, table, targets)
       text += body.source()
       descriptors += try body.descriptor()
     }
     text += descriptors
     text += "static const mcc_function functions[] = {\n"
-    for function in schedule.functions { text += FunctionEmitter(function, schedule, table).entry() }
+    for function in schedule.functions { text += FunctionEmitter(function, schedule, table, targets).entry() }
     text += "};\n\n"
-    let features = target.features.map { Self.quoted(Self.builtinName(ofFeature: $0)) } + ["NULL"]
-    text += Self.wrapped("static const char *const features[] = {", features, "};\n\n")
+    var levels: [String] = []
+    for target in targets {
+      let features = target.features.map { Self.quoted(Self.builtinName(ofFeature: $0)) } + ["NULL"]
+      text += Self.wrapped("static const char *const features_\(target.suffix)[] = {", features, "};\n")
+      levels.append("{\(Self.quoted(target.name)), features_\(target.suffix)}")
+    }
+    text += Self.wrapped("static const mcc_level levels[] = {", levels, "};\n\n")
     text += "const mcc_program mcc_model = {\n"
     let figures = figures
     for (name, value) in [
       ("name", Self.quoted(model.name)), ("compiler", Self.quoted(compiler)),
-      ("identity", "0x\(String(identity, radix: 16))u"), ("features", "features"),
+      ("identity", "0x\(String(identity, radix: 16))u"), ("level_count", "\(targets.count)"),
+      ("levels", "levels"),
       ("function_count", "\(schedule.functions.count)"), ("functions", "functions"),
       ("weights_bytes", "\(schedule.weightsBytes)"), ("arena_bytes", "\(schedule.arenaBytes)"),
       ("context", "\(figures.context)"), ("vocabulary", "\(figures.vocabulary)"),

@@ -56,13 +56,18 @@ package enum RuntimeSources {
     File(name: "unicode_tables.h", bytes: PackageResources.unicode_tables_h, use: .languageModel),
   ]
 
+  /// How the runtime is compiled: for any CPU of the architecture.
+  private static let flags = ["-std=gnu11", "-O2"]
+
   /// The names of all files, for a check that none in the folder is left out.
   package static var names: [String] { files.map(\.name) }
 
   /// The files of a program with the face of a language model, or of any other network.
   package static func files(isLanguageModel: Bool) -> [GeneratedSources.File] {
     let left: Use = isLanguageModel ? .network : .languageModel
-    return files.filter { $0.use != left }.map { .init(name: $0.name, text: String(decoding: $0.bytes, as: UTF8.self)) }
+    return files.filter { $0.use != left }.map {
+      .init(name: $0.name, text: String(decoding: $0.bytes, as: UTF8.self), flags: flags)
+    }
   }
 
   /// The names of all headers among `headers` that `text` includes, directly or through others.

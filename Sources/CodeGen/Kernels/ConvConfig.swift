@@ -109,7 +109,8 @@ package struct ConvConfig: Hashable, Codable, Sendable {
     let most = (outputs / groups + target.lanes - 1) / target.lanes
     let line = geometry.isPointwise ? geometry.flattened().width : geometry.outWidth
     var found: [(config: ConvConfig, cycles: Double)] = []
-    for vectors in [1, 2, 3, 4, 6, 8] where vectors <= max(most, 1) {
+    let block = target.vectorsPerPanelLanes
+    for vectors in [1, 2, 3, 4, 6, 8] where vectors <= max(most, block) && vectors % block == 0 {
       // Sums, the weights of one step and the number they are multiplied by.
       let room = (target.vectorRegisters - 1 - vectors) / vectors
       guard room >= 1 else { continue }

@@ -12,7 +12,8 @@ package enum ConvKernel: Kernel {
     if shape.isDepthwise { return [] }
     let candidates = ConvConfig.candidates(
       shape.geometry, outputs: shape.outputs, groups: op.groups, epilogue: op.epilogue, target: target)
-    return candidates.prefix(2).map { config in
+    // With several levels only widths that all of them offer can be chosen.
+    return candidates.prefix(target.joint == nil ? 2 : 8).map { config in
       let layout = config.layout(target: target).packed
       var work = KernelWork()
       work.floatOperations =

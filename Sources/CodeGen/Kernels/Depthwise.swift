@@ -5,7 +5,8 @@ import Tensors
 /// `y[n, i, j, c] = epilogue(sum over u, v of x[n, i s + u d - p, j s + v d - p, c] w[c, u, v])`.
 ///
 /// A tile is `pixels` places and one vector of channels. A line of the window reads its weights and each column of the image
-/// once for all places. Weights lie as `[C/lanes][kh][kw][lanes]`.
+/// once for all places. Weights lie as `[C/lanes][kh][kw][lanes]`, with
+/// the lanes of the widest level of the program.
 package struct DepthwiseConfig: Hashable, Codable, Sendable {
   package var geometry: ConvGeometry
   package var epilogue: Epilogue
@@ -24,11 +25,11 @@ package struct DepthwiseConfig: Hashable, Codable, Sendable {
     self.init(geometry: geometry, epilogue: epilogue, pixels: geometry.channelTilePixels(most: min(most, 16)))
   }
 
-  /// The layout of the weights: panels of one vector of channels.
+  /// The layout of the weights: panels of one vector of channels, of the widest level where there are several.
   package func layout(target: Target) -> ConvLayout {
     ConvLayout(
       rows: geometry.channels, groups: 1, channels: 1, taps: geometry.kernel[0] * geometry.kernel[1],
-      panel: target.lanes)
+      panel: target.panelLanes)
   }
 
   /// `mcc_depthwise_3x3s2p1_56x56x64_bias_relu6_14_1a2b3c_avx512`.
@@ -53,8 +54,10 @@ package struct DepthwiseConfig: Hashable, Codable, Sendable {
     let y = k.output("y", .f32)
     let taps = g.kernel[0] * g.kernel[1]
     g.forEachChannelTile(in: k, pixels: pixels) { tile in
-      // Vector number c / lanes begins at c / lanes * taps * lanes.
-      let weights = k.pointer("wp", w, offset: tile.channel * .integer(taps))
+      // Panel number c / lanes begins at c / lanes * taps * lanes.
+      let lanes = target.panelLanes
+      let within = lanes == k.lanes ? .integer(0) : tile.channel % .integer(lanes)
+      let weights = k.pointer("wp", w, offset: (tile.channel - within) * .integer(taps) + within)
       let start = bias.map { k.define("b", $0.load(tile.channel, count: tile.tail)) } ?? .broadcast(.real(0))
       tile.prefetchNextLine(of: x, in: k)
       let sums = (0..<tile.run.count).map { k.variable("s\($0)", start) }
@@ -64,12 +67,12 @@ package struct DepthwiseConfig: Hashable, Codable, Sendable {
         prepare: { u in
           guard g.kernel[1] <= 16 else { return }
           for v in tile.run.groups.flatMap(\.taps) {
-            line[v] = k.define("w\(v)", weights.load((u * .integer(g.kernel[1]) + .integer(v)) * .integer(k.lanes)))
+            line[v] = k.define("w\(v)", weights.load((u * .integer(g.kernel[1]) + .integer(v)) * .integer(lanes)))
           }
         }
       ) { u, v, place, value in
         let weight =
-          v.constant.flatMap { line[$0] } ?? weights.load((u * .integer(g.kernel[1]) + v) * .integer(k.lanes))
+          v.constant.flatMap { line[$0] } ?? weights.load((u * .integer(g.kernel[1]) + v) * .integer(lanes))
         k.assign(sums[place], .multiplyAdd(value, weight, sums[place]))
       }
       tile.forEachResult(in: k) { place, index in

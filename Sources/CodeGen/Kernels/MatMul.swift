@@ -72,10 +72,13 @@ extension MatMulConfig {
     let lanes = k.lanes
     let outputs = epilogue.gated ? vectors / 2 : vectors
     let row = token * .integer(columns)
+    // Vectors of gates and of what they gate alternate by as many as the layout's lanes are.
+    let block = k.target.vectorsPerPanelLanes
     for output in 0..<outputs {
+      let gate = output / block * 2 * block + output % block
       let column = panel * .integer(outputs * lanes) + .integer(output * lanes)
       let store = { (tail: Expression?) in
-        var values = epilogue.gated ? [sums[2 * output], sums[2 * output + 1]] : [sums[output]]
+        var values = epilogue.gated ? [sums[gate], sums[gate + block]] : [sums[output]]
         if let bias {
           for index in values.indices {
             values[index] = values[index] + biasVector(k, bias, column: column, part: index, tail: tail)
@@ -374,7 +377,11 @@ struct MatMulTile {
 
   /// The four codes of a step in the bytes of each lane.
   private func bytes(_ words: [[Expression]], step: Int) -> Expression {
-    guard let narrowCodes else { return words[0][0] }
+    guard let narrowCodes else {
+      let isFlipped = k.target.vocabulary.eightBitWeights != k.target.storedEightBitWeights
+      // The highest bit of each byte.
+      return isFlipped ? k.define("c", words[0][0] ^ -0x7f7f_7f80) : words[0][0]
+    }
     var result: Expression?
     for (plane, loaded) in zip(narrowCodes.planes, words) {
       let up = plane.shift - step % plane.steps * plane.width

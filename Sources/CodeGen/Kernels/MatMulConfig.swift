@@ -51,6 +51,8 @@ package struct MatMulConfig: Hashable, Codable, Sendable {
     if epilogue.gated { parts.append("gated") }
     if epilogue.residual == .afterActivation { parts.append("residual") }
     if let fixed = tokens.fixedValue, fixed != 1 { parts.append("tokens\(fixed)") }
+    // Tiles of one token of any number are another kernel than the product of one token.
+    if tokens.fixedValue == nil, tokenTile == 1 { parts.append("tokens") }
     parts.append("\(tokens.fixedValue == 1 ? 1 : tokenTile)x\(vectors * target.lanes)")
     parts.append(target.suffix)
     return parts.joined(separator: "_")
@@ -71,8 +73,9 @@ package struct MatMulConfig: Hashable, Codable, Sendable {
   /// The panel layout of the weights.
   package func panel(target: Target) -> PanelLayout {
     PanelLayout(
-      weights: weights, rows: rows, depth: depth, lanes: target.lanes, vectors: vectors, gated: epilogue.gated,
-      offset: activationGroup != nil && target.vocabulary.eightBitWeights == .u8,
+      weights: weights, rows: rows, depth: depth, lanes: target.panelLanes,
+      vectors: vectors / target.vectorsPerPanelLanes, gated: epilogue.gated,
+      offset: activationGroup != nil && target.storedEightBitWeights == .u8,
       paddedDepth: activationGroup.map { (depth + $0 - 1) / $0 * $0 })
   }
 }

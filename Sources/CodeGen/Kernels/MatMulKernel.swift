@@ -25,8 +25,9 @@ package enum MatMulKernel: Kernel {
     guard let activation = activationGroup(x, weights: weights) else { return [] }
     var extents = ExtentTable()
     let extent = extents.extent(tokens, "T")
-    let options = op.epilogue.gated ? [2] : (shape[0] <= target.lanes ? [1] : [2, 1])
-    return options.map { vectors in
+    let options = op.epilogue.gated ? [2] : (shape[0] <= target.panelLanes ? [1] : [2, 1])
+    return options.map { count in
+      let vectors = count * target.vectorsPerPanelLanes
       let config = MatMulConfig(
         weights: weights, activationGroup: activation.group, rows: shape[0], depth: shape[1], tokens: extent,
         epilogue: op.epilogue, inputStride: x.rowStride, vectors: vectors,

@@ -48,17 +48,18 @@ package enum GatherKernel: Kernel {
     var operand = table
     if case .block = table.type.encoding, operand.dequantized == nil { operand.dequantized = .f32 }
     guard let weights = MatMulKernel.weightType(operand) else { return choices }
-    for vectors in rows <= target.lanes ? [1] : [2, 1] {
-      let hasOffset = target.vocabulary.eightBitWeights == .u8
+    for vectors in rows <= target.panelLanes ? [1] : [2, 1] {
+      let hasOffset = target.storedEightBitWeights == .u8
       var layouts = [
         PanelLayout(
-          weights: weights, rows: rows, depth: inner, lanes: target.lanes, vectors: vectors, gated: false, offset: false
+          weights: weights, rows: rows, depth: inner, lanes: target.panelLanes, vectors: vectors, gated: false,
+          offset: false
         )
       ]
       if case .w8 = weights, hasOffset {
         layouts.append(
           PanelLayout(
-            weights: weights, rows: rows, depth: inner, lanes: target.lanes, vectors: vectors, gated: false,
+            weights: weights, rows: rows, depth: inner, lanes: target.panelLanes, vectors: vectors, gated: false,
             offset: true))
       }
       for layout in layouts { choices.append(choice(.panel(layout), layout: layout.packed, penalty: 12)) }

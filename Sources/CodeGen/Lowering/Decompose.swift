@@ -7,7 +7,7 @@ package struct Decompose: Pass {
   package static let name = "decompose"
   package static let summary = "write operators without a kernel with simpler operators"
 
-  /// The name of the target.
+  /// The names of the targets.
   package var target: String = "native"
 
   package init() {}
@@ -17,8 +17,8 @@ package struct Decompose: Pass {
   package var fidelity: Fidelity { .exact }
 
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
-    let target = try TargetRegistry.target(named: target)
-    context.count("decomposed", by: try KernelSelection(KernelRegistry(target: target)).decompose(&model))
+    let levels = KernelLevels(try TargetRegistry.targets(named: target))
+    context.count("decomposed", by: try KernelSelection(levels).decompose(&model))
     for index in model.functions.indices { model.functions[index].eraseDeadNodes() }
   }
 }

@@ -11,14 +11,14 @@ import Tensors
 ///     %y = kernel_call(%x, %p) {kernel = mcc_matmul_w4g32_..., operation = {matmul = {...}}, operands = [...]}
 ///
 /// Every kernel is asked for its candidates; the cheapest is taken. Dequantization of operands and columns cut out of a
-/// wider buffer are left to the kernel where it can. A constant gets one layout in all functions: the one with the least
-/// sum of costs. Reshapes and contiguous parts stay as they are: they cost nothing. An operator without kernel that is
+/// wider buffer are left to the kernel where it can. A constant gets one layout in all functions of all targets: the one
+/// with the least sum of costs. Reshapes and contiguous parts stay as they are: they cost nothing. An operator without kernel that is
 /// ``Decomposable`` is decomposed first.
 package struct SelectKernels: Pass {
   package static let name = "select-kernels"
   package static let summary = "replace operators by calls of the target's kernels, and pack their constants"
 
-  /// The name of the target.
+  /// The names of the targets.
   package var target: String = "native"
 
   package init() {}
@@ -28,9 +28,9 @@ package struct SelectKernels: Pass {
   package var fidelity: Fidelity { .exact }
 
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
-    let target = try TargetRegistry.target(named: target)
-    try KernelSelection(KernelRegistry(target: target)).apply(to: &model)
-    model[metadata: "target"] = target.name
+    let targets = try TargetRegistry.targets(named: target)
+    try KernelSelection(KernelLevels(targets)).apply(to: &model)
+    model[metadata: "target"] = TargetRegistry.name(of: targets)
     for function in model.functions {
       for node in function.nodeIDs {
         if let call = function[node].op as? KernelCall { context.count(call.operation.op.name) }
@@ -39,11 +39,11 @@ package struct SelectKernels: Pass {
   }
 }
 
-/// Chooses kernels from a library and puts calls of them into the graphs of a model.
+/// Chooses kernels of the targets and puts calls of them into the graphs of a model.
 struct KernelSelection {
-  private let library: any KernelLibrary
+  private let levels: KernelLevels
 
-  init(_ library: any KernelLibrary) { self.library = library }
+  init(_ levels: KernelLevels) { self.levels = levels }
 
   /// A node with the ways to compute it.
   private struct Site {
@@ -153,7 +153,7 @@ struct KernelSelection {
           KernelOperand(index: index, element: type.element, format: format, dequantized: element, columns: columns))
       }
     }
-    let choices = try library.choices(for: KernelQuery(node.op, operands))
+    let choices = try levels[graph].choices(for: KernelQuery(node.op, operands))
     return (Absorbed(inputs: inputs, operands: forms, choices: choices), changed)
   }
 

@@ -161,13 +161,21 @@ typedef struct mcc_function {
   const mcc_tensor *inputs, *outputs;
   void (*run)(mcc_thread *thread, const uint8_t *weights, uint8_t *arena, const int64_t *symbols);
   int32_t step_count; /* steps that mcc_mark numbers from 0 */
+  int32_t level;      /* index of the level whose kernels it calls; there is one function of each role for each level */
 } mcc_function;
+
+/* A kind of CPU that the program has code for. */
+typedef struct mcc_level {
+  const char *name;            /* "x86-64-v3" */
+  const char *const *features; /* that it needs, as __builtin_cpu_supports spells them ("avx2", "fma"); ends with NULL */
+} mcc_level;
 
 typedef struct mcc_program {
   const char *name;             /* of the model */
   const char *compiler;         /* "mcc 0.1.0" */
   uint64_t identity;            /* equals that of the bundle; ties the code to its weights */
-  const char *const *features;  /* of the CPU, as __builtin_cpu_supports spells them ("avx2", "fma"); ends with NULL */
+  int32_t level_count;
+  const mcc_level *levels;      /* best first */
   int32_t function_count;
   const mcc_function *functions;
   int64_t weights_bytes;        /* size of the weights section of the bundle */

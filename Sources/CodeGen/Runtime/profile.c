@@ -107,8 +107,8 @@ void mcc_profile_restart(mcc_profile *it, const mcc_function *function) {
 static void write_function(const mcc_profile *it, const record *own, const mcc_function *function, double per_tick,
                            FILE *file) {
   double calls = (double)own->calls;
-  fprintf(file, "{\"role\": \"%s\", \"calls\": %lld, \"seconds\": %.9g, \"sizes\": {", function->role,
-          (long long)own->calls, own->seconds);
+  fprintf(file, "{\"role\": \"%s\", \"target\": \"%s\", \"calls\": %lld, \"seconds\": %.9g, \"sizes\": {",
+          function->role, mcc_model.levels[function->level].name, (long long)own->calls, own->seconds);
   const char *comma = "";
   for (int32_t i = 0; i < function->symbol_count; i++) {
     fprintf(file, "%s\"%s\": %.9g", comma, function->symbols[i].name, own->symbols[i] / calls);

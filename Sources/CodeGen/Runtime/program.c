@@ -11,9 +11,31 @@
 #include "cpu.h"
 #include "failure.h"
 
+/* Index of the best level that the CPU runs, or that MCC_LEVEL names; -1 with what is missing, NULL if it names none. */
+static int32_t find_level(const char **missing) {
+  const char *asked = getenv("MCC_LEVEL");
+  *missing = NULL;
+  for (int32_t i = 0; i < mcc_model.level_count; i++) {
+    const mcc_level *level = &mcc_model.levels[i];
+    if (asked != NULL && strcmp(asked, level->name) != 0) continue;
+    *missing = mcc_cpu_missing_feature(level->features);
+    if (*missing == NULL) return i;
+  }
+  return -1;
+}
+
+const mcc_level *mcc_chosen_level(void) {
+  const char *missing;
+  int32_t level = find_level(&missing);
+  return level < 0 ? NULL : &mcc_model.levels[level];
+}
+
 void mcc_require_cpu(void) {
-  const char *missing = mcc_cpu_missing_feature(mcc_model.features);
-  if (missing == NULL) return;
+  const char *missing;
+  if (find_level(&missing) >= 0) return;
+  if (missing == NULL) {
+    mcc_fail(MCC_EXIT_USAGE, "MCC_LEVEL is '%s', which this program has no code for", getenv("MCC_LEVEL"));
+  }
   mcc_fail(MCC_EXIT_UNSUPPORTED, "this program was compiled for processors with %s, which this one does not have",
            missing);
 }
@@ -65,8 +87,11 @@ void mcc_session_call(mcc_session *session, const mcc_function *function, const 
 }
 
 const mcc_function *mcc_find_function(const char *role) {
+  const mcc_level *chosen = mcc_chosen_level();
+  int64_t level = chosen == NULL ? 0 : chosen - mcc_model.levels;
   for (int32_t i = 0; i < mcc_model.function_count; i++) {
-    if (strcmp(mcc_model.functions[i].role, role) == 0) return &mcc_model.functions[i];
+    const mcc_function *function = &mcc_model.functions[i];
+    if (function->level == level && strcmp(function->role, role) == 0) return function;
   }
   return NULL;
 }
@@ -120,7 +145,15 @@ double mcc_seconds(void) {
 }
 
 void mcc_print_version(void) {
-  printf("%s (compiled by %s)\n", mcc_model.name, mcc_model.compiler);
+  printf("%s (compiled by %s for %s", mcc_model.name, mcc_model.compiler, mcc_model.levels[0].name);
+  for (int32_t i = 1; i < mcc_model.level_count; i++) printf(", %s", mcc_model.levels[i].name);
+  const mcc_level *chosen = mcc_chosen_level();
+  if (chosen == NULL) {
+    printf("; not for this processor");
+  } else if (mcc_model.level_count > 1) {
+    printf("; here it runs as %s", chosen->name);
+  }
+  printf(")\n");
   mcc_flush_output();
 }
 

@@ -14,8 +14,11 @@ typedef struct mcc_session {
   mcc_profile *profile; /* NULL unless MCC_PROFILE is set */
 } mcc_session;
 
-/* Refuses with status 69 if the CPU lacks a feature that the model's code uses. To be called before all else. */
+/* Refuses with status 69 if the CPU runs none of the program's levels. To be called before any function is. */
 void mcc_require_cpu(void);
+
+/* The best level that the CPU runs, or that of the variable MCC_LEVEL; NULL if there is none. */
+const mcc_level *mcc_chosen_level(void);
 
 /* Allocates the arena and starts `threads` threads (0: as many as cores and weights make useful). */
 mcc_session mcc_session_start(mcc_bundle bundle, int64_t threads);
@@ -24,7 +27,7 @@ void mcc_session_end(mcc_session *session);
 /* Runs the function on all threads. Inputs must lie in the arena. */
 void mcc_session_call(mcc_session *session, const mcc_function *function, const int64_t *symbols);
 
-/* The function with that role, or NULL. */
+/* The function of the chosen level with that role, or NULL. */
 const mcc_function *mcc_find_function(const char *role);
 
 /* The tensor with that name, or NULL. */

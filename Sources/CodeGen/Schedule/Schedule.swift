@@ -92,6 +92,8 @@ package struct Schedule: Sendable {
   package struct Function: Sendable {
     package var name: String
     package var role: String
+    /// The index of the target whose kernels it calls.
+    package var level: Int
     package var symbols: [Symbol]
     package var steps: [Step] = []
     package var loops: [Loop] = []
@@ -104,6 +106,8 @@ package struct Schedule: Sendable {
   }
 
   package var kernels: [KernelFunction] = []
+  /// For each kernel the index of the target it is written for.
+  package var kernelLevels: [Int] = []
   package var weights: [Weight] = []
   package var states: [State] = []
   package var functions: [Function] = []

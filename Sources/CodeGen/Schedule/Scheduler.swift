@@ -4,7 +4,7 @@ import Tensors
 
 /// Turns a lowered model into steps and places.
 package struct Scheduler {
-  private let library: any KernelLibrary
+  private let levels: KernelLevels
   private var schedule = Schedule()
   private var constants = ConstantTable()
   private var kernelNumbers: [String: Int] = [:]
@@ -13,8 +13,8 @@ package struct Scheduler {
   private var stateNumbers: [String: Int] = [:]
   private var inputPlaces: [String: (size: Int, offset: Int)] = [:]
 
-  /// A scheduler that asks `library` for the functions of the kernels by name.
-  package init(_ library: any KernelLibrary) { self.library = library }
+  /// A scheduler that asks the targets for the functions of the kernels by name.
+  package init(_ levels: KernelLevels) { self.levels = levels }
 
   /// The schedule of a lowered model.
   package func schedule(_ model: Model) throws -> Schedule {
@@ -125,7 +125,8 @@ package struct Scheduler {
     }
     let (offsets, bytes) = plan.placed()
 
-    var function = Schedule.Function(name: graph.name, role: graph.role ?? "main", symbols: graph.symbols)
+    var function = Schedule.Function(
+      name: graph.name, role: graph.role ?? "main", level: levels.level(of: graph), symbols: graph.symbols)
     function.temporaryBytes = bytes
     function.loops = loops
     var bufferNumbers: [ValueID: Int] = [:]
@@ -253,6 +254,7 @@ package struct Scheduler {
       kernel = schedule.kernels.count
       kernelNumbers[choice.name] = kernel
       schedule.kernels.append(function)
+      schedule.kernelLevels.append(levels.level(of: graph))
     }
     return .init(
       kernel: kernel, operands: operands, writes: writes, inPlace: inPlace, types: types,
@@ -277,7 +279,7 @@ package struct Scheduler {
   }
 
   private func choice(_ call: KernelCall, _ query: KernelQuery, _ node: Node, in graph: Graph) throws -> KernelChoice {
-    let choices = try library.choices(for: query)
+    let choices = try levels[graph].choices(for: query)
     if let choice = choices.first(where: { $0.name == call.kernel }) { return choice }
     throw CompileError(
       .input, "no kernel '\(call.kernel)' computes \(call.operation.op.name) on this target",

@@ -23,6 +23,22 @@ package struct Target: Sendable {
   /// Estimated peak of one core per second, for the cost model.
   package var throughput: Throughput
   package var vocabulary: Vocabulary
+  /// Where a program has several levels, what the layouts of weights follow instead of this target's own lanes and form of
+  /// 8-bit codes, so that all levels read the same weights.
+  package var joint: JointLayout?
+
+  /// What all levels of a program have in common.
+  package struct JointLayout: Hashable, Sendable {
+    /// f32 lanes of the widest level.
+    package var lanes: Int
+    /// The form of 8-bit codes in memory.
+    package var eightBitWeights: ByteDot.Weights
+
+    package init(lanes: Int, eightBitWeights: ByteDot.Weights) {
+      self.lanes = lanes
+      self.eightBitWeights = eightBitWeights
+    }
+  }
 
   /// Speeds of one core that kernel costs are estimated from.
   package struct Throughput: Sendable {
@@ -39,6 +55,16 @@ package struct Target: Sendable {
 
   /// Whether a * b + c is one instruction.
   package var fuses: Bool { features.contains("fma") || features.contains("asimd") }
+
+  /// Lanes that panels of weights are made of: one or more vectors of this target.
+  package var panelLanes: Int { joint?.lanes ?? lanes }
+
+  /// Vectors of this target in `panelLanes`.
+  package var vectorsPerPanelLanes: Int { panelLanes / lanes }
+
+  /// The form in which 8-bit codes for `ByteDot` lie in memory. If the vocabulary wants the other one, kernels flip the
+  /// highest bit of each code that they load.
+  package var storedEightBitWeights: ByteDot.Weights { joint?.eightBitWeights ?? vocabulary.eightBitWeights }
 
   /// True if the features are all among `available`.
   package func runs(on available: Set<String>) -> Bool { features.allSatisfy(available.contains) }

@@ -41,8 +41,14 @@ extension Parser {
       try reader.expect("=")
       role = try reader.wordOrString("a role")
     }
+    var target: String?
+    if try reader.take(word: "target") {
+      try reader.expect("=")
+      target = try reader.wordOrString("a target")
+    }
     let (list, symbols) = try symbols()
     var scope = FunctionScope(graph: Graph(name: name, role: role, symbols: list), symbols: symbols)
+    scope.graph.target = target
     // A statement has about so many bytes; a wrong guess costs little.
     let statements = min((reader.lexer.bytes.count - nameToken.start) / 120, 1 << 16)
     scope.graph.reserve(nodes: statements * 2 / 3)

@@ -149,6 +149,10 @@ package struct Printer {
       text += " role = "
       AttributeValue.printWord(role, to: &text)
     }
+    if let target = graph.target {
+      text += " target = "
+      AttributeValue.printWord(target, to: &text)
+    }
     for symbol in graph.symbols where !AttributeValue.isBareWord(symbol.name) {
       throw CompileError(.internal, "the symbol '\(symbol.name)' of '@\(graph.name)' is no word")
     }
