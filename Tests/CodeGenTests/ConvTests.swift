@@ -49,11 +49,13 @@ import Testing
       if let index = epilogue.residualIndex { types[index].shape[0] = batch }
     }
     let label = "\(s) \(epilogue)".filter { $0 != "\"" }
-    return KernelCase(
+    var item = KernelCase(
       label, op, inputs, types: types, constants: [1], symbols: runtimeBatch ? ["N": s.n] : [:], tolerance: tolerance)
+    item.tolerances = WinogradTests.tolerances
+    return item
   }
 
-  private func check(_ cases: [KernelCase], on name: String, compiler: String = "clang") throws {
+  static func check(_ cases: [KernelCase], on name: String, compiler: String = "clang") throws {
     let target = try TargetRegistry.target(named: name)
     let harness = KernelHarness(target: target)
     let runs = try harness.sample(cases).flatMap { try $0.runs(on: target) }
@@ -71,7 +73,7 @@ import Testing
     }
     cases.append(try Self.convolution(Sizes(h: 9, w: 9, c: 20, o: 150, kernel: [1, 1])))
     cases.append(try Self.convolution(Sizes(h: 4, w: 4, c: 33, o: 70, kernel: [3, 3], padding: [1, 1, 1, 1])))
-    try check(cases, on: target)
+    try Self.check(cases, on: target)
   }
 
   /// Windows of many forms at the edges of images.
@@ -93,7 +95,7 @@ import Testing
       Sizes(h: 1, w: 1, c: 40, o: 70, kernel: [1, 1]),
       Sizes(h: 7, w: 7, c: 12, o: 10, kernel: [7, 7]),
     ]
-    try check(try sizes.map { try Self.convolution($0) }, on: target)
+    try Self.check(try sizes.map { try Self.convolution($0) }, on: target)
   }
 
   /// Weights in half precision become f32 panels.
@@ -110,7 +112,7 @@ import Testing
         cases.append(item)
       }
     }
-    try check(cases, on: target)
+    try Self.check(cases, on: target)
   }
 
   /// Several images, also as many as are given at run time, and several strips of lines.
@@ -125,7 +127,7 @@ import Testing
     }
     let epilogue = Epilogue(bias: true, activation: .relu, residual: .beforeActivation)
     cases.append(try Self.convolution(small, epilogue, runtimeBatch: true))
-    try check(cases, on: target)
+    try Self.check(cases, on: target)
   }
 
   @Test(arguments: Self.targets) func groups(target: String) throws {
@@ -139,7 +141,7 @@ import Testing
       Sizes(h: 8, w: 9, c: 14, o: 7, kernel: [3, 3], padding: [2, 2, 2, 2], dilations: [2, 2], groups: 7),
     ]
     let epilogue = Epilogue(bias: true, residual: .afterActivation)
-    try check(try sizes.flatMap { [try Self.convolution($0), try Self.convolution($0, epilogue)] }, on: target)
+    try Self.check(try sizes.flatMap { [try Self.convolution($0), try Self.convolution($0, epilogue)] }, on: target)
   }
 
   @Test(arguments: Self.targets) func depthwise(target: String) throws {
@@ -165,7 +167,7 @@ import Testing
       let epilogue = Epilogue(bias: true, activation: .hardSwish, residual: residual)
       cases.append(try Self.convolution(plain, epilogue))
     }
-    try check(cases, on: target)
+    try Self.check(cases, on: target)
   }
 
   /// What only the slow kernel takes: channels first, weights and sizes that are not known, images in half precision.
@@ -197,7 +199,7 @@ import Testing
       }
       cases.append(KernelCase("\(element)", first, narrow, tolerance: tolerance))
     }
-    try check(cases, on: target)
+    try Self.check(cases, on: target)
   }
 
   @Test(arguments: Self.targets) func epilogues(target: String) throws {
@@ -210,7 +212,7 @@ import Testing
       cases.append(try Self.convolution(sizes, Epilogue(activation: .relu, residual: residual)))
       cases.append(try Self.convolution(sizes, Epilogue(bias: true, activation: .relu6, residual: residual)))
     }
-    try check(cases, on: target)
+    try Self.check(cases, on: target)
   }
 }
 
