@@ -144,6 +144,70 @@ import Testing
     try Self.check(try sizes.flatMap { [try Self.convolution($0), try Self.convolution($0, epilogue)] }, on: target)
   }
 
+  /// What a transposed convolution becomes, against its own meaning: the same sums in another order, 1e-5.
+  @Test func transposedBecomeConvolutions() throws {
+    let forms: [(x: [Int], w: [Int], op: ConvTranspose2D)] = [
+      ([2, 3, 4, 5], [3, 4, 2, 2], ConvTranspose2D(strides: [2, 2])),
+      (
+        [1, 4, 5, 3], [4, 2, 3, 4], ConvTranspose2D(strides: [2, 3], padding: [1, 0, 2, 1], extra: [1, 0], groups: 2)
+      ),
+      ([1, 2, 1, 7], [2, 3, 1, 16], ConvTranspose2D(strides: [1, 8], padding: [0, 4, 0, 4])),
+      ([1, 2, 4, 4], [2, 3, 3, 2], ConvTranspose2D(strides: [1, 2], padding: [2, 1, 1, 1], dilations: [2, 3])),
+      // Places that no pixel reaches, and padding that takes away whole pixels.
+      ([1, 2, 4, 4], [2, 3, 2, 2], ConvTranspose2D(strides: [3, 4], extra: [2, 3])),
+      ([1, 2, 4, 4], [2, 1, 7, 5], ConvTranspose2D(strides: [2, 1], padding: [6, 4, 5, 3], groups: 2)),
+      ([1, 2, 5, 5], [2, 3, 2, 2], ConvTranspose2D(strides: [2, 2], padding: [4, 3, 3, 4])),
+    ]
+    for form in forms {
+      let inputs = [
+        Self.random(form.x, seed: 1), Self.random(form.w, seed: 2), Self.random([form.w[1] * form.op.groups], seed: 3),
+      ]
+      for count in 2...3 {
+        func run(decomposed: Bool) throws -> [Float] {
+          var builder = GraphBuilder(name: "main")
+          let values = inputs.prefix(count).enumerated().map { builder.input("x\($0)", $1.type) }
+          let y = decomposed ? try form.op.decompose(values, in: &builder)[0] : try builder.emit(form.op, values)
+          builder.output("y", y)
+          var model = Model(name: "transposed")
+          model.functions = [builder.graph]
+          model.constants = builder.constants
+          let result = try Evaluator(model).run(Array(inputs.prefix(count))).outputs[0]
+          return Array(result.view.elements(as: Float.self))
+        }
+        let (expected, found) = (try run(decomposed: false), try run(decomposed: true))
+        let largest = expected.map(abs).max() ?? 1
+        let worst = zip(expected, found).map { abs($0 - $1) }.max() ?? .infinity
+        #expect(expected.count == found.count && worst <= 1e-5 * largest, "\(form.op): \(worst) of \(largest)")
+      }
+    }
+  }
+
+  /// Nearest pixels are copied; means are of four numbers, rounded three times: 1e-6.
+  @Test(arguments: Self.targets) func resized(target: String) throws {
+    var cases: [KernelCase] = []
+    for coordinates in [Resize2D.Coordinates.halfPixel, .pytorchHalfPixel, .alignCorners, .asymmetric] {
+      for (height, width) in [(7, 3), (1, 9), (12, 10)] {
+        let scales = [Float(height) / 4, Float(width) / 5]
+        for (mode, rounding) in [
+          (Resize2D.Mode.linear, Resize2D.Rounding.floor), (.nearest, .floor), (.nearest, .ceil),
+          (.nearest, .preferFloor), (.nearest, .preferCeil),
+        ] {
+          let op = Resize2D(
+            height: height, width: width, scales: scales, mode: mode, coordinates: coordinates, rounding: rounding,
+            layout: .last)
+          let x = Self.random([2, 4, 5, 19], seed: 5)
+          cases.append(KernelCase("\(op)", op, [x], tolerance: mode == .linear ? 1e-6 : 0))
+        }
+      }
+    }
+    let first = Resize2D(height: 6, width: 2, scales: [1.7, 0.45], mode: .linear)
+    let x = Self.random([2, 3, 4, 5], seed: 6)
+    var type = x.type
+    type.shape[0] = .symbol(Symbol("N", in: 1...8))
+    cases.append(KernelCase("channels first", first, [x], types: [type], symbols: ["N": 2], tolerance: 1e-6))
+    try Self.check(cases, on: target)
+  }
+
   @Test(arguments: Self.targets) func depthwise(target: String) throws {
     var cases: [KernelCase] = []
     for c in [3, 8, 17, 150] {
