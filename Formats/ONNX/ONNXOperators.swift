@@ -15,7 +15,7 @@ struct ONNXOperator: Sendable {
 enum ONNXOperators {
   /// All of them, one list per family.
   static let all: [ONNXOperator] =
-    elementwise + convolution + matrixProducts + normalization + shapes + reductions + constants
+    elementwise + convolution + resizing + matrixProducts + normalization + shapes + reductions + constants
 
   /// All of them by type name.
   static let byType: [String: ONNXOperator] = Dictionary(

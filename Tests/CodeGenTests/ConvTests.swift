@@ -49,11 +49,13 @@ import Testing
       if let index = epilogue.residualIndex { types[index].shape[0] = batch }
     }
     let label = "\(s) \(epilogue)".filter { $0 != "\"" }
-    return KernelCase(
+    var item = KernelCase(
       label, op, inputs, types: types, constants: [1], symbols: runtimeBatch ? ["N": s.n] : [:], tolerance: tolerance)
+    item.tolerances = WinogradTests.tolerances
+    return item
   }
 
-  private func check(_ cases: [KernelCase], on name: String, compiler: String = "clang") throws {
+  static func check(_ cases: [KernelCase], on name: String, compiler: String = "clang") throws {
     let target = try TargetRegistry.target(named: name)
     let harness = KernelHarness(target: target)
     let runs = try harness.sample(cases).flatMap { try $0.runs(on: target) }
@@ -71,7 +73,7 @@ import Testing
     }
     cases.append(try Self.convolution(Sizes(h: 9, w: 9, c: 20, o: 150, kernel: [1, 1])))
     cases.append(try Self.convolution(Sizes(h: 4, w: 4, c: 33, o: 70, kernel: [3, 3], padding: [1, 1, 1, 1])))
-    try check(cases, on: target)
+    try Self.check(cases, on: target)
   }
 
   /// Windows of many forms at the edges of images.
@@ -93,7 +95,7 @@ import Testing
       Sizes(h: 1, w: 1, c: 40, o: 70, kernel: [1, 1]),
       Sizes(h: 7, w: 7, c: 12, o: 10, kernel: [7, 7]),
     ]
-    try check(try sizes.map { try Self.convolution($0) }, on: target)
+    try Self.check(try sizes.map { try Self.convolution($0) }, on: target)
   }
 
   /// Weights in half precision become f32 panels.
@@ -110,7 +112,7 @@ import Testing
         cases.append(item)
       }
     }
-    try check(cases, on: target)
+    try Self.check(cases, on: target)
   }
 
   /// Several images, also as many as are given at run time, and several strips of lines.
@@ -125,7 +127,7 @@ import Testing
     }
     let epilogue = Epilogue(bias: true, activation: .relu, residual: .beforeActivation)
     cases.append(try Self.convolution(small, epilogue, runtimeBatch: true))
-    try check(cases, on: target)
+    try Self.check(cases, on: target)
   }
 
   @Test(arguments: Self.targets) func groups(target: String) throws {
@@ -139,7 +141,71 @@ import Testing
       Sizes(h: 8, w: 9, c: 14, o: 7, kernel: [3, 3], padding: [2, 2, 2, 2], dilations: [2, 2], groups: 7),
     ]
     let epilogue = Epilogue(bias: true, residual: .afterActivation)
-    try check(try sizes.flatMap { [try Self.convolution($0), try Self.convolution($0, epilogue)] }, on: target)
+    try Self.check(try sizes.flatMap { [try Self.convolution($0), try Self.convolution($0, epilogue)] }, on: target)
+  }
+
+  /// What a transposed convolution becomes, against its own meaning: the same sums in another order, 1e-5.
+  @Test func transposedBecomeConvolutions() throws {
+    let forms: [(x: [Int], w: [Int], op: ConvTranspose2D)] = [
+      ([2, 3, 4, 5], [3, 4, 2, 2], ConvTranspose2D(strides: [2, 2])),
+      (
+        [1, 4, 5, 3], [4, 2, 3, 4], ConvTranspose2D(strides: [2, 3], padding: [1, 0, 2, 1], extra: [1, 0], groups: 2)
+      ),
+      ([1, 2, 1, 7], [2, 3, 1, 16], ConvTranspose2D(strides: [1, 8], padding: [0, 4, 0, 4])),
+      ([1, 2, 4, 4], [2, 3, 3, 2], ConvTranspose2D(strides: [1, 2], padding: [2, 1, 1, 1], dilations: [2, 3])),
+      // Places that no pixel reaches, and padding that takes away whole pixels.
+      ([1, 2, 4, 4], [2, 3, 2, 2], ConvTranspose2D(strides: [3, 4], extra: [2, 3])),
+      ([1, 2, 4, 4], [2, 1, 7, 5], ConvTranspose2D(strides: [2, 1], padding: [6, 4, 5, 3], groups: 2)),
+      ([1, 2, 5, 5], [2, 3, 2, 2], ConvTranspose2D(strides: [2, 2], padding: [4, 3, 3, 4])),
+    ]
+    for form in forms {
+      let inputs = [
+        Self.random(form.x, seed: 1), Self.random(form.w, seed: 2), Self.random([form.w[1] * form.op.groups], seed: 3),
+      ]
+      for count in 2...3 {
+        func run(decomposed: Bool) throws -> [Float] {
+          var builder = GraphBuilder(name: "main")
+          let values = inputs.prefix(count).enumerated().map { builder.input("x\($0)", $1.type) }
+          let y = decomposed ? try form.op.decompose(values, in: &builder)[0] : try builder.emit(form.op, values)
+          builder.output("y", y)
+          var model = Model(name: "transposed")
+          model.functions = [builder.graph]
+          model.constants = builder.constants
+          let result = try Evaluator(model).run(Array(inputs.prefix(count))).outputs[0]
+          return Array(result.view.elements(as: Float.self))
+        }
+        let (expected, found) = (try run(decomposed: false), try run(decomposed: true))
+        let largest = expected.map(abs).max() ?? 1
+        let worst = zip(expected, found).map { abs($0 - $1) }.max() ?? .infinity
+        #expect(expected.count == found.count && worst <= 1e-5 * largest, "\(form.op): \(worst) of \(largest)")
+      }
+    }
+  }
+
+  /// Nearest pixels are copied; means are of four numbers, rounded three times: 1e-6.
+  @Test(arguments: Self.targets) func resized(target: String) throws {
+    var cases: [KernelCase] = []
+    for coordinates in [Resize2D.Coordinates.halfPixel, .pytorchHalfPixel, .alignCorners, .asymmetric] {
+      for (height, width) in [(7, 3), (1, 9), (12, 10)] {
+        let scales = [Float(height) / 4, Float(width) / 5]
+        for (mode, rounding) in [
+          (Resize2D.Mode.linear, Resize2D.Rounding.floor), (.nearest, .floor), (.nearest, .ceil),
+          (.nearest, .preferFloor), (.nearest, .preferCeil),
+        ] {
+          let op = Resize2D(
+            height: height, width: width, scales: scales, mode: mode, coordinates: coordinates, rounding: rounding,
+            layout: .last)
+          let x = Self.random([2, 4, 5, 19], seed: 5)
+          cases.append(KernelCase("\(op)", op, [x], tolerance: mode == .linear ? 1e-6 : 0))
+        }
+      }
+    }
+    let first = Resize2D(height: 6, width: 2, scales: [1.7, 0.45], mode: .linear)
+    let x = Self.random([2, 3, 4, 5], seed: 6)
+    var type = x.type
+    type.shape[0] = .symbol(Symbol("N", in: 1...8))
+    cases.append(KernelCase("channels first", first, [x], types: [type], symbols: ["N": 2], tolerance: 1e-6))
+    try Self.check(cases, on: target)
   }
 
   @Test(arguments: Self.targets) func depthwise(target: String) throws {
@@ -165,7 +231,7 @@ import Testing
       let epilogue = Epilogue(bias: true, activation: .hardSwish, residual: residual)
       cases.append(try Self.convolution(plain, epilogue))
     }
-    try check(cases, on: target)
+    try Self.check(cases, on: target)
   }
 
   /// What only the slow kernel takes: channels first, weights and sizes that are not known, images in half precision.
@@ -197,7 +263,7 @@ import Testing
       }
       cases.append(KernelCase("\(element)", first, narrow, tolerance: tolerance))
     }
-    try check(cases, on: target)
+    try Self.check(cases, on: target)
   }
 
   @Test(arguments: Self.targets) func epilogues(target: String) throws {
@@ -210,7 +276,7 @@ import Testing
       cases.append(try Self.convolution(sizes, Epilogue(activation: .relu, residual: residual)))
       cases.append(try Self.convolution(sizes, Epilogue(bias: true, activation: .relu6, residual: residual)))
     }
-    try check(cases, on: target)
+    try Self.check(cases, on: target)
   }
 }
 

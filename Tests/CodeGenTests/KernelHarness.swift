@@ -19,8 +19,11 @@ struct KernelCase {
   /// Operands that lie in a wider buffer: first column and width of it.
   var columns: [Int: (start: Int, width: Int)] = [:]
   var symbols: [String: Int] = [:]
-  /// Largest difference relative to the largest result.
+  /// Largest difference relative to the largest result; of kernels whose names begin otherwise, if they need more.
   var tolerance: Double
+  var tolerances: [String: Double] = [:]
+  /// What the names of the kernels that are meant begin with; all if empty.
+  var kernels = ""
 
   init(
     _ label: String, _ op: any Operator, _ inputs: [Tensor], types: [TensorType]? = nil, constants: Set<Int> = [],
@@ -283,7 +286,7 @@ extension KernelCase {
   /// The runs of all kernels that a target offers; also with the result in the place of an input where a kernel allows it.
   func runs(on target: Target) throws -> [KernelRun] {
     let registry = KernelRegistry(target: target)
-    let choices = try registry.choices(for: query())
+    let choices = try registry.choices(for: query()).filter { $0.name.hasPrefix(kernels) }
     guard !choices.isEmpty else { throw CompileError(.internal, "no kernel for \(label) on \(target.name)") }
     let expected = try self.expected()
     return try choices.flatMap { choice -> [KernelRun] in
@@ -319,7 +322,8 @@ extension KernelCase {
     }
     let check: ([UInt8]) -> String? = { bytes in
       guard let layout = choice.result else {
-        return difference(bytes, Array(expected.view.bytes), expected.type.element, tolerance)
+        let own = tolerances.first { function.name.hasPrefix($0.key) }?.value
+        return difference(bytes, Array(expected.view.bytes), expected.type.element, own ?? tolerance)
       }
       let canonical = canonicalActivations(bytes, layout)
       return canonical == Array(expected.view.bytes) ? nil : "codes, scales or sums differ"

@@ -99,6 +99,35 @@ import Testing
     #expect(right.evaluator == 901 && right.program == 901, "\(right)")
   }
 
+  /// Convolutions and transposed convolutions over one axis, with two outputs.
+  @Test func vocoderMatchesItsRecordedOutputs() async throws {
+    guard let graph = Fixtures.path("onnx/vocoder.onnx"), let fill = Fixtures.path("onnx/fill_weights.py"),
+      let recorded = Fixtures.path("onnx/vocoder.expected.npz")
+    else { return }
+    let folder = try CompiledModels.folder()
+    let model = folder.file("vocoder.onnx")
+    let script =
+      "import numpy as np; np.save('\(folder.file("vocoder.npy"))', "
+      + "np.random.default_rng([1, 0]).standard_normal((1, 80, 40), dtype=np.float32))"
+    guard try Command.run("python3", [fill, graph, model]).exitCode == 0,
+      try Command.run("python3", ["-c", script]).exitCode == 0
+    else {
+      Fixtures.skip("needs the Python packages numpy and onnx")
+      return
+    }
+    let program = try await CompiledModels.compile(model, "vocoder")
+    _ = try CompiledModels.run(
+      program, ["--input", folder.file("vocoder.npy"), "--output", folder.file("vocoder.npz")])
+    let archive = try NumPyArchive(path: recorded), computed = try NumPyArchive(path: folder.file("vocoder.npz")).arrays
+    #expect(computed.count == 2)
+    for (index, result) in computed.enumerated() {
+      let expected = try archive.require("output_\(index)", file: recorded).doubles
+      let largest = expected.map(abs).max() ?? 1
+      let worst = zip(expected, result.doubles).map { abs($0 - $1) }.max() ?? .infinity
+      #expect(expected.count == result.count && worst <= 1e-4 * largest, "output \(index): \(worst) of \(largest)")
+    }
+  }
+
   @Test(arguments: ["mobilenet_v2", "resnet50", "repvgg_a0", "efficientnet_b0"])
   func imageNetworksMatchTheirRecordedOutputs(name: String) async throws {
     guard let graph = Fixtures.path("onnx/\(name).onnx"), let fill = Fixtures.path("onnx/fill_weights.py"),

@@ -3,29 +3,59 @@ import IR
 import Tensors
 
 extension ONNXOperators {
-  /// Convolution and pooling over two spatial axes.
+  /// Convolution over one or two spatial axes, pooling over two.
   static let convolution: [ONNXOperator] = [
     ONNXOperator("Conv") { node, importer in
-      let x = try node.input(0, &importer)
-      let w = try node.input(1, &importer)
-      let bias = try node.optionalInput(2, &importer)
-      let weight = importer.builder.type(of: w).shape
-      guard importer.builder.type(of: x).rank == 4, weight.rank == 4, let height = weight[2].fixedValue,
-        let width = weight[3].fixedValue
-      else {
-        throw CompileError(
-          .unsupported, "unsupported 'Conv' over an input of shape \(importer.builder.type(of: x).shape)")
-      }
-      if let kernel = try node.integers("kernel_shape"), kernel != [height, width] {
-        throw CompileError(.input, "'Conv' has the kernel_shape \(kernel) and weights of shape \(weight)")
-      }
-      let window = try Window2D(&node, [height, width], importer.builder.type(of: x).shape, importer.opset)
+      let plane = try ImagePlane(&node, &importer)
+      let window = try Window2D(&node, plane.kernel, plane.shape, importer.opset)
       var epilogue = Epilogue()
+      let bias = try node.optionalInput(2, &importer)
       epilogue.bias = bias != nil
       let conv = Conv2D(
         strides: window.strides, padding: window.padding, dilations: window.dilations,
         groups: try node.integer("group", default: 1), epilogue: epilogue)
-      return [try importer.builder.emit(conv, [x, w] + (bias.map { [$0] } ?? []))]
+      let y = try importer.builder.emit(conv, [plane.image, plane.weight] + (bias.map { [$0] } ?? []))
+      return [try plane.restored(y, &importer)]
+    },
+    ONNXOperator("ConvTranspose") { node, importer in
+      let plane = try ImagePlane(&node, &importer)
+      let count = plane.isLine ? 1 : 2
+      func sizes(_ name: String) throws -> [Int]? {
+        guard let values = try node.integers(name) else { return nil }
+        guard values.count == count, values.allSatisfy({ (0...1 << 20).contains($0) }) else {
+          throw CompileError(.input, "'ConvTranspose' has the \(name) \(values)")
+        }
+        return plane.isLine ? [name == "output_shape" ? 1 : 0] + values : values
+      }
+      let extra = try sizes("output_padding") ?? [0, 0]
+      let wanted = try sizes("output_shape")
+      let mode = try node.string("auto_pad", default: "NOTSET")
+      // The window of a transposed convolution has no places of its own: what is padded follows from the result.
+      var window = try Window2D(&node, plane.kernel, plane.shape, importer.opset, mode: "NOTSET")
+      if mode == "VALID" { window.padding = [0, 0, 0, 0] }
+      let isSame = mode == "SAME_UPPER" || mode == "SAME_LOWER"
+      guard isSame || mode == "VALID" || mode == "NOTSET" else {
+        throw CompileError(.input, "'ConvTranspose' has the auto_pad '\(mode)'")
+      }
+      if wanted != nil || isSame {
+        for axis in 0..<2 {
+          guard let size = plane.shape[axis + 2].fixedValue else {
+            throw CompileError(.unsupported, "unsupported 'ConvTranspose' to a size known only at run time")
+          }
+          let stride = window.strides[axis]
+          let full = stride * (size - 1) + extra[axis] + (plane.kernel[axis] - 1) * window.dilations[axis] + 1
+          let total = max(0, full - (wanted?[axis] ?? size * stride))
+          let less = total / 2
+          (window.padding[axis], window.padding[axis + 2]) =
+            mode == "SAME_UPPER" ? (less, total - less) : (total - less, less)
+        }
+      }
+      let op = ConvTranspose2D(
+        strides: window.strides, padding: window.padding, extra: extra, dilations: window.dilations,
+        groups: try node.integer("group", default: 1))
+      let bias = try node.optionalInput(2, &importer)
+      let y = try importer.builder.emit(op, [plane.image, plane.weight] + (bias.map { [$0] } ?? []))
+      return [try plane.restored(y, &importer)]
     },
     ONNXOperator("MaxPool") { node, importer in
       guard try node.integer("storage_order", default: 0) == 0, node.proto.output.count == 1 else {
@@ -77,6 +107,44 @@ extension ONNXOperators {
   }
 }
 
+/// The image and the weights of a convolution; those over one axis as images of one line.
+struct ImagePlane {
+  var image: ValueID
+  var weight: ValueID
+  /// `[N, C, H, W]`, and height and width of the window.
+  var shape: Shape
+  var kernel: [Int]
+  var isLine: Bool
+
+  init(_ node: inout ONNXNode, _ importer: inout ONNXImporter) throws {
+    image = try node.input(0, &importer)
+    weight = try node.input(1, &importer)
+    let (x, w) = (importer.builder.type(of: image).shape, importer.builder.type(of: weight).shape)
+    guard (3...4).contains(x.rank), w.rank == x.rank, w.fixedSizes != nil else {
+      throw CompileError(
+        .unsupported, "unsupported '\(node.type)' over an input of shape \(x) with weights of shape \(w)")
+    }
+    isLine = x.rank == 3
+    if isLine {
+      image = try importer.builder.emit(Reshape([x[0], x[1], 1, x[2]]), image)
+      weight = try importer.builder.emit(Reshape([w[0], w[1], 1, w[2]]), weight)
+    }
+    shape = importer.builder.type(of: image).shape
+    kernel = importer.builder.type(of: weight).shape.dims[2...].compactMap(\.fixedValue)
+    let stated = try node.integers("kernel_shape")
+    guard stated == nil || stated == Array(kernel.suffix(x.rank - 2)) else {
+      throw CompileError(.input, "'\(node.type)' has the kernel_shape \(stated ?? []) and weights of shape \(w)")
+    }
+  }
+
+  /// A result with the axes that the image had.
+  func restored(_ result: ValueID, _ importer: inout ONNXImporter) throws -> ValueID {
+    guard isLine else { return result }
+    let y = importer.builder.type(of: result).shape
+    return try importer.builder.emit(Reshape([y[0], y[1], y[3]]), result)
+  }
+}
+
 /// Strides, padding and dilations of a window over two axes, with `auto_pad` and `ceil_mode` resolved.
 struct Window2D {
   var strides: [Int]
@@ -86,13 +154,15 @@ struct Window2D {
   /// Whether `ceil_mode` made the padding larger than the node says.
   var extended = false
 
-  /// Reads the attributes of `node` for an image of shape `[N, C, H, W]`.
-  init(_ node: inout ONNXNode, _ kernel: [Int], _ shape: Shape, _ opset: Int) throws {
+  /// Reads the attributes of `node` for an image of shape `[N, C, H, W]`; where these speak of one axis, the first is a line.
+  /// A given `mode` stands for the attribute `auto_pad`.
+  init(_ node: inout ONNXNode, _ kernel: [Int], _ shape: Shape, _ opset: Int, mode given: String? = nil) throws {
     guard shape.rank == 4 else {
       throw CompileError(.unsupported, "unsupported '\(node.type)' over an input of shape \(shape)")
     }
     func pair(_ name: String) throws -> [Int] {
-      let values = try node.integers(name) ?? [1, 1]
+      var values = try node.integers(name) ?? [1, 1]
+      if values.count == 1, shape[2] == 1, kernel[0] == 1 { values.insert(1, at: 0) }
       guard values.count == 2, values.allSatisfy({ (1...1 << 20).contains($0) }) else {
         throw CompileError(.input, "'\(node.type)' has the \(name) \(values)")
       }
@@ -100,13 +170,14 @@ struct Window2D {
     }
     strides = try pair("strides")
     dilations = try pair("dilations")
-    let pads = try node.integers("pads") ?? [0, 0, 0, 0]
+    var pads = try node.integers("pads") ?? [0, 0, 0, 0]
+    if pads.count == 2, shape[2] == 1, kernel[0] == 1 { pads = [0, pads[0], 0, pads[1]] }
     guard pads.count == 4, pads.allSatisfy({ (0...1 << 20).contains($0) }) else {
       throw CompileError(.unsupported, "unsupported '\(node.type)' with the pads \(pads)")
     }
     padding = pads
-    let mode = try node.string("auto_pad", default: "NOTSET")
-    let ceil = node.type == "Conv" ? 0 : try node.integer("ceil_mode", default: 0)
+    let mode = try given ?? node.string("auto_pad", default: "NOTSET")
+    let ceil = node.type.hasPrefix("Conv") ? 0 : try node.integer("ceil_mode", default: 0)
     for axis in 0..<2 {
       let extent = dilations[axis] * (kernel[axis] - 1) + 1
       switch mode {

@@ -148,7 +148,8 @@ private struct ConvTile {
         }
       }
     }
-    let lines = g.lines(at: place, in: k)
+    // Tiles in the padding see nothing.
+    let lines = run.groups.isEmpty ? (first: 0, end: 0) : g.lines(at: place, in: k)
     k.loop("u", from: lines.first, to: lines.end) { u in
       let base = k.define("line_start", g.line(image, place, u))
       for group in run.groups {

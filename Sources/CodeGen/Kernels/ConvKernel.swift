@@ -74,6 +74,14 @@ struct ConvShape {
     return 4 * batchCount * Double(geometry.height * geometry.width * geometry.channels + results)
   }
 
+  /// Seconds on one core. Weights come from memory, of which two cores take what one could, and are never waited for less than a part of the
+  /// time that they take.
+  private func seconds(_ work: KernelWork, weightBytes: Int, on target: Target) -> Double {
+    let arithmetic = work.seconds(on: target)
+    let reading = Double(weightBytes) / (target.throughput.bytes * 0.5)
+    return max(arithmetic, reading) + 0.25 * min(arithmetic, reading)
+  }
+
   /// The choice of a kernel whose parameters are the inputs, the result and a batch of run time.
   func choice(
     name: String, query: KernelQuery, work: KernelWork, target: Target, layout: PackedLayout,
@@ -84,7 +92,8 @@ struct ConvShape {
     var layouts = query.unpacked
     layouts[1] = layout
     return KernelChoice(
-      name: name, cost: work.seconds(on: target), layouts: layouts, arguments: arguments,
+      name: name, cost: seconds(work, weightBytes: layout.byteCount(rows: outputs), on: target), layouts: layouts,
+      arguments: arguments,
       inPlace: epilogue.residualIndex.map { [$0] } ?? [], function: function)
   }
 }

@@ -10,7 +10,7 @@ import Tensors
 ///     %b = conv2d(%a, %w) {layout = last}
 ///     %y = transpose(%b) {permutation = [0, 3, 1, 2]}
 ///
-/// for convolutions and pools; then the transpositions move down through elementwise operators, reductions,
+/// for convolutions, pools and resized images; then the transpositions move down through elementwise operators, reductions,
 /// concatenations and paddings, and cancel. Weights stay as they are.
 package struct ChannelsLast: Pass {
   package static let name = "channels-last"
@@ -54,6 +54,9 @@ package struct ChannelsLast: Pass {
       case var pool as AveragePool2D where pool.layout == .first:
         pool.layout = .last
         op = pool
+      case var resize as Resize2D where resize.layout == .first:
+        resize.layout = .last
+        op = resize
       default: continue
       }
       var inputs = node.inputs

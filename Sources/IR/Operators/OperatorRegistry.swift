@@ -35,7 +35,7 @@ package struct OperatorRegistry: Sendable {
 
   /// The operators of every stage up to lowering.
   package static let core = OperatorRegistry([
-    MatMul.self, Conv2D.self, MaxPool2D.self, AveragePool2D.self, Reduce.self,
+    MatMul.self, Conv2D.self, ConvTranspose2D.self, MaxPool2D.self, AveragePool2D.self, Resize2D.self, Reduce.self,
     Softmax.self, LogSoftmax.self, RMSNorm.self, LayerNorm.self, BatchNorm.self,
     RopeTable.self, Rope.self, CacheUpdate.self, Attention.self,
     Gather.self, Reshape.self, Transpose.self, Slice.self, Concat.self, Interleave.self, Pad.self, Expand.self,

@@ -332,6 +332,39 @@ ort("pad", "{before = [0, 1], after = [2, 0], value = 9}", "Pad", [whole], extra
 ort("expand", "{shape = [2, 3, 4]}", "Expand", [f32(3, 1)], extra=[np.array([2, 3, 4])])
 ort("expand", "{shape = [2, 2]}", "Expand", [np.array(True)], extra=[np.array([2, 2])])
 
+# Transposed convolutions and images of another size.
+for size, weight, strides, padding, extra, dilations, groups in [
+    ((2, 3, 4, 5), (3, 4, 2, 2), [2, 2], [0, 0, 0, 0], [0, 0], [1, 1], 1),
+    ((1, 4, 5, 3), (4, 2, 3, 4), [2, 3], [1, 0, 2, 1], [1, 0], [1, 1], 2),
+    ((1, 2, 3, 4), (2, 3, 3, 2), [1, 2], [2, 1, 1, 1], [0, 1], [2, 3], 1),
+    ((1, 2, 1, 6), (2, 3, 1, 8), [1, 4], [0, 2, 0, 2], [0, 0], [1, 1], 1)]:
+    x, w, bias = f32(*size), f32(*weight), f32(weight[1] * groups)
+    base = f"{{strides = {strides}, padding = {padding}, extra = {extra}, dilations = {dilations}, groups = {groups}}}"
+    more = dict(strides=strides, pads=padding, output_padding=extra, dilations=dilations, group=groups)
+    ort("conv_transpose2d", base, "ConvTranspose", [x, w], **more)
+    ort("conv_transpose2d", base, "ConvTranspose", [x, w, bias], **more)
+last = lambda v: np.ascontiguousarray(np.moveaxis(v, 1, 3))
+x = f32(1, 2, 4, 5)
+for sizes in [(8, 10), (7, 3), (1, 9)]:
+    scales = [float(np.float32(sizes[0]) / np.float32(4)), float(np.float32(sizes[1]) / np.float32(5))]
+    shape = f"height = {sizes[0]}, width = {sizes[1]}, heightScale = {scales[0]}, widthScale = {scales[1]}"
+    for coordinates in ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]:
+        more = dict(coordinate_transformation_mode=coordinates)
+        extra = [None, None, np.array([1, 2, *sizes])]
+        y = run("Resize", [x] + extra, mode="linear", **more)
+        base = f"{shape}, mode = linear, coordinates = {coordinates}"
+        case("resize2d", f"{{{base}}}", [x], y, source="onnxruntime")
+        case("resize2d", f"{{{base}, layout = last}}", [last(x)], last(y), source="onnxruntime")
+        for rounding, name in [("round_prefer_floor", "prefer_floor"), ("round_prefer_ceil", "prefer_ceil"), ("floor", "floor"),
+                               ("ceil", "ceil")]:
+            if sizes[0] == 1:
+                continue
+            y = run("Resize", [x] + extra, mode="nearest", nearest_mode=rounding, **more)
+            case("resize2d", f"{{{shape}, coordinates = {coordinates}, rounding = {name}}}", [x], y, source="onnxruntime")
+# Scales that the sizes do not follow from.
+y = run("Resize", [x, None, np.array([1, 1, 1.7, 0.45], dtype=np.float32)], mode="linear")
+case("resize2d", "{height = 6, width = 2, heightScale = 1.7, widthScale = 0.45, mode = linear}", [x], y, source="onnxruntime")
+
 with open("operator_reference.json", "w") as file:
     file.write("[\n" + ",\n".join(json.dumps(c, separators=(',', ':')) for c in cases) + "\n]\n")
 print(len(cases), "cases of", len({c["operator"] for c in cases}), "operators")
