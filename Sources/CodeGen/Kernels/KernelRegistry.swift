@@ -7,8 +7,8 @@ package struct KernelRegistry: KernelLibrary {
   /// The families, asked in this order.
   package static let families: [any Kernel.Type] = [
     MatMulKernel.self, DenseMatMulKernel.self, QuantizeRowsKernel.self, ConvKernel.self, WinogradKernel.self,
-    DepthwiseKernel.self,
-    PoolKernel.self, ResizeKernel.self, ConvScalarKernel.self, PoolScalarKernel.self,
+    DepthwiseKernel.self, QuantizedConvKernel.self, PoolKernel.self, ResizeKernel.self, ConvScalarKernel.self,
+    PoolScalarKernel.self,
     NormalizationKernel.self, SoftmaxKernel.self, ReduceKernel.self,
     RotaryKernel.self, RotaryTableKernel.self, CacheUpdateKernel.self, AttentionKernel.self,
     GatherKernel.self, ElementwiseKernel.self, MovementKernel.self,
