@@ -66,7 +66,17 @@ package struct ModelEmitter {
     sources.insert(.init(name: "model.c", text: try modelSource(identity: identity)), at: 0)
     return GeneratedSources(
       sources: sources, headers: headers, identity: identity,
-      isLanguageModel: schedule.functions.contains { $0.role == "decode" })
+      face: face)
+  }
+
+  private var face: GeneratedSources.Face {
+    if schedule.functions.contains(where: { $0.role == "decode" }) { return .languageModel }
+    return encode == nil ? .network : .encoder
+  }
+
+  /// The function of an encoder over tokens.
+  private var encode: Schedule.Function? {
+    schedule.functions.first { $0.role == "encode" && $0.inputs.map(\.name) == ["tokens"] && $0.symbols.count == 1 }
   }
 
   // MARK: model.h
@@ -181,8 +191,11 @@ package struct ModelEmitter {
 
   // MARK: Figures
 
-  /// What a language model's descriptor tells about it.
+  /// What the descriptor of a language model or an encoder tells about it.
   package var figures: (context: Int, vocabulary: Int, bytesPerToken: Int, cacheBytesPerPosition: Int) {
+    if let encode {
+      return (encode.symbols[0].maximum, model[metadata: "vocabulary"].flatMap { Int($0) } ?? 0, 0, 0)
+    }
     guard let decode = schedule.functions.first(where: { $0.role == "decode" }) else { return (0, 0, 0, 0) }
     let sizes = schedule.states.compactMap { state in
       state.type.shape.dims.first?.fixedValue.map { (rows: $0, bytes: state.type.byteCount ?? 0) }
