@@ -62,7 +62,8 @@ package struct ProgramCheck {
     let model = try frontend.run(path, to: original ? .import : .transform)
     let quantizes = model.functions.contains { function in
       function.nodeIDs.contains {
-        function[$0].op is Quantize && !ConstantEvaluator.isRecipe(function[$0].inputs[0], in: function)
+        if function[$0].op is CacheUpdate, !function.type(of: function[$0].results[0]).isDense { return true }
+        return function[$0].op is Quantize && !ConstantEvaluator.isRecipe(function[$0].inputs[0], in: function)
       }
     }
     return (model, quantizes)

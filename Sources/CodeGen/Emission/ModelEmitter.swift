@@ -197,16 +197,13 @@ package struct ModelEmitter {
       return (encode.symbols[0].maximum, model[metadata: "vocabulary"].flatMap { Int($0) } ?? 0, 0, 0)
     }
     guard let decode = schedule.functions.first(where: { $0.role == "decode" }) else { return (0, 0, 0, 0) }
-    let sizes = schedule.states.compactMap { state in
-      state.type.shape.dims.first?.fixedValue.map { (rows: $0, bytes: state.type.byteCount ?? 0) }
-    }
+    let rows = schedule.states.compactMap { $0.type.shape.dims.first?.fixedValue }
     let vocabulary = decode.outputs.first { $0.name == "logits" }.flatMap {
       decode.buffers[$0.buffer].type.shape.last.fixedValue
     }
     return (
-      sizes.map(\.rows).min() ?? 0, vocabulary ?? 0,
-      Int(decode.steps.reduce(0) { $0 + $1.work.weightBytes.value([:]) }.rounded()),
-      sizes.reduce(0) { $0 + ($1.rows > 0 ? $1.bytes / $1.rows : 0) }
+      rows.min() ?? 0, vocabulary ?? 0,
+      Int(decode.steps.reduce(0) { $0 + $1.work.weightBytes.value([:]) }.rounded()), schedule.cacheBytesPerToken ?? 0
     )
   }
 
