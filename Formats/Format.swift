@@ -25,7 +25,8 @@ package struct LoadOptions: Sendable {
   /// Rows of the KV cache, at most the context length of the checkpoint; nil for the smaller of that and
   /// ``defaultContext``.
   package var context: Int?
-  /// The element type of the KV cache; nil for f32 where the weights are f32, else f16.
+  /// The element type of the KV cache, `i8` for codes with a scale per token and head; nil for f32 where the weights
+  /// are f32, else f16.
   package var cacheType: DType?
   /// Ranges of named symbolic sizes of inputs.
   package var dimensions: [String: ClosedRange<Int>] = [:]

@@ -59,9 +59,6 @@ extension LlamaDecoder {
   ) throws {
     let rows = try cacheRows(options)
     let cacheType = options.cacheType ?? defaultCacheType(tensors[names.embedding + ".weight"]?.type)
-    guard cacheType == .f32 || cacheType == .f16 else {
-      throw CompileError(.usage, "a KV cache of type \(cacheType.rawValue), expected f32 or f16")
-    }
     let length = Symbol("T", in: 1...rows)
     let wanted = Symbol("L", in: 1...rows)
     var emitter = Emitter(
@@ -70,7 +67,7 @@ extension LlamaDecoder {
 
     let tokens = emitter.builder.input("tokens", TensorType(.i32, [.symbol(length)]))
     let position = emitter.builder.input("position", TensorType(.i32, [1]))
-    let cache = TensorType(cacheType, [.fixed(rows), .fixed(kvHeads * headDim)])
+    let cache = try TensorType(cacheType, rows: rows, heads: kvHeads, headDim: headDim)
     var states: [(k: ValueID, v: ValueID)] = []
     for layer in 0..<layers {
       states.append((emitter.builder.state("k\(layer)", cache), emitter.builder.state("v\(layer)", cache)))

@@ -20,20 +20,30 @@ struct CheckpointFolder: Sendable {
 
   /// The JSON file of that fixed name, of at most `limit` bytes.
   func json(_ name: String, limit: Int) throws -> JSONField {
+    let json = try document(name, limit: limit)
+    guard json.value?.object != nil else {
+      throw failure("the document is \(json.value?.kindDescription ?? "null"), expected an object", in: name)
+    }
+    return json
+  }
+
+  private func document(_ name: String, limit: Int) throws -> JSONField {
     let file = try MappedFile(path: "\(path)/\(name)")
     guard file.size <= limit else {
       throw failure("the file has \(file.size) bytes, at most \(limit) are allowed", in: name)
     }
     let json = try withExtendedLifetime(file) { try JSON.parse(file.bytes, file: file.path) }
-    guard json.object != nil else {
-      throw failure("the document is \(json.kindDescription), expected an object", in: name)
-    }
     return JSONField(json, file: file.path)
   }
 
   /// The JSON file of that fixed name; nil if there is none.
   func optionalJSON(_ name: String, limit: Int) throws -> JSONField? {
     contains(name) ? try json(name, limit: limit) : nil
+  }
+
+  /// The elements of the JSON file of that fixed name, which is an array; nil if there is none.
+  func optionalJSONArray(_ name: String, limit: Int) throws -> [JSONField]? {
+    contains(name) ? try document(name, limit: limit).elements() : nil
   }
 
   /// The tensors of `model.safetensors`, or of the shards that `model.safetensors.index.json` names.

@@ -19,9 +19,19 @@ package enum HuggingFaceFormat: Format {
     var model = Model(name: candidate.modelName)
     model[metadata: "format"] = name
     model[metadata: "architecture"] = type.modelType
+    let sentences = try SentenceTransformer(folder)
+    var options = options
+    if options.context == nil, let said = sentences?.longest, let longest = architecture.longestText {
+      options.context = min(said, longest)
+    }
     var tensors = try folder.tensors()
     try architecture.build(&tensors, into: &model, options: options)
     try tensors.requireAllTaken()
+    if let sentences {
+      try sentences.addEmbedding(to: &model)
+    } else if architecture.longestText != nil {
+      try SentenceTransformer().addEmbedding(to: &model)
+    }
 
     let generation = try GenerationSettings(
       generation: try folder.optionalJSON("generation_config.json", limit: options.limits.configBytes), config: root,

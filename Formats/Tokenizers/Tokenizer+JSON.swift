@@ -5,7 +5,7 @@ extension Tokenizer {
   /// Reads a `tokenizer.json` of the `tokenizers` library.
   ///
   /// Byte pair encoding in two forms: over characters with `▁` for spaces (Llama 2), or over bytes shown as characters
-  /// (GPT-2, Llama 3). Every other combination of normalizer, pre-tokenizer, decoder and post-processor is refused by
+  /// (GPT-2, Llama 3); and word pieces (BERT). Every other combination of normalizer, pre-tokenizer, decoder and post-processor is refused by
   /// name.
   ///
   /// `config` is `tokenizer_config.json`, which names the first and the last token of a text; `vocabulary` is the number
@@ -15,7 +15,11 @@ extension Tokenizer {
   ) throws {
     let model = json["model"]
     let kind = try model["type"].string(or: "BPE")
-    guard kind == "BPE" else { throw json.unsupported("a tokenizer of type '\(kind)', only BPE") }
+    if kind == "WordPiece" {
+      try self.init(wordPieces: json, config: config, vocabulary: vocabulary, limits: limits)
+      return
+    }
+    guard kind == "BPE" else { throw json.unsupported("a tokenizer of type '\(kind)', only BPE and WordPiece") }
     for key in ["continuing_subword_prefix", "end_of_word_suffix"] where try model[key].string(or: "") != "" {
       throw json.unsupported("'model.\(key)' in a tokenizer")
     }
@@ -40,18 +44,21 @@ extension Tokenizer {
     var index = try readVocabulary(model, vocabulary: vocabulary, limits: limits)
     try readMerges(model, index)
     try readAddedTokens(json, &index, vocabulary: vocabulary, limits: limits)
-    if let unknown = try model["unk_token"].optionalString() {
-      guard let id = index.id(of: unknown) else {
-        throw json.failure("'model.unk_token' is '\(unknown)', which is not in the vocabulary")
-      }
-      unknownID = id
-      kinds[id] = .unknown
-    }
+    try readUnknown(json, index)
     try readTemplate(pipeline, config)
     try readEnds(config, index, generation)
   }
 
-  private mutating func readVocabulary(
+  mutating func readUnknown(_ json: JSONField, _ index: TokenIndex) throws {
+    guard let unknown = try json["model"]["unk_token"].optionalString() else { return }
+    guard let id = index.id(of: unknown) else {
+      throw json.failure("'model.unk_token' is '\(unknown)', which is not in the vocabulary")
+    }
+    unknownID = id
+    kinds[id] = .unknown
+  }
+
+  mutating func readVocabulary(
     _ model: JSONField, vocabulary: Int, limits: LoadLimits
   ) throws -> TokenIndex {
     guard let members = model["vocab"].value?.object else {
@@ -105,7 +112,7 @@ extension Tokenizer {
     merges = reader.merges
   }
 
-  private mutating func readAddedTokens(
+  mutating func readAddedTokens(
     _ json: JSONField, _ index: inout TokenIndex, vocabulary: Int, limits: LoadLimits
   ) throws {
     let list = try json["added_tokens"].optionalElements() ?? []
@@ -144,7 +151,7 @@ extension Tokenizer {
     absorbsSpaceAfter.sort()
   }
 
-  private mutating func readTemplate(_ pipeline: TokenizerPipeline, _ config: JSONField?) throws {
+  mutating func readTemplate(_ pipeline: TokenizerPipeline, _ config: JSONField?) throws {
     prefix = pipeline.prefix
     suffix = pipeline.suffix
     guard (prefix + suffix).allSatisfy({ $0 < tokens.count && kinds[$0] != .unused }) else {

@@ -43,6 +43,12 @@ struct TokenizerPipeline {
     try readPostProcessor(json["post_processor"])
   }
 
+  /// The template alone, for tokenizers whose other steps are read elsewhere.
+  init(template json: JSONField) throws {
+    self.json = json
+    try readPostProcessor(json["post_processor"])
+  }
+
   private func type(of step: JSONField) throws -> String { try step["type"].string() }
 
   /// The steps of a `Sequence`, or the step itself; none if absent. Sequences do not nest.
@@ -159,9 +165,20 @@ struct TokenizerPipeline {
       case "TemplateProcessing" where !hasTemplate:
         hasTemplate = true
         try readTemplate(step)
+      case "BertProcessing" where !hasTemplate, "RobertaProcessing" where !hasTemplate:
+        hasTemplate = true
+        prefix = [try endToken(step["cls"])]
+        suffix = [try endToken(step["sep"])]
       default: throw try refuse(step, "post-processor")
       }
     }
+  }
+
+  /// The id of `["[SEP]", 102]`.
+  private func endToken(_ field: JSONField) throws -> Int {
+    let pair = try field.elements()
+    guard pair.count == 2 else { throw json.failure("'\(field.path)' is no pair of a token and its id") }
+    return try pair[1].int(in: 0...Int(Int32.max))
   }
 
   private mutating func readTemplate(_ step: JSONField) throws {

@@ -53,6 +53,7 @@ package struct Compiler {
     summary.stages.append((.schedule, stage.seconds))
     summary.weightsBytes = schedule.weightsBytes
     summary.arenaBytes = schedule.arenaBytes
+    summary.cacheBytesPerToken = schedule.cacheBytesPerToken
     if options.lastStage == .schedule {
       try write("\(schedule)\n")
       summary.seconds = watch.seconds

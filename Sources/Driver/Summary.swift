@@ -13,6 +13,8 @@ package struct Summary: Sendable {
   package var arenaBytes: Int?
   package var fileBytes: Int?
   package var objects: Toolchain.Report?
+  /// Bytes of all caches for one token.
+  package var cacheBytesPerToken: Int?
   package var seconds = 0.0
 
   package init() {}
@@ -33,6 +35,7 @@ package struct Summary: Sendable {
         "planned memory: \(Quantity.bytes(weightsBytes)) of weights, mapped, and \(Quantity.bytes(arenaBytes)) of "
           + "activations and states")
     }
+    if let cacheBytesPerToken { lines.append("KV cache: \(Quantity.bytes(cacheBytesPerToken)) per token") }
     return lines
   }
 
@@ -62,6 +65,7 @@ package struct Summary: Sendable {
     if let fileBytes { object["file_bytes"] = .int(fileBytes) }
     if let weightsBytes { object["weights_bytes"] = .int(weightsBytes) }
     if let arenaBytes { object["arena_bytes"] = .int(arenaBytes) }
+    if let cacheBytesPerToken { object["cache_bytes_per_token"] = .int(cacheBytesPerToken) }
     if let objects { object["objects"] = ["compiled": .int(objects.compiled), "cached": .int(objects.cached)] }
     return .object(object)
   }

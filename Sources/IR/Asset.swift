@@ -16,6 +16,8 @@ package struct Tokenizer: Hashable, Codable, Sendable {
     case scoredBPE = "scored_bpe"
     /// Merges by rank over bytes shown as characters: GPT-2 and Llama 3.
     case byteLevelBPE = "byte_level_bpe"
+    /// The longest token first, inside of a word with `##` before it: BERT (Devlin and others, 2018).
+    case wordPiece = "word_piece"
   }
 
   /// How text is split into words that merges never cross.
@@ -25,6 +27,21 @@ package struct Tokenizer: Hashable, Codable, Sendable {
     case gpt2, llama3, qwen2
     /// Before each `▁`.
     case metaspace
+  }
+
+  /// How text becomes the words that ``Algorithm/wordPiece`` looks up. Words end at white space; punctuation stands alone.
+  package struct Words: Hashable, Codable, Sendable {
+    /// Whether control characters are left out.
+    package var cleansText = true
+    /// Whether ideographs are words of their own.
+    package var spacesIdeographs = true
+    /// Whether accents are left out: canonical decomposition without nonspacing marks.
+    package var stripsAccents = true
+    package var lowersCase = true
+    /// A word of more characters is unknown.
+    package var limit = 100
+
+    package init() {}
   }
 
   /// Where a space is put before text.
@@ -50,6 +67,8 @@ package struct Tokenizer: Hashable, Codable, Sendable {
 
   package var algorithm: Algorithm
   package var splitting: Splitting = .none
+  /// For ``Algorithm/wordPiece`` alone.
+  package var words: Words?
   /// The text of each token as the checkpoint spells it: `▁` for a space or byte-level characters; plain text for
   /// `control` and `added` tokens.
   package var tokens: [String] = []

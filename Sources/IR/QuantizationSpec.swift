@@ -11,7 +11,7 @@ import Tensors
 /// - group: `g32`, `g64`, `g128`, or `gc` for one scale per output channel (`w8` only). Without: `gc` for `w8`, otherwise
 ///   `g32`. A `z` behind it (`w4g128z`, `w4z`) gives each group a zero point; `w6` to `w2` only.
 /// - activations: `a8` (without: the same, for quantized weights) or `a32`, which leaves them as they are.
-/// - cache: `kv32` or `kv16`; without, the checkpoint decides.
+/// - cache: `kv32`, `kv16`, or `kv8` with a scale per token and head; without, the checkpoint decides.
 package struct QuantizationSpec: Hashable, Sendable {
   /// How the weights of linear layers are stored.
   package enum Weights: String, Hashable, Sendable, CaseIterable {
@@ -51,7 +51,7 @@ package struct QuantizationSpec: Hashable, Sendable {
   package var hasZeroPoints = false
   /// Bits of activations: 8 or 32.
   package var activationBits: Int
-  /// Bits of the KV cache, if it is said: 32 or 16.
+  /// Bits of the KV cache, if it is said: 32, 16 or 8.
   package var cacheBits: Int?
 
   /// The group lengths that can be asked for.
@@ -97,8 +97,8 @@ package struct QuantizationSpec: Hashable, Sendable {
   /// scale per channel; nil where activations stay numbers.
   package var activationFormat: BlockFormat? { activationBits == 8 ? .a8(group ?? 32) : nil }
 
-  /// The element type of the KV cache, if it is said.
-  package var cacheType: DType? { cacheBits.map { $0 == 32 ? .f32 : .f16 } }
+  /// The element type of the KV cache, if it is said; `i8` for codes with scales.
+  package var cacheType: DType? { cacheBits.map { $0 == 32 ? .f32 : $0 == 16 ? .f16 : .i8 } }
 
   /// Bits of one weight, its share of the scale included, in rows of `columns` numbers.
   package func bitsPerWeight(columns: Int) -> Double {
@@ -194,9 +194,9 @@ extension QuantizationSpec: CustomStringConvertible {
       switch word() {
       case "32": cacheBits = 32
       case "16": cacheBits = 16
-      case "8": throw fail("an 8-bit KV cache is not supported yet (choices: kv32, kv16)", .unsupported)
-      case "4": throw fail("a 4-bit KV cache is not supported yet (choices: kv32, kv16)", .unsupported)
-      case let digits: throw fail("unknown KV cache 'kv\(digits)' (choices: kv32, kv16)")
+      case "8": cacheBits = 8
+      case "4": throw fail("a 4-bit KV cache is not supported yet (choices: kv32, kv16, kv8)", .unsupported)
+      case let digits: throw fail("unknown KV cache 'kv\(digits)' (choices: kv32, kv16, kv8)")
       }
     }
     guard rest.isEmpty else {

@@ -60,6 +60,9 @@ package struct BlockFormat: Hashable, Sendable {
   /// Activations: eight bits with an f32 scale per group of a token.
   package static func a8(_ group: Int) -> BlockFormat { BlockFormat(bits: 8, group: group, scale: .f32) }
 
+  /// A cache of keys or values: eight bits with an f32 scale for each token and head of `headDim` numbers.
+  package static func cache8(_ headDim: Int) -> BlockFormat { a8(headDim) }
+
   /// The widths of the planes that codes are stored in, lowest bits first; nil for a width without format.
   package static func planes(ofBits bits: Int) -> [Int]? {
     switch bits {

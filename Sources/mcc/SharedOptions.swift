@@ -11,7 +11,7 @@ struct LoadArguments: ParsableArguments {
   @Option(help: "Rows of the KV cache. (default: the smaller of the checkpoint's and 2048)")
   var context: Int?
 
-  @Option(help: "Element type of the KV cache: 32 or 16 bits. (default: 32 for f32 checkpoints, else 16)")
+  @Option(help: "Element type of the KV cache: 32, 16 or 8 bits. (default: 32 for f32 checkpoints, else 16)")
   var kv: Int?
 
   @Option(
@@ -29,7 +29,8 @@ struct LoadArguments: ParsableArguments {
     case nil: break
     case 32?: options.cacheType = .f32
     case 16?: options.cacheType = .f16
-    case let other?: throw CompileError(.usage, "--kv is \(other), expected 32 or 16")
+    case 8?: options.cacheType = .i8
+    case let other?: throw CompileError(.usage, "--kv is \(other), expected 32, 16 or 8")
     }
     for text in dims {
       let (name, range) = try Self.dimension(text)

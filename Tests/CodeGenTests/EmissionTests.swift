@@ -140,7 +140,7 @@ import Testing
     let sources = try emission(try LoweringModels.decoder(layers: 4), generator).sources
     let model = try #require(sources.sources.first { $0.name == "model.c" }?.text)
     let header = try #require(sources.headers.first { $0.name == "model.h" }?.text)
-    #expect(sources.isLanguageModel)
+    #expect(sources.face == .languageModel)
     // One loop for each function, one call of attention in each, names from the checkpoint, shapes beside the buffers.
     #expect(model.components(separatedBy: "for (int l = 0; l < 4; l++) {").count == 4)
     #expect(model.components(separatedBy: "mcc_attention").count == 3)

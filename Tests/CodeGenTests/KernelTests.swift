@@ -266,6 +266,63 @@ import Testing
 
   // MARK: attention
 
+  /// A cache in the given type, `i8` for codes with scales.
+  private func cache(_ element: DType, _ rows: Int, heads: Int, dim: Int, seed: UInt64) throws -> Tensor {
+    guard element == .i8 else { return try random(element, [rows, heads * dim], seed: seed) }
+    let numbers = try random([rows, heads * dim], seed: seed)
+    let tensor = Tensor(TensorType(.f32, [rows, heads * dim], encoding: .block(.cache8(dim))))
+    let old = Tensor(tensor.type)
+    let all = Tensor(.i32, [1], [Int32(0)])
+    try CacheUpdate().evaluate([old.view, numbers.view, all.view], into: [tensor.mutableView])
+    return tensor
+  }
+
+  /// Several tiles of queries and blocks of keys, the last ones in part; groups of heads; caches of int8, whose numbers
+  /// both sides take as they are. Sums of up to 90 products in f32, 1e-5.
+  private func attentionTiles() throws -> [KernelCase] {
+    var cases: [KernelCase] = []
+    for (heads, kvHeads, dim, element) in [
+      (6, 2, 20, DType.f32), (2, 2, 32, .f16), (8, 1, 8, .i8), (2, 1, 80, .i8), (3, 3, 4, .i8),
+    ] {
+      let k = try cache(element, 90, heads: kvHeads, dim: dim, seed: 41)
+      let v = try cache(element, 90, heads: kvHeads, dim: dim, seed: 42)
+      for (tokens, position) in [(1, 64), (37, 53)] {
+        let q = try random([tokens, heads * dim], seed: 43, in: -2...2)
+        let at = Tensor(.i32, [1], [Int32(position)])
+        let label = "attention tile \(heads)/\(kvHeads) x\(dim) \(element) \(tokens)@\(position)"
+        var op = Attention(heads: heads, kvHeads: kvHeads, scale: 1 / Float(dim).squareRoot())
+        cases.append(KernelCase(label, op, [q, k, v, at], tolerance: 1e-5))
+        op.window = 33
+        op.softcap = 2
+        cases.append(
+          KernelCase(
+            "\(label) window", op, [q, k, v, at], types: [symbolic(q.type), k.type, v.type, at.type],
+            symbols: ["T": tokens], tolerance: 1e-5))
+      }
+    }
+    let (q, k, v) = (
+      try random([2, 35, 24], seed: 44), try random([2, 67, 8], seed: 45), try random([2, 67, 12], seed: 46)
+    )
+    let all = Attention(heads: 6, kvHeads: 2, scale: 0.5, causal: false)
+    cases.append(KernelCase("attention tile of a batch", all, [q, k, v], tolerance: 1e-5))
+    let bias = try random([6, 35, 67], seed: 47)
+    cases.append(KernelCase("attention tile with added bias", all, [q, k, v, bias], tolerance: 1e-5))
+    let padding = Tensor(.bool, [2, 1, 1, 67], (0..<134).map { UInt8($0 >= 40 && $0 < 120 ? 1 : 0) })
+    cases.append(KernelCase("attention tile with padding", all, [q, k, v, padding], tolerance: 1e-5))
+    let nothing = Tensor(.bool, [35, 67], (0..<35 * 67).map { UInt8($0 / 67 % 3 == 0 ? 0 : 1) })
+    cases.append(KernelCase("attention tile with hidden rows", all, [q, k, v, nothing], tolerance: 1e-5))
+    // Scores of 1e4 and more: all of the weight on one key, nothing overflows.
+    let far = try random([2, 35, 24], seed: 48, in: -1000...1000)
+    cases.append(KernelCase("attention tile of large scores", all, [far, k, v], tolerance: 1e-5))
+    for (tokens, group) in [(3, 8), (1, 20), (2, 64)] {
+      let old = try cache(.i8, 9, heads: 3, dim: group, seed: 49)
+      let rows = try random([tokens, 3 * group], seed: 50, in: -5...5)
+      cases.append(
+        KernelCase("cache_update i8 \(group)", CacheUpdate(), [old, rows, Tensor(.i32, [1], [Int32(5)])], tolerance: 0))
+    }
+    return cases
+  }
+
   /// Rotary embedding turns a head by angles up to 100: products and table rounded once each, 1e-5.
   func attention() throws -> [KernelCase] {
     var cases: [KernelCase] = []
@@ -307,6 +364,7 @@ import Testing
       KernelCase(
         "attention over columns of one buffer", causal, [q2, k2, v2],
         columns: [0: (0, 36), 1: (12, 36), 2: (24, 36)], tolerance: 1e-5))
+    cases += try attentionTiles()
     for (tokens, cache, columns) in [(1, DType.f32, 16), (4, .f16, 100), (3, .bf16, 5)] {
       let old = try random(cache, [9, columns], seed: 31), rows = try random([tokens, columns], seed: 32)
       cases.append(

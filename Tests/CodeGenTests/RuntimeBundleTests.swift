@@ -12,19 +12,18 @@ import Testing
     #expect(Set(outcome.text.split(separator: "\n").map(String.init)) == Set(RuntimeSources.names))
   }
 
-  @Test(arguments: RuntimeCode.compilers, [true, false])
-  func theRuntimeCompilesWithoutWarnings(compiler: String, isLanguageModel: Bool) throws {
-    let model = isLanguageModel ? RuntimeCode.toyLanguageModel : RuntimeCode.toyNetwork
+  @Test(arguments: RuntimeCode.compilers, [GeneratedSources.Face.languageModel, .encoder, .network])
+  func theRuntimeCompilesWithoutWarnings(compiler: String, face: GeneratedSources.Face) throws {
+    let model = face == .languageModel ? RuntimeCode.toyLanguageModel : RuntimeCode.toyNetwork
     // Warnings are errors there.
-    _ = try RuntimeCode(
-      model: model, isLanguageModel: isLanguageModel, compiler: compiler, flags: ["-O2", "-Wconversion"])
+    _ = try RuntimeCode(model: model, face: face, compiler: compiler, flags: ["-O2", "-Wconversion"])
   }
 
   @Test func aProcessorWithoutTheFeaturesIsRefused() throws {
     let model = RuntimeCode.toyLanguageModel.replacing(
       "features[] = {NULL}", with: "features[] = {\"avx1024\", NULL}")
     let compiler = try #require(RuntimeCode.compilers.first)
-    let code = try RuntimeCode(model: model, isLanguageModel: true, compiler: compiler)
+    let code = try RuntimeCode(model: model, face: .languageModel, compiler: compiler)
     let program = try RuntimeProgram(
       code, weights: [Float](repeating: 0, count: 261 * 261 + 1))
     try program.expectRefusal(["--prompt-ids", "1"], exitCode: 69, "avx1024")

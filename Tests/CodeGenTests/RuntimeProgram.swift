@@ -81,12 +81,12 @@ struct RuntimeCode: Sendable {
   private let folder: TemporaryFolder
 
   /// Compiles the runtime with `model` as `model.c`. No warning is allowed.
-  init(model: String, isLanguageModel: Bool, compiler: String, flags: [String] = ["-O1"]) throws {
+  init(model: String, face: GeneratedSources.Face, compiler: String, flags: [String] = ["-O1"]) throws {
     folder = try TemporaryFolder()
     path = folder.path("code")
     var sources = ["model.c"]
     try folder.write("model.c", model)
-    for file in RuntimeSources.files(isLanguageModel: isLanguageModel) {
+    for file in RuntimeSources.files(of: face) {
       try folder.write(file.name, file.text)
       if file.name.hasSuffix(".c") { sources.append(file.name) }
     }
@@ -102,16 +102,16 @@ struct RuntimeCode: Sendable {
   /// The C compilers of this machine, by name.
   static let compilers = ["clang", "gcc"].filter { (try? Command.run($0, ["--version"]))?.exitCode == 0 }
 
-  private static func first(_ model: String, isLanguageModel: Bool) -> Result<RuntimeCode, any Error> {
+  private static func first(_ model: String, _ face: GeneratedSources.Face) -> Result<RuntimeCode, any Error> {
     Result {
       guard let compiler = compilers.first else { throw CompileError(.toolchain, "there is no C compiler") }
-      return try RuntimeCode(model: model, isLanguageModel: isLanguageModel, compiler: compiler)
+      return try RuntimeCode(model: model, face: face, compiler: compiler)
     }
   }
 
   /// The toy models below, compiled once.
-  static let languageModel = first(toyLanguageModel, isLanguageModel: true)
-  static let network = first(toyNetwork, isLanguageModel: false)
+  static let languageModel = first(toyLanguageModel, .languageModel)
+  static let network = first(toyNetwork, .network)
 
   /// A language model of 261 tokens, 512 positions and calls of at most 8 tokens. Its weights are a mode and a table
   /// of 261 x 261 logits. In mode 0 the row is the last token, in mode 1 a hash of all tokens with their positions, in

@@ -57,10 +57,10 @@ import Testing
     try folder.write("main.c", program)
     let wanted = [
       "main.c", "tensor_file.c", "failure.c", "program.c", "cpu.c", "thread_pool.c", "mapping.c",
-      "tensor_convert.c", "tensor_writer.c",
+      "tensor_convert.c", "tensor_writer.c", "profile.c",
     ]
     var sources = ["main.c"]
-    for file in RuntimeSources.files(isLanguageModel: true) {
+    for file in RuntimeSources.files(of: .languageModel) {
       try folder.write(file.name, file.text)
       if wanted.contains(file.name) || (file.name.hasPrefix("tokenizer") && file.name.hasSuffix(".c")) {
         sources.append(file.name)
@@ -134,6 +134,29 @@ import Testing
     try Self.expectCases(name, tokenizer)
   }
 
+  @Test(arguments: ["bert", "cased", "raw"])
+  func wordPiecesGiveTheReferenceIds(name: String) throws {
+    guard let path = Fixtures.path("minilm") else { return }
+    var tokenizer = try #require(try FormatRegistry.load(path).tokenizer)
+    if name == "cased" { tokenizer.words?.lowersCase = false }
+    if name == "raw" {
+      tokenizer.words?.cleansText = false
+      tokenizer.words?.spacesIdeographs = false
+      tokenizer.words?.stripsAccents = false
+    }
+    try Self.expectCases(name, tokenizer)
+  }
+
+  /// Pieces are joined and words parted by one space; special tokens stand for nothing.
+  @Test func wordPiecesDecodeToWords() throws {
+    guard let path = Fixtures.path("minilm") else { return }
+    let tokenizer = try #require(try FormatRegistry.load(path).tokenizer)
+    let texts = ["Unaffable  EMBEDDINGS, na\u{EF}ve!", "[CLS]x", ""]
+    let results = try Self.encode(texts.map { Array($0.utf8) }, tokenizer)
+    #expect(
+      results.map { String(decoding: $0.text, as: UTF8.self) } == ["unaffable embeddings , naive !", "x", ""])
+  }
+
   /// The prompts of expected.json, through the scores of the GGUF.
   @Test func scoredFormGivesTheReferenceIds() throws {
     guard let path = Fixtures.path("stories260K/stories260K-f32.gguf"),
@@ -176,8 +199,9 @@ import Testing
   }
 
   /// Whatever the section holds, the reader refuses it or encodes with it.
-  @Test func damagedSectionsNeverCrashTheReader() throws {
-    guard let path = Fixtures.path("stories260K/hf") else { return }
+  @Test(arguments: ["stories260K/hf", "minilm"])
+  func damagedSectionsNeverCrashTheReader(model: String) throws {
+    guard let path = Fixtures.path(model) else { return }
     let section = try TokenizerSection.encode(try #require(try FormatRegistry.load(path).tokenizer))
     let folder = try TemporaryFolder()
     let program = try Self.built.get().path

@@ -117,7 +117,8 @@ import Testing
 
   @Test(
     arguments: [
-      (["model", "type"], "Unigram", "a tokenizer of type 'Unigram'"), (["model", "type"], "WordPiece", "'WordPiece'"),
+      (["model", "type"], "Unigram", "a tokenizer of type 'Unigram'"),
+      (["model", "type"], "WordPiece", "the normalizer 'Sequence' of word pieces"),
       (["model", "dropout"], 0.1, "'model.dropout'"),
       (["model", "end_of_word_suffix"], "</w>", "'model.end_of_word_suffix'"),
       (["model", "continuing_subword_prefix"], "##", "'model.continuing_subword_prefix'"),
@@ -136,7 +137,7 @@ import Testing
       ), (["decoder"], nil, "without a decoder"), (["decoder"], ["type": "WordPiece"], "the decoder 'WordPiece'"),
       (["decoder"], ["type": "Fuse"], "does not restore spaces"),
       (["decoder"], ["type": "Metaspace", "replacement": "▁"], "disagree"),
-      (["post_processor"], ["type": "BertProcessing"], "the post-processor 'BertProcessing'"),
+      (["post_processor"], ["type": "Whole"], "the post-processor 'Whole'"),
       (
         ["post_processor"],
         [
@@ -174,6 +175,7 @@ import Testing
       (["added_tokens"], [["id": -1, "content": "x"]], "'added_tokens[0].id' is -1"),
       (["added_tokens"], ["x"], "'added_tokens[0]' is a string"), (["model"], [], "'model' is an array"),
       (["post_processor", "special_tokens", "<s>", "ids"], [9], "names a token that is not in the vocabulary"),
+      (["post_processor"], ["type": "RobertaProcessing", "cls": ["<s>"]], "'post_processor.cls' is no pair"),
       (["normalizer", "type"], 3, "'normalizer.type' is an integer"), (["decoder", "decoders"], "x", "is a string"),
     ] as [([String], JSON?, String)])
   func refuses(path: [String], value: JSON?, message: String) {

@@ -9,20 +9,34 @@ protocol Architecture: Sendable {
   /// The entry of `architectures` in `config.json`.
   static var className: String { get }
 
+  /// Further entries of `architectures` that are the same network, or it with other outputs.
+  static var otherClassNames: [String] { get }
+
   /// Reads and checks the configuration.
   init(_ config: inout CheckpointConfig, limits: LoadLimits) throws
 
   /// The number of tokens the network knows.
   var vocabulary: Int { get }
 
+  /// The most tokens of a text, for encoders that give hidden states; nil for all others.
+  var longestText: Int? { get }
+
   /// Adds the functions of the network to `model`, taking their weights from `tensors`.
   func build(_ tensors: inout CheckpointTensors, into model: inout Model, options: LoadOptions) throws
+}
+
+extension Architecture {
+  static var otherClassNames: [String] { [] }
+
+  var longestText: Int? { nil }
+
+  static func isCalled(_ name: String) -> Bool { className == name || otherClassNames.contains(name) }
 }
 
 /// The architectures of Hugging Face checkpoints that mcc knows.
 enum ArchitectureRegistry {
   static let architectures: [any Architecture.Type] = [
-    Llama.self
+    Bert.self, DistilBert.self, Llama.self, Roberta.self,
   ]
 
   /// The architecture that `config.json` asks for.
@@ -37,7 +51,7 @@ enum ArchitectureRegistry {
     }
     if let first = classes.first {
       guard classes.count == 1 else { throw unknown("\(listed(classes, "and")), expected one") }
-      guard let found = known.first(where: { $0.className == first }) else { throw unknown("'\(first)'") }
+      guard let found = known.first(where: { $0.isCalled(first) }) else { throw unknown("'\(first)'") }
       guard modelType == nil || modelType == found.modelType else {
         throw config.failure("architecture '\(first)' contradicts 'model_type', which is '\(modelType ?? "")'")
       }

@@ -71,8 +71,8 @@ package struct CodeGenerator: Sendable {
     let emitter = ModelEmitter(
       schedule, of: model, targets: targets, kernels: language, compiler: manifest.compiler)
     let sources = try emitter.sources(salt: salt.json(schedule, of: model, targets: targets).text())
-    let tokenizer = sources.isLanguageModel ? try model.tokenizer.map { try TokenizerSection.encode($0) } ?? [] : []
-    let settings = sources.isLanguageModel ? SettingsSection.encode(model.generation, model.tokenizer) : []
+    let tokenizer = sources.face != .network ? try model.tokenizer.map { try TokenizerSection.encode($0) } ?? [] : []
+    let settings = sources.face == .languageModel ? SettingsSection.encode(model.generation, model.tokenizer) : []
     return Emission(
       sources: sources, schedule: schedule, model: model, manifest: json,
       contents: Bundle.Contents(
@@ -93,7 +93,7 @@ package struct CodeGenerator: Sendable {
     _ emission: Emission, to path: String, progress: (@Sendable (_ done: Int, _ total: Int) -> Void)? = nil
   ) throws {
     let folder = try WorkFolder(keepingAt: path)
-    let runtime = RuntimeSources.files(isLanguageModel: emission.sources.isLanguageModel)
+    let runtime = RuntimeSources.files(of: emission.sources.face)
     for file in emission.sources.sources + emission.sources.headers + runtime {
       try AtomicFile.write(file.text, to: folder.file(file.name))
     }
@@ -121,7 +121,7 @@ package struct CodeGenerator: Sendable {
 
   /// The translation units of a program.
   package func units(_ sources: GeneratedSources) -> (units: [CompileUnit], headers: [String: String]) {
-    let runtime = RuntimeSources.files(isLanguageModel: sources.isLanguageModel)
+    let runtime = RuntimeSources.files(of: sources.face)
     var headers: [String: String] = [:]
     for file in sources.headers + runtime where file.name.hasSuffix(".h") { headers[file.name] = file.text }
     let c = runtime.filter { $0.name.hasSuffix(".c") }

@@ -16,12 +16,22 @@ package struct GeneratedSources: Sendable {
     }
   }
 
+  /// What a program looks like to its user.
+  package enum Face: Hashable, Sendable {
+    /// Continues texts: a function with the role `decode`.
+    case languageModel
+    /// Gives texts embeddings: a function with the role `encode` over tokens.
+    case encoder
+    /// Maps named tensors to named tensors.
+    case network
+  }
+
   /// `model.c` and the files of kernels.
   package var sources: [File]
   /// `model.h`, `kernels.h`, and what kernels in Swift take from C.
   package var headers: [File]
   /// Ties the code to its bundle.
   package var identity: UInt64
-  /// Whether the program has the face of a language model.
-  package var isLanguageModel: Bool
+  /// What the program looks like to its user.
+  package var face: Face
 }

@@ -77,7 +77,17 @@ package struct ModelEmitter {
     sources.insert(.init(name: "model.c", text: try modelSource(identity: identity), flags: flags), at: 0)
     return GeneratedSources(
       sources: sources, headers: headers, identity: identity,
-      isLanguageModel: schedule.functions.contains { $0.role == "decode" })
+      face: face)
+  }
+
+  private var face: GeneratedSources.Face {
+    if schedule.functions.contains(where: { $0.role == "decode" }) { return .languageModel }
+    return encode == nil ? .network : .encoder
+  }
+
+  /// The function of an encoder over tokens.
+  private var encode: Schedule.Function? {
+    schedule.functions.first { $0.role == "encode" && $0.inputs.map(\.name) == ["tokens"] && $0.symbols.count == 1 }
   }
 
   // MARK: model.h
@@ -198,19 +208,19 @@ package struct ModelEmitter {
 
   // MARK: Figures
 
-  /// What a language model's descriptor tells about it.
+  /// What the descriptor of a language model or an encoder tells about it.
   package var figures: (context: Int, vocabulary: Int, bytesPerToken: Int, cacheBytesPerPosition: Int) {
-    guard let decode = schedule.functions.first(where: { $0.role == "decode" }) else { return (0, 0, 0, 0) }
-    let sizes = schedule.states.compactMap { state in
-      state.type.shape.dims.first?.fixedValue.map { (rows: $0, bytes: state.type.byteCount ?? 0) }
+    if let encode {
+      return (encode.symbols[0].maximum, model[metadata: "vocabulary"].flatMap { Int($0) } ?? 0, 0, 0)
     }
+    guard let decode = schedule.functions.first(where: { $0.role == "decode" }) else { return (0, 0, 0, 0) }
+    let rows = schedule.states.compactMap { $0.type.shape.dims.first?.fixedValue }
     let vocabulary = decode.outputs.first { $0.name == "logits" }.flatMap {
       decode.buffers[$0.buffer].type.shape.last.fixedValue
     }
     return (
-      sizes.map(\.rows).min() ?? 0, vocabulary ?? 0,
-      Int(decode.steps.reduce(0) { $0 + $1.work.weightBytes.value([:]) }.rounded()),
-      sizes.reduce(0) { $0 + ($1.rows > 0 ? $1.bytes / $1.rows : 0) }
+      rows.min() ?? 0, vocabulary ?? 0,
+      Int(decode.steps.reduce(0) { $0 + $1.work.weightBytes.value([:]) }.rounded()), schedule.cacheBytesPerToken ?? 0
     )
   }
 

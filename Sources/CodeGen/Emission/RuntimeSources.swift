@@ -8,13 +8,30 @@ package enum RuntimeSources {
   }
 
   private enum Use {
-    case all, languageModel, network
+    case all, languageModel, encoder, network
+    /// Programs that read text: language models and encoders.
+    case text
+
+    func includes(_ face: GeneratedSources.Face) -> Bool {
+      switch self {
+      case .all: true
+      case .languageModel: face == .languageModel
+      case .encoder: face == .encoder
+      case .network: face == .network
+      case .text: face != .network
+      }
+    }
   }
 
   private static let files: [File] = [
     File(name: "bundle.h", bytes: PackageResources.bundle_h, use: .all),
     File(name: "cpu.c", bytes: PackageResources.cpu_c, use: .all),
     File(name: "cpu.h", bytes: PackageResources.cpu_h, use: .all),
+    File(name: "embed.c", bytes: PackageResources.embed_c, use: .encoder),
+    File(name: "encoder.c", bytes: PackageResources.encoder_c, use: .encoder),
+    File(name: "encoder.h", bytes: PackageResources.encoder_h, use: .encoder),
+    File(name: "encoder_bench.c", bytes: PackageResources.encoder_bench_c, use: .encoder),
+    File(name: "encoder_main.c", bytes: PackageResources.encoder_main_c, use: .encoder),
     File(name: "failure.c", bytes: PackageResources.failure_c, use: .all),
     File(name: "failure.h", bytes: PackageResources.failure_h, use: .all),
     File(name: "generate.c", bytes: PackageResources.generate_c, use: .languageModel),
@@ -46,14 +63,18 @@ package enum RuntimeSources {
     File(name: "text_stream.h", bytes: PackageResources.text_stream_h, use: .languageModel),
     File(name: "thread_pool.c", bytes: PackageResources.thread_pool_c, use: .all),
     File(name: "thread_pool.h", bytes: PackageResources.thread_pool_h, use: .all),
-    File(name: "tokenizer.c", bytes: PackageResources.tokenizer_c, use: .languageModel),
-    File(name: "tokenizer.h", bytes: PackageResources.tokenizer_h, use: .languageModel),
-    File(name: "tokenizer_encode.c", bytes: PackageResources.tokenizer_encode_c, use: .languageModel),
-    File(name: "tokenizer_merge.c", bytes: PackageResources.tokenizer_merge_c, use: .languageModel),
-    File(name: "tokenizer_parts.h", bytes: PackageResources.tokenizer_parts_h, use: .languageModel),
-    File(name: "tokenizer_split.c", bytes: PackageResources.tokenizer_split_c, use: .languageModel),
-    File(name: "tokenizer_split.h", bytes: PackageResources.tokenizer_split_h, use: .languageModel),
-    File(name: "unicode_tables.h", bytes: PackageResources.unicode_tables_h, use: .languageModel),
+    File(name: "token_ids.c", bytes: PackageResources.token_ids_c, use: .text),
+    File(name: "token_ids.h", bytes: PackageResources.token_ids_h, use: .text),
+    File(name: "tokenizer.c", bytes: PackageResources.tokenizer_c, use: .text),
+    File(name: "tokenizer.h", bytes: PackageResources.tokenizer_h, use: .text),
+    File(name: "tokenizer_bert.c", bytes: PackageResources.tokenizer_bert_c, use: .text),
+    File(name: "tokenizer_encode.c", bytes: PackageResources.tokenizer_encode_c, use: .text),
+    File(name: "tokenizer_merge.c", bytes: PackageResources.tokenizer_merge_c, use: .text),
+    File(name: "tokenizer_parts.h", bytes: PackageResources.tokenizer_parts_h, use: .text),
+    File(name: "tokenizer_split.c", bytes: PackageResources.tokenizer_split_c, use: .text),
+    File(name: "tokenizer_split.h", bytes: PackageResources.tokenizer_split_h, use: .text),
+    File(name: "unicode_bert.h", bytes: PackageResources.unicode_bert_h, use: .text),
+    File(name: "unicode_tables.h", bytes: PackageResources.unicode_tables_h, use: .text),
   ]
 
   /// How the runtime is compiled: for any CPU of the architecture.
@@ -62,12 +83,10 @@ package enum RuntimeSources {
   /// The names of all files, for a check that none in the folder is left out.
   package static var names: [String] { files.map(\.name) }
 
-  /// The files of a program with the face of a language model, or of any other network.
-  package static func files(isLanguageModel: Bool) -> [GeneratedSources.File] {
-    let left: Use = isLanguageModel ? .network : .languageModel
-    return files.filter { $0.use != left }.map {
-      .init(name: $0.name, text: String(decoding: $0.bytes, as: UTF8.self), flags: flags)
-    }
+  /// The files of a program with that face.
+  package static func files(of face: GeneratedSources.Face) -> [GeneratedSources.File] {
+    files.filter { $0.use.includes(face) }
+      .map { .init(name: $0.name, text: String(decoding: $0.bytes, as: UTF8.self), flags: flags) }
   }
 
   /// The names of all headers among `headers` that `text` includes, directly or through others.

@@ -51,14 +51,17 @@ package enum TokenizerSection {
 
     func id(_ id: Int?) -> Int32 { id.flatMap { (0..<count).contains($0) ? Int32($0) : nil } ?? -1 }
     var header = Array("mcctoken".utf8)
-    let isBytes = tokenizer.algorithm == .byteLevelBPE
     let words: [UInt32] = [
-      1, isBytes ? 1 : 0, splitCode(tokenizer.splitting), try flags(of: tokenizer), prefixCode(tokenizer.spacePrefix),
+      1, kindCode(tokenizer.algorithm), splitCode(tokenizer.splitting), try flags(of: tokenizer),
+      prefixCode(tokenizer.spacePrefix),
       UInt32(count), UInt32(bitPattern: id(tokenizer.beginID)), UInt32(bitPattern: id(tokenizer.endIDs.first)),
       UInt32(bitPattern: id(tokenizer.unknownID)), UInt32(merges.count / 2), UInt32(specials.count),
       UInt32(headerBytes + body.count),
     ]
-    header += data(words + places)
+    guard let limit = UInt32(exactly: tokenizer.words?.limit ?? 0) else {
+      throw failure("a word limit of \(tokenizer.words?.limit ?? 0) is out of range")
+    }
+    header += data(words + places + [limit])
     header += [UInt8](repeating: 0, count: headerBytes - header.count)
     return header + body
   }
@@ -66,6 +69,14 @@ package enum TokenizerSection {
   // MARK: Parts
 
   private static func data<Element>(_ values: [Element]) -> [UInt8] { values.withUnsafeBytes { Array($0) } }
+
+  private static func kindCode(_ algorithm: Tokenizer.Algorithm) -> UInt32 {
+    switch algorithm {
+    case .byteFallbackBPE, .scoredBPE: 0
+    case .byteLevelBPE: 1
+    case .wordPiece: 2
+    }
+  }
 
   private static func splitCode(_ splitting: Tokenizer.Splitting) -> UInt32 {
     switch splitting {
@@ -101,7 +112,7 @@ package enum TokenizerSection {
     if tokenizer.ignoresMerges { flags |= 2 }
     if tokenizer.byteFallback { flags |= 4 }
     if tokenizer.fusesUnknown { flags |= 8 }
-    if tokenizer.algorithm != .byteLevelBPE { flags |= 16 }
+    if tokenizer.algorithm == .byteFallbackBPE || tokenizer.algorithm == .scoredBPE { flags |= 16 }
     if tokenizer.singlePrefix { flags |= 32 }
     if tokenizer.stripsLeadingSpace { flags |= 64 }
     if !tokenizer.prefix.isEmpty {
@@ -117,6 +128,15 @@ package enum TokenizerSection {
           .unsupported, "tokenizer: ids \(tokenizer.suffix) behind a text are not the one that ends a text")
       }
       flags |= 256
+    }
+    guard (tokenizer.words != nil) == (tokenizer.algorithm == .wordPiece) else {
+      throw CompileError(.input, "tokenizer: 'words' belongs to word pieces, and they need it")
+    }
+    if let words = tokenizer.words {
+      if words.cleansText { flags |= 512 }
+      if words.spacesIdeographs { flags |= 1024 }
+      if words.stripsAccents { flags |= 2048 }
+      if words.lowersCase { flags |= 4096 }
     }
     return flags
   }

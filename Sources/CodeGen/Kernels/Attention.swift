@@ -1,8 +1,11 @@
 /// Scaled dot-product attention with grouped heads over rows of keys and values, by online softmax: blocks of rows are
-/// scored, and sums so far are rescaled to the largest score seen. Reads each row of a head once per query.
+/// scored, and sums so far are rescaled to the largest score seen. For few queries each row of a head is read once per
+/// query; for many see ``AttentionTile``.
 package struct AttentionConfig: Hashable, Codable, Sendable {
   package var heads: Int
   package var kvHeads: Int
+  /// Whether queries are taken in tiles.
+  package var isTiled: Bool
   /// Numbers per head of queries and keys, and of values.
   package var headDim: Int
   package var valueDim: Int
@@ -20,18 +23,30 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   package var tokens: Extent
   /// Rows of keys and values.
   package var keys: Extent
+  /// The elements of keys and values; i8 stands for an f32 scale followed by the codes, for each row and head.
   package var key: ScalarType
   package var value: ScalarType
   package var queryStride: Int
+  /// From row to row, in elements, of codes in bytes.
   package var keyStride: Int
   package var valueStride: Int
 
+  /// Bytes before the codes of a head.
+  package static let scaleBytes = 4
+
+  /// From one head to the next in a row, in elements, of codes in bytes.
+  package static func headStride(_ element: ScalarType, _ size: Int) -> Int {
+    element == .i8 ? size + scaleBytes : size
+  }
+
   package init(
-    heads: Int, kvHeads: Int, headDim: Int, valueDim: Int? = nil, scale: Float, causal: Bool, window: Int? = nil,
+    isTiled: Bool, heads: Int, kvHeads: Int, headDim: Int, valueDim: Int? = nil, scale: Float, causal: Bool,
+    window: Int? = nil,
     softcap: Float? = nil, hasPosition: Bool, mask: ScalarType? = nil, maskIsBroadcast: [Bool] = [],
     batch: Extent = .fixed(1), tokens: Extent, keys: Extent, key: ScalarType = .f32, value: ScalarType = .f32,
     queryStride: Int? = nil, keyStride: Int? = nil, valueStride: Int? = nil
   ) {
+    self.isTiled = isTiled
     self.heads = heads
     self.kvHeads = kvHeads
     self.headDim = headDim
@@ -49,12 +64,12 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     self.key = key
     self.value = value
     self.queryStride = queryStride ?? heads * headDim
-    self.keyStride = keyStride ?? kvHeads * headDim
-    self.valueStride = valueStride ?? kvHeads * (valueDim ?? headDim)
+    self.keyStride = keyStride ?? kvHeads * Self.headStride(key, headDim)
+    self.valueStride = valueStride ?? kvHeads * Self.headStride(value, valueDim ?? headDim)
   }
 
   package func name(target: Target) -> String {
-    var parts = ["mcc_attention", "\(heads)x\(headDim)", "kv\(kvHeads)"]
+    var parts = [isTiled ? "mcc_attention_tile" : "mcc_attention", "\(heads)x\(headDim)", "kv\(kvHeads)"]
     if valueDim != headDim { parts[2] += "x\(valueDim)" }
     parts.append(key.rawValue)
     if value != key { parts.append(value.rawValue) }
@@ -62,7 +77,10 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     if let window { parts.append("window\(window)") }
     if softcap != nil { parts.append("softcap") }
     if let mask { parts.append("mask\(mask.rawValue)" + maskIsBroadcast.map { $0 ? "1" : "n" }.joined()) }
-    let strides = [(queryStride, heads * headDim), (keyStride, kvHeads * headDim), (valueStride, kvHeads * valueDim)]
+    let strides = [
+      (queryStride, heads * headDim), (keyStride, kvHeads * Self.headStride(key, headDim)),
+      (valueStride, kvHeads * Self.headStride(value, valueDim)),
+    ]
     if strides.contains(where: { $0.0 != $0.1 }) {
       parts.append("strides" + strides.map { "\($0.0)" }.joined(separator: "_"))
     }
@@ -94,6 +112,13 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     let count = k.extent(tokens)
     let needsKeys = !(causal && hasPosition) || batch != .fixed(1) || mask != nil
     let rowCount = needsKeys ? k.extent(keys) : 0
+    if isTiled {
+      AttentionTile(
+        config: self, k: k, q: q, keyPointer: keyPointer, valuePointer: valuePointer, position: position,
+        mask: maskPointer, y: y, tokens: count, rowCount: rowCount
+      ).build()
+      return k.finish()
+    }
     let part = k.partition(batches * .integer(heads) * count)
     let scores = k.array("scores", .f32, count: max(Self.block, k.lanes))
     let sums = k.array("sums", .f32, count: (valueDim + k.lanes - 1) / k.lanes * k.lanes)
@@ -105,9 +130,11 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
       let query = k.pointer(
         "query", q, offset: (item * count + token) * .integer(queryStride) + head * .integer(headDim))
       let keyRows = k.pointer(
-        "keys", keyPointer, offset: item * rowCount * .integer(keyStride) + shared * .integer(headDim))
+        "keys", keyPointer,
+        offset: item * rowCount * .integer(keyStride) + shared * .integer(Self.headStride(key, headDim)))
       let valueRows = k.pointer(
-        "values", valuePointer, offset: item * rowCount * .integer(valueStride) + shared * .integer(valueDim))
+        "values", valuePointer,
+        offset: item * rowCount * .integer(valueStride) + shared * .integer(Self.headStride(value, valueDim)))
       var end = rowCount
       if causal {
         end = position.map { $0[0].asIndex + token + 1 } ?? (rowCount - count + token + 1)
@@ -137,7 +164,8 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     return k.finish()
   }
 
-  private func maskOffset(
+  /// Where the mask for a row of scores begins.
+  func maskOffset(
     item: Expression, head: Expression, token: Expression, _ count: Expression, _ rowCount: Expression
   ) -> Expression {
     let sizes = [(item, Expression.integer(0)), (head, .integer(heads)), (token, count), (.integer(0), rowCount)]
@@ -159,16 +187,17 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     func tail(_ start: Int) -> Expression? { headDim - start < k.lanes ? .integer(headDim - start) : nil }
     let loaded = starts.count <= 8 ? starts.map { k.define("q", query.load(.integer($0), count: tail($0))) } : []
     k.loop("r", to: rows) { r in
-      let row = k.define("row", (first + r) * .integer(keyStride))
+      let row = AttentionRow(k, keys, key, at: (first + r) * .integer(keyStride))
       var products: [Expression?] = [nil, nil]
       for (index, start) in starts.enumerated() {
         let a = loaded.isEmpty ? query.load(.integer(start), count: tail(start)) : loaded[index]
-        let b = keys.load(row + .integer(start), count: tail(start))
+        let b = row.loadUnscaled(.integer(start), count: tail(start))
         let sum = products[index % 2].map { Expression.multiplyAdd(a, b, $0) } ?? a * b
         products[index % 2] = k.define("p", sum)
       }
       let product = products.compactMap { $0 }.reduce(nil) { (sum: Expression?, next) in sum.map { $0 + next } ?? next }
       var score = Expression.reduce(.sum, product ?? .broadcast(.real(0))) * .real(scale)
+      if let scale = row.scale { score = score * scale }
       if let softcap { score = Expression.real(softcap) * Expression.call(.tanh, score * .real(1 / softcap)) }
       if let mask {
         let element = mask[maskIsBroadcast[3] ? 0 : first + r]
@@ -219,11 +248,11 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
       let part = Array(starts[chunk..<min(starts.count, chunk + 8)])
       let registers = part.map { k.variable("v\($0)", sums.load(.integer($0)) * correction) }
       k.loop("r", to: rows) { r in
-        let weight = k.define("weight", .broadcast(scores[r]))
-        let row = k.define("row", (first + r) * .integer(valueStride))
+        let row = AttentionRow(k, values, value, at: (first + r) * .integer(valueStride))
+        let weight = k.define("weight", .broadcast(row.scale.map { scores[r] * $0 } ?? scores[r]))
         for (start, register) in zip(part, registers) {
           let tail = valueDim - start < k.lanes ? Expression.integer(valueDim - start) : nil
-          k.assign(register, .multiplyAdd(weight, values.load(row + .integer(start), count: tail), register))
+          k.assign(register, .multiplyAdd(weight, row.loadUnscaled(.integer(start), count: tail), register))
         }
       }
       for (start, register) in zip(part, registers) { k.store(sums, .integer(start), register) }

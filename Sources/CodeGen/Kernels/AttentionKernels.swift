@@ -4,18 +4,22 @@ import Tensors
 /// Attention over keys and values, cached or not.
 package enum AttentionKernel: Kernel {
   package static let name = "attention"
-  package static let summary = "scaled dot-product attention by online softmax; f32, f16 or bf16 keys and values"
+  package static let summary = "scaled dot-product attention by online softmax; f32, f16, bf16 or int8 keys and values"
 
   package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
-    guard let op = query.operation.op as? Attention, query.isPlain(except: [0, 1, 2]), query.operands.count >= 3 else {
-      return []
-    }
+    guard let op = query.operation.op as? Attention, query.operands.count >= 3,
+      query.operands.indices.allSatisfy({ index in
+        let operand = query.operands[index]
+        return operand.dequantized == nil && (operand.type.isDense || index == 1 || index == 2)
+          && (operand.rowStride == nil || index < 3)
+      })
+    else { return [] }
     let types = query.operands.map(\.type)
     let (q, k, v) = (types[0], types[1], types[2])
     let optional = op.optionalInputs(types)
-    guard q.element == .f32, let key = k.element.scalar, let value = v.element.scalar,
-      [key, value].allSatisfy({ $0.isFloat && $0 != .f64 }),
-      let width = q.shape.last.fixedValue, let valueWidth = v.shape.last.fixedValue,
+    guard q.element == .f32, let key = cacheElement(k, heads: op.kvHeads),
+      let value = cacheElement(v, heads: op.kvHeads), let width = q.shape.last.fixedValue,
+      let valueWidth = v.shape.last.fixedValue,
       query.operands.allSatisfy({ $0.rowStride == nil || $0.type.rank == 2 })
     else { return [] }
     if let position = optional.position, types[position].element != .i32 { return [] }
@@ -36,8 +40,9 @@ package enum AttentionKernel: Kernel {
         return position < 0 || own[position] != full[axis] || full[axis] == 1
       }
     }
-    let config = AttentionConfig(
-      heads: op.heads, kvHeads: op.kvHeads, headDim: width / op.heads, valueDim: valueWidth / op.kvHeads,
+    var config = AttentionConfig(
+      isTiled: false, heads: op.heads, kvHeads: op.kvHeads, headDim: width / op.heads,
+      valueDim: valueWidth / op.kvHeads,
       scale: op.scale, causal: op.causal, window: op.window, softcap: op.softcap, hasPosition: optional.position != nil,
       mask: mask, maskIsBroadcast: broadcast, batch: extents.extent(batch, "B"),
       tokens: extents.extent(q.shape[rows], "T"), keys: extents.extent(k.shape[rows], "S"), key: key, value: value,
@@ -45,32 +50,64 @@ package enum AttentionKernel: Kernel {
       valueStride: query.operands[2].rowStride)
     let queries = Double(batch.maximum) * Double(q.shape[rows].maximum) * Double(op.heads)
     let keys = Double(k.shape[rows].maximum)
-    let work = KernelWork(
-      floatOperations: 4 * queries * keys * Double(width / op.heads),
-      bytes: Double(k.maximumByteCount + v.maximumByteCount))
+    let bytes = Double(k.maximumByteCount + v.maximumByteCount)
     let pointers = types.indices.map { CallArgument.input($0) } + [.result(0)]
-    return [
-      KernelChoice(
+    return [false, true].map { isTiled in
+      config.isTiled = isTiled
+      let work = KernelWork(
+        floatOperations: 4 * keys * Double(width / op.heads)
+          * (isTiled ? 2 * laneQueries(config, q, batch, target) : 6 * queries), bytes: bytes)
+      return KernelChoice(
         config.build(target: target), work: work, target: target, pointers: pointers, extents: extents,
         layouts: query.unpacked)
-    ]
+    }
+  }
+
+  /// The queries of tiles, those included that stand in lanes without one.
+  private static func laneQueries(_ config: AttentionConfig, _ q: TensorType, _ batch: Dim, _ target: Target) -> Double
+  {
+    let pairs = Double(q.shape[q.rank - 2].maximum * (config.heads / config.kvHeads))
+    let lanes = Double(target.lanes)
+    return Double(batch.maximum * config.kvHeads) * (pairs / lanes).rounded(.up) * lanes
+  }
+
+  /// The element type of keys or values in memory, `i8` for quantized ones; nil if it is none that kernels read.
+  private static func cacheElement(_ type: TensorType, heads: Int) -> ScalarType? {
+    if case .block(let format) = type.encoding {
+      guard let columns = type.shape.last.fixedValue, format == .cache8(columns / heads), columns / heads % 4 == 0
+      else {
+        return nil
+      }
+      return .i8
+    }
+    guard type.isDense, let element = type.element.scalar, element.isFloat, element != .f64 else { return nil }
+    return element
   }
 }
 
 /// Rows written into a cache.
 package enum CacheUpdateKernel: Kernel {
   package static let name = "cache_update"
-  package static let summary = "rows written into a cache of f32, f16 or bf16 at a position"
+  package static let summary = "rows written into a cache of f32, f16, bf16 or int8 at a position"
 
   package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
-    guard query.operation.op is CacheUpdate, query.isPlain(except: [1]), query.operands.count == 3 else { return [] }
+    guard query.operation.op is CacheUpdate, query.operands.count == 3, query.operands[0].rowStride == nil,
+      query.operands.allSatisfy({ $0.dequantized == nil }), query.operands[1].type.isDense
+    else { return [] }
     let (cache, rows) = (query.operands[0].type, query.operands[1])
-    guard let element = cache.element.scalar, element.isFloat, element != .f64, rows.type.element == .f32,
+    var group: Int?
+    if case .block(let format) = cache.encoding {
+      guard format.group.map({ format == .cache8($0) && $0 % 4 == 0 }) ?? false else { return [] }
+      group = format.group
+    }
+    guard let element = group == nil ? cache.element.scalar : .i8, cache.element.isFloat, element != .f64,
+      rows.type.element == .f32,
       query.operands[2].type.element == .i32, let columns = cache.shape.last.fixedValue
     else { return [] }
     var extents = ExtentTable()
     let config = CacheUpdateConfig(
-      columns: columns, tokens: extents.extent(rows.type.shape[0], "T"), cache: element, inputStride: rows.rowStride)
+      columns: columns, tokens: extents.extent(rows.type.shape[0], "T"), cache: element, group: group,
+      inputStride: rows.rowStride)
     let size = Double(rows.type.maximumCount)
     return [
       KernelChoice(

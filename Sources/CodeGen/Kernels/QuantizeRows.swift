@@ -85,7 +85,7 @@ package struct QuantizeRowsConfig: Hashable, Codable, Sendable {
 
 extension Expression {
   /// round(self / divisor) held within -127...127; a divisor that is a rounded denormal could lead out of it.
-  fileprivate func quotientCode(_ divisor: Expression) -> Expression {
+  func quotientCode(_ divisor: Expression) -> Expression {
     Expression.minimum(127.0, .maximum(-127.0, self / divisor)).asInt32
   }
 }

@@ -1,5 +1,4 @@
 #define _GNU_SOURCE
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include "sampler.h"
 #include "tensor_file.h"
 #include "text_stream.h"
+#include "token_ids.h"
 
 /* The command line; negative numbers and NULL: not given. */
 static struct {
@@ -45,25 +45,6 @@ void mcc_print_generate_options(void) {
   printf("  * default: the model's own generation settings\n");
 }
 
-/* Ids separated by commas or spaces. */
-static void parse_ids(const char *text, mcc_ids *ids) {
-  const char *at = text;
-  while (*at != 0) {
-    char *end;
-    errno = 0;
-    long long id = strtoll(at, &end, 10);
-    if (end == at || (*end != 0 && strchr(", \n", *end) == NULL)) {
-      mcc_fail(MCC_EXIT_USAGE, "option '--prompt-ids' takes ids such as 1,2,3, not '%s'", text);
-    }
-    if (errno != 0 || id < 0 || id >= mcc_model.vocabulary) {
-      mcc_fail(MCC_EXIT_USAGE, "the token id %.*s lies outside the vocabulary of %lld tokens", (int)(end - at), at,
-               (long long)mcc_model.vocabulary);
-    }
-    mcc_ids_append(ids, (int32_t)id);
-    at = end + strspn(end, ", \n");
-  }
-}
-
 /* The prompt's ids, and its text where it was given as text. */
 static mcc_ids read_prompt(const mcc_language_model *model, mcc_arguments arguments, mcc_text *text) {
   mcc_ids ids = {0};
@@ -73,7 +54,7 @@ static mcc_ids read_prompt(const mcc_language_model *model, mcc_arguments argume
   }
   if (sources > 1) mcc_fail(MCC_EXIT_USAGE, "give one prompt: PROMPT, --prompt-file or --prompt-ids");
   if (given.prompt_ids != NULL) {
-    parse_ids(given.prompt_ids, &ids);
+    mcc_ids_parse("--prompt-ids", given.prompt_ids, &ids);
   } else if (sources > 0) {
     if (model->tokenizer == NULL) mcc_fail(MCC_EXIT_USAGE, "this model has no tokenizer; use --prompt-ids");
     const char *argument = given.prompt_file != NULL ? given.prompt_file : arguments.items[0];

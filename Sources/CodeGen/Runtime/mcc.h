@@ -20,17 +20,20 @@
  *   program.c          ties the above together; binds symbols to sizes, calls functions
  *   options.c          the command line
  *   tensor_file.c      reads .npy and .npz; tensor_convert.c between element types; tensor_writer.c writes
- *   tokenizer.c        text to token ids and back, with tokenizer_encode.c, tokenizer_merge.c (byte pair encoding) and
- *                      tokenizer_split.c (cuts text into the words that merges never cross)
+ *   tokenizer.c        text to token ids and back, with tokenizer_encode.c, tokenizer_merge.c (byte pair encoding),
+ *                      tokenizer_split.c (cuts text into the words that merges never cross) and tokenizer_bert.c (word
+ *                      pieces)
  *   generation_settings.c  defaults of the command line
  *   sampler.c          logits to a token id
  *   text_stream.c      bytes of tokens to whole characters on standard output; stop texts
+ *   token_ids.c        ids from the command line and from files
  *   language_model.c   feeds tokens through the functions `prefill` and `decode`
+ *   encoder.c          feeds texts through the function `encode`
  *
- * and one of two faces with `main`: language_model_main.c (with generate.c, perplexity.c, logits.c and
- * language_model_bench.c) when the model has a function `decode`, tensor_main.c for any other network. A program is
- * linked from all .c files here except those of the other face: without tensor_main.c, or without language_model*.c,
- * generate.c, generation_settings.c, perplexity.c, logits.c, sampler.c, text_stream.c and tokenizer*.c.
+ * and one of three faces with `main`: language_model_main.c (with generate.c, perplexity.c, logits.c and
+ * language_model_bench.c) when the model has a function `decode`, encoder_main.c (with embed.c and encoder_bench.c)
+ * when it has `encode`, tensor_main.c for any other network. RuntimeSources.swift says which files a program is linked
+ * from.
  *
  * How a model is evaluated. All threads of the pool call `run` with the same arguments (single program, multiple
  * data). Each kernel computes the part of its output that mcc_partition gives the thread, and mcc_barrier separates
@@ -150,6 +153,10 @@ typedef struct mcc_symbol {
  *   "decode"   inputs tokens: i32[1], position: i32[1]; output logits: f32[1, vocabulary]; no symbols
  *   "prefill"  inputs tokens: i32[T], position: i32[1]; output logits: f32[L, vocabulary]; symbols T and L, L <= T
  *
+ * An encoder has
+ *
+ *   "encode"   input tokens: i32[T]; outputs output: f32[T, ...] and perhaps embedding: f32[W]; symbol T
+ *
  * found by these names. `position` is the number of tokens already in the cache; the logits are those of the last L
  * tokens. Row p of a cache is written by the token at position p and read by later ones only, so a new text starts at
  * position 0 without clearing anything.
@@ -180,9 +187,10 @@ typedef struct mcc_program {
   const mcc_function *functions;
   int64_t weights_bytes;        /* size of the weights section of the bundle */
   int64_t arena_bytes;
-  /* Of a language model; 0 otherwise. */
-  int64_t context;              /* positions in the cache */
+  /* Of a language model or an encoder; 0 otherwise. */
+  int64_t context;              /* positions in the cache; tokens of a text */
   int64_t vocabulary;
+  /* Of a language model; 0 otherwise. */
   int64_t bytes_per_token;      /* of weights, read to decode one token */
   int64_t cache_bytes_per_position; /* of all caches, read by one decoded token for each position before it */
 } mcc_program;

@@ -37,7 +37,7 @@ static const char *check_header(const mcc_tokenizer_header *h, mcc_bytes section
   if (memcmp(h->magic, "mcctoken", 8) != 0) return "it is no tokenizer";
   if (h->version != 1) return "its version is unknown";
   if (h->section_bytes != section.size) return "its size is wrong";
-  bool known = h->kind <= MCC_KIND_BYTES && h->split < MCC_SPLIT_KINDS && h->prefix <= MCC_PREFIX_START;
+  bool known = h->kind <= MCC_KIND_WORD_PIECES && h->split < MCC_SPLIT_KINDS && h->prefix <= MCC_PREFIX_START;
   if (!known) return "its kind is unknown";
   if ((h->flags & ~(uint32_t)MCC_TOKENIZER_FLAGS) != 0) return "its flags are unknown";
   if (h->token_count == 0 || h->token_count > 1 << 24) return "its number of tokens is out of range";
@@ -144,6 +144,12 @@ void mcc_tokenizer_decode(const mcc_tokenizer *it, int32_t id, bool *at_start, m
   uint32_t length;
   const char *bytes = mcc_token_text(it, id, &length);
   size_t before = text->count;
+  if (it->header.kind == MCC_KIND_WORD_PIECES && !*at_start) {
+    bool continues = length > 2 && memcmp(bytes, "##", 2) == 0;
+    mcc_text_append(text, " ", continues ? 0 : 1);
+    bytes += continues ? 2 : 0;
+    length -= continues ? 2 : 0;
+  }
   if (mcc_tokenizer_has(it, MCC_TOKENIZER_ESCAPE_SPACES) && it->kinds[id] != MCC_TOKEN_BYTE) {
     for (uint32_t i = 0; i < length;) {
       bool space = length - i >= 3 && memcmp(bytes + i, "\xE2\x96\x81", 3) == 0;

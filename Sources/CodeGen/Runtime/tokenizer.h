@@ -1,5 +1,5 @@
 /*
- * Byte pair encoding of text, and back.
+ * Text to tokens, by byte pair encoding or word pieces, and back.
  *
  * The tokenizer section of the bundle. Little-endian; offsets count from the start of the section and are multiples of
  * 4 (of an empty array, anything); nothing is compressed or terminated.
@@ -8,6 +8,7 @@
  *     8  u32  version         1
  *    12  u32  kind            0 characters: SentencePiece style; symbols start as characters of UTF-8
  *                             1 bytes: GPT-2 style; symbols start as bytes
+ *                             2 word pieces: BERT style; the longest token first, inside of a word with ## before it
  *    16  u32  split           how text is cut into words that merges never cross: 0 not, 1 gpt2, 2 llama3, 3 qwen2,
  *                             4 metaspace (before each U+2581)
  *    20  u32  flags           MCC_TOKENIZER_* below
@@ -29,7 +30,8 @@
  *    76  u32  offset of       u32 specials[S]: ids of tokens recognised as such in text, sorted by their bytes
  *                             (unsigned, a prefix before what it begins), no two equal
  *    80  u32  offset of       u8  special_flags[S]: 1 white space before it belongs to it, 2 white space after it does
- *    84  u32  reserved[11]    zero
+ *    84  u32  word_limit      characters of a word that is looked up, with kind word pieces; else 0
+ *    88  u32  reserved[10]    zero
  *   128
  *
  * The text of a token is what it stands for: with kind bytes, raw bytes (the GPT-2 map of bytes to printable characters
@@ -51,7 +53,11 @@ enum {
   MCC_TOKENIZER_STRIP_SPACE = 64,      /* decoding drops one space at the start of the text */
   MCC_TOKENIZER_ADD_BOS = 128,         /* the template of a prompt: BOS before, EOS after the text */
   MCC_TOKENIZER_ADD_EOS = 256,
-  MCC_TOKENIZER_FLAGS = 511,
+  MCC_TOKENIZER_CLEAN_TEXT = 512,      /* word pieces: control characters are left out */
+  MCC_TOKENIZER_SPACE_IDEOGRAPHS = 1024, /* ideographs are words of their own */
+  MCC_TOKENIZER_STRIP_ACCENTS = 2048,  /* accents are left out */
+  MCC_TOKENIZER_LOWER_CASE = 4096,
+  MCC_TOKENIZER_FLAGS = 8191,
 };
 
 enum {
@@ -97,8 +103,15 @@ int32_t mcc_tokenizer_eos(const mcc_tokenizer *tokenizer);
 void mcc_tokenizer_encode(mcc_tokenizer *tokenizer, const char *text, size_t size, bool with_template, mcc_ids *ids);
 
 /*
+ * Appends at most `limit` ids of the text with the template, leaving out the last of the text where it has more. Returns
+ * how many ids it has.
+ */
+int64_t mcc_tokenizer_encode_at_most(mcc_tokenizer *tokenizer, const char *text, size_t size, int64_t limit,
+                                     mcc_ids *ids);
+
+/*
  * Appends the bytes a token stands for; nothing for an id out of range. Characters may be split between tokens.
- * *at_start says that no text has come before and is updated.
+ * *at_start says that no text has come before and is updated. Word pieces are joined, words parted by one space.
  */
 void mcc_tokenizer_decode(const mcc_tokenizer *tokenizer, int32_t id, bool *at_start, mcc_text *text);
 

@@ -76,6 +76,10 @@ static void encode_word(mcc_tokenizer *it, const char *word, size_t size, mcc_id
 /* Encodes text that holds no special tokens. */
 static void encode_piece(mcc_tokenizer *it, const char *text, size_t size, bool at_start, mcc_ids *ids) {
   if (size == 0) return;
+  if (it->header.kind == MCC_KIND_WORD_PIECES) {
+    mcc_encode_word_pieces(it, text, size, ids);
+    return;
+  }
   bool escape = mcc_tokenizer_has(it, MCC_TOKENIZER_ESCAPE_SPACES);
   const char *space = escape ? "\xE2\x96\x81" : " ";
   size_t space_length = escape ? 3 : 1;
@@ -155,11 +159,17 @@ static size_t white_space_after(const char *text, size_t position, size_t size) 
   return position;
 }
 
+static bool adds_bos(const mcc_tokenizer *it) {
+  return mcc_tokenizer_has(it, MCC_TOKENIZER_ADD_BOS) && mcc_tokenizer_bos(it) >= 0;
+}
+
+static bool adds_eos(const mcc_tokenizer *it) {
+  return mcc_tokenizer_has(it, MCC_TOKENIZER_ADD_EOS) && mcc_tokenizer_eos(it) >= 0;
+}
+
 void mcc_tokenizer_encode(mcc_tokenizer *it, const char *text, size_t size, bool with_template, mcc_ids *ids) {
   if (it->token_table == NULL) mcc_tokenizer_make_tables(it);
-  if (with_template && mcc_tokenizer_has(it, MCC_TOKENIZER_ADD_BOS) && mcc_tokenizer_bos(it) >= 0) {
-    mcc_ids_append(ids, it->header.bos);
-  }
+  if (with_template && adds_bos(it)) mcc_ids_append(ids, it->header.bos);
   size_t start = 0;
   for (size_t i = 0; i < size;) {
     int64_t special = match_special(it, text + i, size - i);
@@ -178,7 +188,15 @@ void mcc_tokenizer_encode(mcc_tokenizer *it, const char *text, size_t size, bool
     start = i;
   }
   encode_piece(it, text + start, size - start, start == 0, ids);
-  if (with_template && mcc_tokenizer_has(it, MCC_TOKENIZER_ADD_EOS) && mcc_tokenizer_eos(it) >= 0) {
-    mcc_ids_append(ids, it->header.eos);
-  }
+  if (with_template && adds_eos(it)) mcc_ids_append(ids, it->header.eos);
+}
+
+int64_t mcc_tokenizer_encode_at_most(mcc_tokenizer *it, const char *text, size_t size, int64_t limit, mcc_ids *ids) {
+  int64_t before = ids->count;
+  mcc_tokenizer_encode(it, text, size, true, ids);
+  int64_t count = ids->count - before;
+  if (count <= limit) return count;
+  ids->count = before + limit;
+  if (adds_eos(it)) ids->data[ids->count - 1] = it->header.eos;
+  return count;
 }

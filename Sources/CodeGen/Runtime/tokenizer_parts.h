@@ -11,12 +11,13 @@ typedef struct mcc_tokenizer_header {
   int32_t bos, eos, unknown;
   uint32_t merge_count, special_count, section_bytes;
   uint32_t text_offsets, text, kinds, scores, merges, specials, special_flags;
-  uint32_t reserved[11];
+  uint32_t word_limit;
+  uint32_t reserved[10];
 } mcc_tokenizer_header;
 
 _Static_assert(sizeof(mcc_tokenizer_header) == 128, "the header is 128 bytes");
 
-enum { MCC_KIND_CHARACTERS, MCC_KIND_BYTES };
+enum { MCC_KIND_CHARACTERS, MCC_KIND_BYTES, MCC_KIND_WORD_PIECES };
 enum { MCC_PREFIX_NONE, MCC_PREFIX_EACH_PIECE, MCC_PREFIX_START };
 enum { MCC_STRIP_LEFT = 1, MCC_STRIP_RIGHT = 2 };
 
@@ -85,5 +86,8 @@ void mcc_tokenizer_make_tables(mcc_tokenizer *tokenizer);
 
 /* Merges the first `count` symbols of `word` as far as the vocabulary allows, in O(count log count). */
 void mcc_merge_symbols(mcc_tokenizer *tokenizer, const char *word, int32_t count);
+
+/* Appends the word pieces of text that holds no special tokens. */
+void mcc_encode_word_pieces(mcc_tokenizer *tokenizer, const char *text, size_t size, mcc_ids *ids);
 
 #endif

@@ -116,6 +116,16 @@ package struct Schedule: Sendable {
   /// Bytes of the states, at the start of the arena.
   package var stateBytes = 0
   package var arenaBytes = 0
+
+  /// Bytes of one row of every state, which a decoded token adds; nil without states.
+  package var cacheBytesPerToken: Int? {
+    states.isEmpty
+      ? nil
+      : states.reduce(0) { sum, state in
+        guard let rows = state.type.shape.dims.first?.fixedValue, rows > 0 else { return sum }
+        return sum + (state.type.byteCount ?? 0) / rows
+      }
+  }
 }
 
 extension Int {

@@ -6,6 +6,8 @@ import Tensors
 /// For each head `h` and query `i`: `softmax(scale * q[i, h] . k[j, h'] + mask)` over the visible keys `j`, times
 /// `v[j, h']`, with `h' = h * kvHeads / heads`. A soft cap replaces a score `s` by `softcap * tanh(s / softcap)`.
 ///
+/// Keys and values may be quantized in blocks and stand for their dequantized numbers.
+///
 /// Inputs: `q[T, heads * D]`, `k[S, kvHeads * D]`, `v[S, kvHeads * Dv]`, all with one leading batch axis or none; then
 /// optionally `position: i32[1]`, the number of keys before those of the first query; then optionally a mask that
 /// broadcasts to `[B, heads, T, S]`: bool (true is visible) or floating point (added to the scores). If `causal`,
@@ -45,7 +47,11 @@ package struct Attention: Operator {
     try expect(inputs, count: 3...5)
     let (q, k, v) = (inputs[0], inputs[1], inputs[2])
     for (input, role) in zip(inputs, ["queries", "keys", "values"]) {
-      try expectFloat(input, role)
+      if input.isDense || role == "queries" {
+        try expectFloat(input, role)
+      } else {
+        try expectBlocks(input, role)
+      }
       try expectRank(input, 2...3, role)
       guard input.rank == q.rank, q.rank == 2 || input.shape[0] == q.shape[0] else {
         throw failure("found \(role) of shape \(input.shape) for queries of shape \(q.shape), expected the same batch")

@@ -13,6 +13,18 @@ extension CacheUpdate {
     if let target = output.baseAddress, let source = cache.bytes.baseAddress, UnsafeRawPointer(target) != source {
       target.copyMemory(from: source, byteCount: cache.bytes.count)
     }
+    if case .block(let format) = cache.type.encoding {
+      let columns = cache.sizes[1]
+      let numbers = Numbers<Float>(rows)
+      withExtendedLifetime(numbers) {
+        let rowBytes = format.rowBytes(columns: columns)
+        format.quantize(
+          UnsafeBufferPointer(start: numbers.data, count: numbers.count), columns: columns,
+          into: UnsafeMutableRawBufferPointer(
+            rebasing: output[(position * rowBytes)..<((position + rows.sizes[0]) * rowBytes)]))
+      }
+      return
+    }
     let size = cache.type.element.byteCount
     let start = position * cache.sizes[1] * size
     convertRow(

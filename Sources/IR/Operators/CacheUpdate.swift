@@ -4,7 +4,7 @@ import Tensors
 /// A cache with rows written at a position: `result[position + i] = rows[i]`, the others as they were.
 ///
 /// Inputs: `cache[C, W]`, `rows[T, W]`, `position: i32[1]`; the result has the type of the cache, to whose elements
-/// the rows are converted. `position + T` beyond `C` is an error.
+/// the rows are converted; a cache of blocks is quantized row by row. `position + T` beyond `C` is an error.
 package struct CacheUpdate: Operator {
   package static let name = "cache_update"
 
@@ -13,7 +13,11 @@ package struct CacheUpdate: Operator {
   package func inferTypes(_ inputs: [TensorType]) throws -> [TensorType] {
     try expect(inputs, count: 3...3)
     let (cache, rows) = (inputs[0], inputs[1])
-    try expectFloat(cache, "cache")
+    if cache.isDense {
+      try expectFloat(cache, "cache")
+    } else {
+      try expectBlocks(cache, "cache")
+    }
     try expectFloat(rows, "rows")
     try expectRank(cache, 2...2, "cache")
     try expectRank(rows, 2...2, "rows")

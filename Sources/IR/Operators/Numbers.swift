@@ -103,14 +103,37 @@ extension Operator {
   }
 }
 
-/// Writes the numbers `range` of a dense tensor to `target`.
+/// Writes the numbers `range` of a tensor to `target`; of a quantized one whole rows.
 func loadNumbers<S: Computable>(_ view: TensorView, _ range: Range<Int>, into target: UnsafeMutablePointer<S>) {
+  if case .block(let format) = view.type.encoding {
+    loadBlocks(view, format, range, into: target)
+    return
+  }
   let size = view.type.element.byteCount
   let source = UnsafeRawBufferPointer(rebasing: view.bytes[(range.lowerBound * size)..<(range.upperBound * size)])
   parallelConvert(
     source, view.type.element,
     into: UnsafeMutableRawBufferPointer(UnsafeMutableBufferPointer(start: target, count: range.count)),
     S.dtype, count: range.count)
+}
+
+private func loadBlocks<S: Computable>(
+  _ view: TensorView, _ format: BlockFormat, _ range: Range<Int>, into target: UnsafeMutablePointer<S>
+) {
+  let columns = view.sizes.last ?? 1
+  precondition(range.lowerBound % columns == 0 && range.upperBound % columns == 0, "quantized rows are read whole")
+  let rowBytes = format.rowBytes(columns: columns)
+  let rows = UnsafeRawBufferPointer(
+    rebasing: view.bytes[(range.lowerBound / columns * rowBytes)..<(range.upperBound / columns * rowBytes)])
+  let numbers = Scratch<Float>(range.count)
+  withExtendedLifetime(numbers) {
+    let values = UnsafeMutableBufferPointer(start: numbers.data, count: range.count)
+    format.dequantize(rows, columns: columns, into: values)
+    parallelConvert(
+      UnsafeRawBufferPointer(values), .f32,
+      into: UnsafeMutableRawBufferPointer(UnsafeMutableBufferPointer(start: target, count: range.count)), S.dtype,
+      count: range.count)
+  }
 }
 
 /// Converts `count` numbers to the element type of a dense tensor and writes them there.

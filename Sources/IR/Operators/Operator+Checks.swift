@@ -15,6 +15,13 @@ extension Operator {
     }
   }
 
+  /// Throws unless the input is quantized in blocks.
+  func expectBlocks(_ input: TensorType, _ role: String) throws {
+    guard case .block = input.encoding else {
+      throw failure("found \(role) of type \(input), expected a dense or block-quantized tensor")
+    }
+  }
+
   /// Throws unless the input has a rank in `range`.
   func expectRank(_ input: TensorType, _ range: ClosedRange<Int>, _ role: String) throws {
     guard range.contains(input.rank) else {

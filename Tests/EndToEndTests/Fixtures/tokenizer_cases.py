@@ -3,9 +3,10 @@
 
 Usage: tokenizer_cases.py MODELS > tokenizer_cases.json
 
-MODELS holds stories260K/hf/tokenizer.json and pycode7m/tokenizer.json. "gpt2" is the latter as it is; "llama3" and
+MODELS holds stories260K/hf/tokenizer.json, pycode7m/tokenizer.json and minilm/tokenizer.json. "gpt2" is the latter as it is; "llama3" and
 "qwen2" are the same vocabulary with the expressions of these models, "whole" with ignore_merges and the merges in
-reverse, so that words that are tokens matter.
+reverse, so that words that are tokens matter. "bert" is MiniLM's without truncation and padding; "cased" and "raw" are
+it with other settings of the normalizer.
 """
 
 import json
@@ -35,6 +36,11 @@ WRITTEN = [
     "0 00 000 0000 00000", "1,234,567.89", "\u0967\u0968\u0969\u096a", "$1.50 \u20ac2 \u00a33", "#include <stdio.h>\n",
     "    for i in range(10):\n        print(i)\n\n\n", "a" * 40, " " * 33 + "x",
     "\n" * 5 + " x", "x \n \n y", "\r\r\n \r",
+    "[CLS] x[SEP]y [MASK]ing [PAD] [UNK]", "[cls] [ MASK ]", "unaffable embeddings", "x" * 100 + " " + "x" * 101,
+    "\u1ed6\u1ebe \u0110\u1eb7ng Th\u1ecb \u00c5ngstr\u00f6m \u0391\u03a3 \u03a3\u03bf\u03c6\u03af\u03b1\u03a3 \u0401\u0436\u0438\u043a \u0419",
+    "\ud55c\uad6d\uc5b4 \uac00\uac01 \u1112\u1161\u11ab", "\u30ac\u30d1\u30fb\uff76\uff9e \uff21\uff22", "\uf900\u2f9f4\U0002f800 \u9fa6",
+    "\u00bfqu\u00e9? \u2014\u201cx\u201d\u2026 \u00a7\u00b6 ^`$+<=>~|", "\u0340\u037e\u1fef\u212b\u2126", "\u09cb\u0ddd \U0001d161",
+    "\ufffd x\ufffdy", "a\u00adb\u200cc\u202ed\u2060", "\u13a0\u10a0\u2c00\U00010400 \u01c5 \ua64a", "\x0b\x0cv\x85",
 ]
 
 
@@ -62,6 +68,14 @@ def tokenizers(models):
             tree["model"]["ignore_merges"] = True
             tree["model"]["merges"].reverse()
         yield name, Tokenizer.from_str(json.dumps(tree))
+    with open(f"{models}/minilm/tokenizer.json") as file:
+        tree = json.load(file)
+    tree["truncation"] = tree["padding"] = None
+    yield "bert", Tokenizer.from_str(json.dumps(tree))
+    tree["normalizer"].update(lowercase=False, strip_accents=True)
+    yield "cased", Tokenizer.from_str(json.dumps(tree))
+    tree["normalizer"].update(clean_text=False, handle_chinese_chars=False, lowercase=True, strip_accents=False)
+    yield "raw", Tokenizer.from_str(json.dumps(tree))
 
 
 def main():

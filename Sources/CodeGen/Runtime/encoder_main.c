@@ -1,0 +1,49 @@
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "encoder.h"
+#include "options.h"
+
+static const struct {
+  const char *name, *summary;
+  int (*run)(int argc, char **argv);
+} commands[] = {
+    {"embed", "print the embeddings of texts (the default)", mcc_command_embed},
+    {"tokens", "print the token ids of texts", mcc_command_tokens},
+    {"logits", "write the outputs for given token ids", mcc_command_encode_ids},
+    {"bench", "measure the speed", mcc_command_encode_bench},
+};
+
+enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
+
+static void print_help(void) {
+  printf("usage: %s [embed] [options] TEXT...\n       %s COMMAND --help\n\ncommands:\n", mcc_model.name, mcc_model.name);
+  for (int i = 0; i < COMMAND_COUNT; i++) printf("  %-24s %s\n", commands[i].name, commands[i].summary);
+  printf("\noptions of embed:\n");
+  mcc_print_embed_options();
+  printf("\n  %-24s %s\n  %-24s %s\n", "--version", "what this program is", "--manifest", "how it was made, as JSON");
+  mcc_flush_output();
+}
+
+int main(int argc, char **argv) {
+  signal(SIGPIPE, SIG_IGN);
+  const char *first = argc > 1 ? argv[1] : "";
+  if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0) {
+    print_help();
+    return 0;
+  }
+  if (strcmp(first, "--version") == 0) {
+    mcc_print_version();
+    return 0;
+  }
+  if (strcmp(first, "--manifest") == 0) {
+    mcc_print_manifest(mcc_bundle_map().manifest);
+    return 0;
+  }
+  mcc_require_cpu();
+  for (int i = 0; i < COMMAND_COUNT; i++) {
+    if (strcmp(first, commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
+  }
+  return mcc_command_embed(argc, argv);
+}
