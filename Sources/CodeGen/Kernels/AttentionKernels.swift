@@ -19,8 +19,7 @@ package enum AttentionKernel: Kernel {
     let optional = op.optionalInputs(types)
     guard q.element == .f32, let key = cacheElement(k, heads: op.kvHeads),
       let value = cacheElement(v, heads: op.kvHeads), let width = q.shape.last.fixedValue,
-      let valueWidth = v.shape.last.fixedValue,
-      query.operands.allSatisfy({ $0.rowStride == nil || $0.type.rank == 2 })
+      let valueWidth = v.shape.last.fixedValue
     else { return [] }
     if let position = optional.position, types[position].element != .i32 { return [] }
     let rows = q.rank - 2

@@ -39,6 +39,7 @@ package struct OperatorRegistry: Sendable {
     Softmax.self, LogSoftmax.self, RMSNorm.self, LayerNorm.self, BatchNorm.self,
     RopeTable.self, Rope.self, CacheUpdate.self, Attention.self,
     Gather.self, Reshape.self, Transpose.self, Slice.self, Concat.self, Interleave.self, Pad.self, Expand.self,
+    Iota.self, Sizes.self,
     Quantize.self, Dequantize.self, DequantizeGGML.self, QuantizeLinear.self, DequantizeLinear.self,
     QuantizedConv2D.self, Cast.self,
     FusedElementwise.self, Clip.self, LeakyReLU.self, Select.self,
