@@ -6,5 +6,8 @@ package enum LoweringRegistry {
   package static let passes = PassRegistry([Specialize.self, Decompose.self, ChannelsLast.self, SelectKernels.self])
 
   /// The operators of lowered models.
-  package static let operators: [any Operator.Type] = [KernelCall.self, Pack.self]
+  package static let operators: [any Operator.Type] = [KernelCall.self, Pack.self, Chained.self]
+
+  /// The operators that another one may have as an attribute.
+  static let nested = OperatorRegistry.core.adding([Chained.self])
 }

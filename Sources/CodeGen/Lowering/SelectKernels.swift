@@ -11,7 +11,8 @@ import Tensors
 ///     %y = kernel_call(%x, %p) {kernel = mcc_matmul_w4g32_..., operation = {matmul = {...}}, operands = [...]}
 ///
 /// Every kernel is asked for its candidates; the cheapest is taken. Dequantization of operands and columns cut out of a
-/// wider buffer are left to the kernel where it can. A constant gets one layout in all functions: the one with the least
+/// wider buffer are left to the kernel where it can, and so are the rounding of activations and the norm before that
+/// (``Chained``). A constant gets one layout in all functions: the one with the least
 /// sum of costs. Reshapes and contiguous parts stay as they are: they cost nothing. An operator without kernel that is
 /// ``Decomposable`` is decomposed first.
 package struct SelectKernels: Pass {
@@ -61,6 +62,7 @@ struct KernelSelection {
   func apply(to model: inout Model) throws {
     try decompose(&model)
     for index in model.functions.indices {
+      try chain(&model.functions[index])
       try separateOutputs(of: &model.functions[index])
     }
     var recipes = RecipeTable()
@@ -186,6 +188,11 @@ struct KernelSelection {
       if !changed { break }
     }
     return last
+  }
+
+  /// Whether a kernel computes a node.
+  func hasKernel(_ id: NodeID, in graph: Graph) throws -> Bool {
+    !(try absorbing(id, in: graph).choices.isEmpty)
   }
 
   private func site(
