@@ -40,7 +40,15 @@ package struct Compiler {
     if options.lastStage <= .transform { return try finish(model, watch) }
 
     let target = try TargetRegistry.target(named: options.target)
-    let generator = CodeGenerator(target: target, kernels: options.kernels)
+    var record = Measurements.record(target, cache: Measurements.folder(options.cacheFolder))
+    if options.tunes, model.stage < .lower {
+      progress.update("timing kernels")
+      var known = try await Measurements.measured(target, cache: Measurements.folder(options.cacheFolder))
+      _ = try await Measurements.tune(model, target, &known, cache: Measurements.folder(options.cacheFolder))
+      record = known
+    }
+    let generator = CodeGenerator(target: target, kernels: options.kernels, record: record)
+    if options.refusesSlowTypes { try NarrowTypeCheck(generator).check(model, at: path, options.frontend) }
     summary.target = target.name
     if model.stage < .lower {
       progress.update("choosing kernels")
@@ -65,10 +73,11 @@ package struct Compiler {
     let swiftCompiler =
       options.kernels == .swift && options.artefact == .exe && compiler != nil
       ? try await SwiftCompiler.find(for: target.architecture) : nil
-    let manifest = Manifest(
+    var manifest = Manifest(
       compiler: "mcc \(Version.number)", cCompiler: options.artefact == .exe ? compiler?.version ?? "" : "",
       passes: summary.passes.map { Manifest.PassRecord(name: $0.name, options: $0.text) },
       sources: try sources(of: model))
+    manifest.machine = record?.summary
     let emission = try generator.emit(schedule, of: model, manifest: manifest)
     summary.stages.append((.emit, stage.seconds))
 
@@ -82,7 +91,7 @@ package struct Compiler {
     } else if let compiler {
       progress.update("compiling C")
       let folder = try options.keep.map { try WorkFolder(keepingAt: $0) } ?? WorkFolder()
-      let cache = (options.cacheFolder ?? ObjectCache.defaultFolder()).map { ObjectCache(folder: $0) }
+      let cache = Measurements.folder(options.cacheFolder).map { ObjectCache(folder: $0) }
       let toolchain = Toolchain(
         compiler: compiler, swiftCompiler: swiftCompiler, jobs: options.jobs, cache: cache)
       let report = try await generator.build(

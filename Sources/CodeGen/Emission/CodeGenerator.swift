@@ -8,11 +8,14 @@ package struct CodeGenerator: Sendable {
   /// The language of the kernels.
   package let language: KernelLanguage
   private let registry: KernelRegistry
+  /// What was measured on this machine, if kernels are to be chosen by it.
+  private let record: MachineRecord?
 
-  /// A generator of code for a target, with kernels in a language.
-  package init(target: Target, kernels language: KernelLanguage = .c) {
+  /// A generator of code for a target, with kernels in a language, chosen by what was measured on this machine.
+  package init(target: Target, kernels language: KernelLanguage = .c, record: MachineRecord? = nil) {
     self.target = target
     self.language = language
+    self.record = record
     registry = KernelRegistry(target: target)
   }
 
@@ -20,7 +23,16 @@ package struct CodeGenerator: Sendable {
 
   /// The passes of lowering, in order.
   package var loweringPasses: [any Pass] {
-    [Specialize(), Decompose(target: target.name), ChannelsLast(), SelectKernels(target: target.name)]
+    [Specialize(), Decompose(target: target.name), ChannelsLast(), SelectKernels(target: target.name, record: record)]
+  }
+
+  /// What a model of the stage `transform` asks of the kernels, with all candidates.
+  package func survey(_ model: Model) throws -> KernelSurvey {
+    var model = model
+    var context = PassContext()
+    model.stage = .lower
+    try PassManager().run(Pipeline(Array(loweringPasses.dropLast())), on: &model, &context)
+    return try KernelSelection(KernelRegistry.library(target, record)).survey(model)
   }
 
   /// Lowers a model of the stage `transform`.

@@ -23,18 +23,13 @@ package struct ModelEmitter {
     table = WeightTable(schedule)
   }
 
-  /// Lines of kernels in one file, so that files compile side by side.
-  private static let linesPerFile = 500
-
   /// The sources and headers, with an identity that depends on them and on `salt`.
   package func sources(salt: String = "") throws -> GeneratedSources {
     let renderer = CRenderer(target: target)
     var sources: [GeneratedSources.File] = []
     var headers: [GeneratedSources.File] = []
-    var group: [KernelFunction] = []
-    func finish() {
-      guard !group.isEmpty else { return }
-      let name = "kernels_\(sources.count)"
+    for (index, group) in renderer.groups(schedule.kernels.sorted { $0.name < $1.name }).enumerated() {
+      let name = "kernels_\(index)"
       switch language {
       case .c: sources.append(.init(name: name + ".c", text: renderer.file(group, includes: ["\"mcc.h\""])))
       case .swift:
@@ -42,19 +37,7 @@ package struct ModelEmitter {
         sources.append(.init(name: name + ".swift", text: file.source))
         headers.append(.init(name: name + ".h", text: file.header))
       }
-      group = []
     }
-    var lines = 0
-    for kernel in schedule.kernels.sorted(by: { $0.name < $1.name }) {
-      let count = renderer.file([kernel]).utf8.lazy.filter { $0 == 0x0A }.count
-      if lines + count > Self.linesPerFile {
-        finish()
-        lines = 0
-      }
-      group.append(kernel)
-      lines += count
-    }
-    finish()
     headers += [
       .init(name: "kernels.h", text: renderer.header(schedule.kernels)), .init(name: "model.h", text: self.header()),
     ]

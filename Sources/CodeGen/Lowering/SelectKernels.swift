@@ -21,16 +21,25 @@ package struct SelectKernels: Pass {
 
   /// The name of the target.
   package var target: String = "native"
+  /// What was measured on the machine; nil where the target's estimates hold. No option: a text does not carry it.
+  package var record: MachineRecord?
+
+  private enum CodingKeys: CodingKey {
+    case target
+  }
 
   package init() {}
 
-  package init(target: String) { self.target = target }
+  package init(target: String, record: MachineRecord? = nil) {
+    self.target = target
+    self.record = record
+  }
 
   package var fidelity: Fidelity { .exact }
 
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
     let target = try TargetRegistry.target(named: target)
-    try KernelSelection(KernelRegistry(target: target)).apply(to: &model)
+    try KernelSelection(KernelRegistry.library(target, record)).apply(to: &model)
     model[metadata: "target"] = target.name
     for function in model.functions {
       for node in function.nodeIDs {
@@ -56,10 +65,40 @@ struct KernelSelection {
     var choices: [KernelChoice]
     /// The recipe number of inputs that depend on constants alone.
     var recipes: [Int?]
+    var query: KernelQuery
   }
 
   /// Lowers every function of the model.
   func apply(to model: inout Model) throws {
+    let sites = try sites(of: &model)
+    let layouts = chooseLayouts(sites)
+    for index in model.functions.indices {
+      try rewrite(&model.functions[index], sites.filter { $0.function == index }, layouts)
+    }
+    model.stage = .lower
+    model.compact()
+  }
+
+  /// What is asked of the kernels for a model, with all answers and the choice among them.
+  func survey(_ model: Model) throws -> KernelSurvey {
+    var model = model
+    let sites = try sites(of: &model)
+    let layouts = chooseLayouts(sites)
+    var survey = KernelSurvey()
+    for site in sites {
+      guard let choice = pick(site, layouts) else { continue }
+      let graph = model.functions[site.function]
+      let node = graph[site.node]
+      survey.add(
+        role: graph.role ?? graph.name, query: site.query, stored: site.inputs.map { graph.type(of: $0) },
+        results: node.results.map { graph.type(of: $0) }, choices: site.choices, pick: choice,
+        constants: zip(site.inputs, site.recipes).map { $1 })
+    }
+    return survey
+  }
+
+  /// The nodes that need a kernel, after decomposition.
+  private func sites(of model: inout Model) throws -> [Site] {
     try decompose(&model)
     for index in model.functions.indices {
       try chain(&model.functions[index])
@@ -77,12 +116,7 @@ struct KernelSelection {
         sites.append(try site(id, in: graph, function: function, isRecipe, &recipes))
       }
     }
-    let layouts = chooseLayouts(sites)
-    for index in model.functions.indices {
-      try rewrite(&model.functions[index], sites.filter { $0.function == index }, layouts)
-    }
-    model.stage = .lower
-    model.compact()
+    return sites
   }
 
   // MARK: What needs a kernel
@@ -116,6 +150,7 @@ struct KernelSelection {
     var inputs: [ValueID]
     var operands: [KernelOperand]
     var choices: [KernelChoice]
+    var query: KernelQuery
   }
 
   /// The query of a node whose inputs come as `forms` says, with what it needs to be written down.
@@ -155,8 +190,10 @@ struct KernelSelection {
           KernelOperand(index: index, element: type.element, format: format, dequantized: element, columns: columns))
       }
     }
-    let choices = try library.choices(for: KernelQuery(node.op, operands))
-    return (Absorbed(inputs: inputs, operands: forms, choices: choices), changed)
+    let query = KernelQuery(node.op, operands)
+    return (
+      Absorbed(inputs: inputs, operands: forms, choices: try library.choices(for: query), query: query), changed
+    )
   }
 
   /// The columns of a wider matrix that a value is, unless they are contiguous anyhow.
@@ -179,7 +216,7 @@ struct KernelSelection {
     _ id: NodeID, in graph: Graph, forced: ValueID? = nil, isRecipe: [Bool]? = nil
   ) throws -> Absorbed {
     let node = graph[id]
-    var last = Absorbed(inputs: node.inputs, operands: [], choices: [])
+    var last = Absorbed(inputs: node.inputs, operands: [], choices: [], query: KernelQuery(node.op, []))
     for (dequantize, slices) in [(true, true), (true, false), (false, true), (false, false)] {
       let (absorbed, changed) = try ask(node, in: graph, dequantize: dequantize, slices: slices, isRecipe)
       if let forced, absorbed.inputs.contains(forced) { continue }
@@ -212,7 +249,7 @@ struct KernelSelection {
     }
     return Site(
       function: function, node: id, inputs: found.inputs, operands: found.operands, choices: found.choices,
-      recipes: numbers)
+      recipes: numbers, query: found.query)
   }
 
   // MARK: Layouts
