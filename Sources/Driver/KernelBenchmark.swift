@@ -28,6 +28,8 @@ package struct KernelBenchmark: Sendable {
   package struct Result: Sendable {
     package var machine: Machine
     package var comparison: KernelComparison
+    /// Whether weights come from memory and not from the cache.
+    package var streams: Bool
 
     /// Whether every chosen candidate is within the limit.
     package var passed: Bool { comparison.rows.allSatisfy { $0.ratio <= KernelBenchmark.limit } }
@@ -36,7 +38,7 @@ package struct KernelBenchmark: Sendable {
     package func share(_ row: KernelComparison.Row, seconds: Double) -> Double {
       let sizes = row.entry.sizes, work = row.entry.work, threads = comparison.threads
       let least = max(
-        work.weightBytes.value(sizes) / machine.bytes(threads: threads),
+        work.weightBytes.value(sizes) / (streams ? machine.bytes(threads: threads) : machine.level2 * Double(threads)),
         work.otherBytes.value(sizes) / (machine.level2 * Double(threads)),
         work.operations.value(sizes) / machine.operations(work.arithmetic, threads: threads))
       return seconds > 0 ? least / seconds : 0
@@ -68,7 +70,7 @@ package struct KernelBenchmark: Sendable {
       comparison.store(in: &record)
       try record.store(in: folder)
     }
-    return Result(machine: machine, comparison: comparison)
+    return Result(machine: machine, comparison: comparison, streams: spread > 64 << 20)
   }
 
   /// A model of one product: `matmul:TxKxN` or `matmul:TxKxN:w4g32a8`, for T tokens of K numbers and N results.
