@@ -34,5 +34,10 @@ package struct CompileOptions: Sendable {
   /// A folder that receives the model after every stage.
   package var dumpFolder: String?
 
+  /// Whether kernels that have no times of this machine are timed first.
+  package var tunes = false
+  /// Whether a quantization that is slower than a wider type is an error.
+  package var refusesSlowTypes = false
+
   package init() {}
 }

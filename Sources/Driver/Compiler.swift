@@ -40,7 +40,9 @@ package struct Compiler {
     if options.lastStage <= .transform { return try finish(model, watch) }
 
     let targets = try TargetRegistry.targets(named: options.target)
-    let generator = CodeGenerator(targets: targets, kernels: options.kernels)
+    let records = try await self.records(targets, model)
+    let generator = CodeGenerator(targets: targets, kernels: options.kernels, records: records)
+    if options.refusesSlowTypes { try NarrowTypeCheck(generator).check(model, at: path, options.frontend) }
     summary.target = generator.targetName
     if model.stage < .lower {
       progress.update("choosing kernels")
@@ -67,10 +69,11 @@ package struct Compiler {
     let swiftCompiler =
       options.kernels == .swift && options.artefact == .exe && compiler != nil
       ? try await SwiftCompiler.find(for: architecture) : nil
-    let manifest = Manifest(
+    var manifest = Manifest(
       compiler: "mcc \(Version.number)", cCompiler: options.artefact == .exe ? compiler?.version ?? "" : "",
       passes: summary.passes.map { Manifest.PassRecord(name: $0.name, options: $0.text) },
       sources: try sources(of: model))
+    manifest.machine = records[targets[0].name]?.summary
     let emission = try generator.emit(schedule, of: model, manifest: manifest)
     summary.stages.append((.emit, stage.seconds))
 
@@ -84,7 +87,7 @@ package struct Compiler {
     } else if let compiler {
       progress.update("compiling C")
       let folder = try options.keep.map { try WorkFolder(keepingAt: $0) } ?? WorkFolder()
-      let cache = (options.cacheFolder ?? ObjectCache.defaultFolder()).map { ObjectCache(folder: $0) }
+      let cache = Measurements.folder(options.cacheFolder).map { ObjectCache(folder: $0) }
       let toolchain = Toolchain(
         compiler: compiler, swiftCompiler: swiftCompiler, jobs: options.jobs, cache: cache)
       let report = try await generator.build(
@@ -95,6 +98,22 @@ package struct Compiler {
     summary.stages.append((.build, stage.seconds))
     summary.seconds = watch.seconds
     return summary
+  }
+
+  /// What is known of this machine, by target; with `--tune` the candidates that were never timed are timed first.
+  private func records(_ targets: [Target], _ model: Model) async throws -> [String: MachineRecord] {
+    let cache = Measurements.folder(options.cacheFolder)
+    var records: [String: MachineRecord] = [:]
+    for target in targets {
+      records[target.name] = Measurements.record(target, cache: cache)
+      if options.tunes, model.stage < .lower {
+        progress.update("timing kernels")
+        var known = try await Measurements.measured(target, cache: cache)
+        _ = try await Measurements.tune(model, target, &known, cache: cache)
+        records[target.name] = known
+      }
+    }
+    return records
   }
 
   private mutating func runFrontend(_ path: String) throws -> Model {

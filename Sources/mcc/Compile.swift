@@ -48,6 +48,12 @@ struct Compile: AsyncParsableCommand {
   @Option(help: ArgumentHelp("Writes the IR after every stage, such as 02-simplify.mir.", valueName: "folder"))
   var dumpStages: String?
 
+  @Flag(help: "Times the kernels that have not been timed on this machine, and chooses by their times.")
+  var tune = false
+
+  @Flag(help: "Compiles a narrow type even if a wider one is faster on the target.")
+  var force = false
+
   @Flag(help: "Prints the summary as JSON.")
   var json = false
 
@@ -72,6 +78,8 @@ struct Compile: AsyncParsableCommand {
     if emit == .mir, !options.lastStage.hasText {
       throw CompileError(.usage, "the stage '\(options.lastStage.rawValue)' has no text form")
     }
+    options.tunes = tune
+    options.refusesSlowTypes = !force
     options.output = output
     if output == nil, options.lastStage >= .emit { options.output = Self.defaultOutput(model, emit) }
     var compiler = Compiler(options)

@@ -97,10 +97,34 @@ struct ListFormats: ListCommand {
 
 /// `mcc targets`.
 struct ListTargets: ListCommand {
-  static let configuration = CommandConfiguration(commandName: "targets", abstract: "Lists the CPUs code is made for.")
+  static let configuration = CommandConfiguration(
+    commandName: "targets", abstract: "Lists the CPUs code is made for, or measures this machine.")
 
   @Flag(help: "Prints JSON.")
   var json = false
+
+  @Flag(help: "Measures this machine with the code of a target, for the choice of kernels, and keeps the figures.")
+  var measure = false
+
+  @Option(help: "The target to measure with.")
+  var target = "native"
+
+  @Option(help: "The folder of the cache. (default: mcc in XDG_CACHE_HOME or ~/.cache)")
+  var cacheDir: String?
+
+  func run() async throws {
+    guard measure else { return try list() }
+    let record = try await Measurements.measured(
+      TargetRegistry.target(named: target), cache: Measurements.folder(cacheDir), again: true)
+    guard let machine = record.machine else { return }
+    if json { return printJSON(record.summary) }
+    Standard.output("\(record.processor), \(record.target)")
+    for (name, value) in machine.json.object ?? JSONObject() {
+      let amount = value.double ?? 0
+      let text = name == "threads" ? "\(Int(amount))" : "\(Quantity.decimal(amount * 1e-9, 1)) G/s"
+      Standard.output(name + String(repeating: " ", count: max(1, 20 - name.count)) + text)
+    }
+  }
 
   func rows() throws -> [(name: String, summary: String, facts: [(String, String)])] {
     let native = TargetRegistry.native(features: HostCPU.features()).name

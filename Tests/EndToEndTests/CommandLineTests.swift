@@ -110,7 +110,8 @@ import Testing
 
   /// The help of mcc and its commands, compared whole. `RECORD=1` writes the snapshots anew.
   @Test(arguments: [
-    "", "compile", "dump", "opt", "inspect", "run", "verify", "profile", "cache", "passes", "kernels", "formats",
+    "", "compile", "dump", "opt", "inspect", "run", "verify", "profile", "bench-kernels", "cache", "passes", "kernels",
+    "formats",
     "targets",
   ])
   func helpIsAsRecorded(command: String) throws {

@@ -8,18 +8,21 @@ package struct CodeGenerator: Sendable {
   package let targets: [Target]
   /// The language of the kernels.
   package let language: KernelLanguage
+  /// What was measured on this machine, by target, if kernels are to be chosen by it.
+  private let records: [String: MachineRecord]
   private let levels: KernelLevels
 
-  /// A generator of code for a target, with kernels in a language.
-  package init(target: Target, kernels language: KernelLanguage = .c) {
-    self.init(targets: [target], kernels: language)
+  /// A generator of code for a target, with kernels in a language, chosen by what was measured on this machine.
+  package init(target: Target, kernels language: KernelLanguage = .c, record: MachineRecord? = nil) {
+    self.init(targets: [target], kernels: language, records: record.map { [target.name: $0] } ?? [:])
   }
 
   /// A generator of code for targets that `TargetRegistry.targets(named:)` gave.
-  package init(targets: [Target], kernels language: KernelLanguage = .c) {
+  package init(targets: [Target], kernels language: KernelLanguage = .c, records: [String: MachineRecord] = [:]) {
     self.targets = targets
     self.language = language
-    levels = KernelLevels(targets)
+    self.records = records
+    levels = KernelLevels(targets, records)
   }
 
   /// The names of the targets.
@@ -30,7 +33,16 @@ package struct CodeGenerator: Sendable {
   /// The passes of lowering, in order.
   package var loweringPasses: [any Pass] {
     [Specialize()] + (targets.count > 1 ? [SplitLevels(targets: targetName)] : [])
-      + [Decompose(target: targetName), ChannelsLast(), SelectKernels(target: targetName)]
+      + [Decompose(target: targetName), ChannelsLast(), SelectKernels(target: targetName, records: records)]
+  }
+
+  /// What a model of the stage `transform` asks of the kernels, with all candidates.
+  package func survey(_ model: Model) throws -> KernelSurvey {
+    var model = model
+    var context = PassContext()
+    model.stage = .lower
+    try PassManager().run(Pipeline(Array(loweringPasses.dropLast())), on: &model, &context)
+    return try KernelSelection(levels).survey(model)
   }
 
   /// Lowers a model of the stage `transform`.

@@ -35,6 +35,8 @@ package struct Manifest: Sendable {
   package var cCompiler: String
   package var passes: [PassRecord]
   package var sources: [SourceRecord]
+  /// What was measured on the machine and decided the choice of kernels; nil where the target's estimates did.
+  package var machine: JSON?
 
   package init(
     compiler: String, cCompiler: String = "", passes: [PassRecord] = [], sources: [SourceRecord] = []
@@ -63,6 +65,7 @@ package struct Manifest: Sendable {
     object["name"] = .string(model.name)
     object["compiler"] = .string(compiler)
     object["target"] = .string(TargetRegistry.name(of: targets))
+    if let machine { object["machine"] = machine }
     if !cCompiler.isEmpty { object["c_compiler"] = .string(cCompiler) }
     object["sources"] = .array(
       sources.map { ["name": .string($0.name), "sha256": .string($0.sha256), "bytes": .int($0.bytes)] })

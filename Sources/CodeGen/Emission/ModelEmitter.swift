@@ -26,18 +26,14 @@ package struct ModelEmitter {
   /// How code for a target is compiled.
   private static func flags(_ target: Target) -> [String] { ["-std=gnu11", "-O3"] + target.compilerFlags }
 
-  /// Lines of kernels in one file, so that files compile side by side.
-  private static let linesPerFile = 500
-
   /// The sources and headers, with an identity that depends on them and on `salt`.
   package func sources(salt: String = "") throws -> GeneratedSources {
     var sources: [GeneratedSources.File] = []
     var headers: [GeneratedSources.File] = []
     for (level, target) in targets.enumerated() {
       let renderer = CRenderer(target: target)
-      var group: [KernelFunction] = []
-      func finish() {
-        guard !group.isEmpty else { return }
+      let kernels = zip(schedule.kernels, schedule.kernelLevels).filter { $0.1 == level }.map(\.0)
+      for group in renderer.groups(kernels.sorted { $0.name < $1.name }) {
         let name = "kernels_\(sources.count)"
         switch language {
         case .c:
@@ -49,20 +45,7 @@ package struct ModelEmitter {
             .init(name: name + ".swift", text: file.source, flags: SwiftRenderer.compilerFlags(target: target)))
           headers.append(.init(name: name + ".h", text: file.header))
         }
-        group = []
       }
-      let kernels = zip(schedule.kernels, schedule.kernelLevels).filter { $0.1 == level }.map(\.0)
-      var lines = 0
-      for kernel in kernels.sorted(by: { $0.name < $1.name }) {
-        let count = renderer.file([kernel]).utf8.lazy.filter { $0 == 0x0A }.count
-        if lines + count > Self.linesPerFile {
-          finish()
-          lines = 0
-        }
-        group.append(kernel)
-        lines += count
-      }
-      finish()
     }
     headers += [
       .init(name: "kernels.h", text: CRenderer(target: targets[0]).header(schedule.kernels)),

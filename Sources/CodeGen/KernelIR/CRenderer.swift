@@ -15,6 +15,22 @@ package struct CRenderer {
     return text + bodies.joined(separator: "\n")
   }
 
+  /// The kernels in groups of about `limit` lines, for files that compile side by side.
+  package func groups(_ kernels: [KernelFunction], lines limit: Int = 500) -> [[KernelFunction]] {
+    var groups: [[KernelFunction]] = []
+    var lines = limit
+    for kernel in kernels {
+      let count = file([kernel]).utf8.lazy.filter { $0 == 0x0A }.count
+      if lines + count > limit {
+        groups.append([])
+        lines = 0
+      }
+      groups[groups.count - 1].append(kernel)
+      lines += count
+    }
+    return groups
+  }
+
   /// A C header with the prototypes of the kernels.
   package func header(_ kernels: [KernelFunction], guardName: String = "KERNELS_H", includes: [String] = ["\"mcc.h\""])
     -> String

@@ -18,6 +18,16 @@ package struct KernelRegistry: KernelLibrary {
 
   package init(target: Target) { self.target = target }
 
+  /// The kernels of a target, with costs from what was measured on the machine, as far as it was.
+  static func library(_ target: Target, _ record: MachineRecord?) -> any KernelLibrary {
+    guard let record else { return KernelRegistry(target: target) }
+    var target = target
+    if let machine = record.machine { target.throughput = machine.throughput }
+    let registry = KernelRegistry(target: target)
+    return record.kernels.isEmpty
+      ? registry : TunedLibrary(base: registry, record: record, threads: max(availableThreads, 1))
+  }
+
   package func choices(for query: KernelQuery) throws -> [KernelChoice] {
     try Self.families.flatMap { try $0.choices(for: query, target: target) }
   }

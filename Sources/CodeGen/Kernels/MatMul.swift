@@ -1,29 +1,39 @@
 import IR
 
 extension MatMulConfig {
-  /// Parameters: x, weights, then bias and residual if the epilogue has them, y, then the number of tokens if it is a
-  /// run-time one. Threads share the panels; one output element is always computed by one thread in one order.
+  /// Parameters: x, weights, then bias and residual if the epilogue has them, weight and bias of the norm if there is one,
+  /// y, then the number of tokens if it is a run-time one. Threads share the panels; one output element is always computed
+  /// by one thread in one order.
   package func build(name: String? = nil, target: Target) -> KernelFunction {
     let k = KernelBuilder(name ?? self.name(target: target), target: target)
     let layout = panel(target: target)
-    let x: Pointer
-    k.comment = ["y[\(tokens.text), \(columns)] = epilogue(x[\(tokens.text), \(depth)] W[\(rows), \(depth)]^T)."]
-    if let group = activationGroup {
-      let activations = ActivationLayout(depth: depth, group: group)
-      x = k.input("x", .u8)
-      k.comment.append(
-        "x: \(tokens.text) rows of \(activations.rowBytes) bytes: i8[\(activations.paddedDepth)], "
-          + "f32 scale[\(activations.groups)], i32 -8*sum[\(activations.groups)]")
-    } else {
-      x = k.input("x", .f32)
-    }
+    let input = k.input("x", activationGroup == nil || quantizesInput ? .f32 : .u8)
     let weightPointer = k.input("w", weights.element ?? .u8)
+    k.comment = ["y[\(tokens.text), \(columns)] = epilogue(x[\(tokens.text), \(depth)] W[\(rows), \(depth)]^T)."]
+    let activations = activationGroup.map { ActivationLayout(depth: depth, group: $0) }
+    if let activations {
+      k.comment.append(
+        (quantizesInput ? "x: \(norm == nil ? "" : "normalised and ")quantized by every thread to " : "x: ")
+          + "\(tokens.text) rows of \(activations.rowBytes) bytes: i8[\(activations.paddedDepth)], "
+          + "f32 scale[\(activations.groups)], i32 -8*sum[\(activations.groups)]")
+    }
     k.comment.append(
       "w: \(layout.panelCount) panels of \(layout.panelRows) rows, \(layout.panelBytes) bytes each, \(weights.text)")
     let bias = epilogue.bias ? k.input("bias", .f32) : nil
     let residual = epilogue.residual != .none ? k.input("residual", .f32) : nil
+    let normWeight = norm.map { k.input("norm_weight", $0.weight) }
+    let normBias = norm?.bias.map { k.input("norm_bias", $0) }
     let y = k.output("y", .f32)
     let count = k.extent(tokens)
+    var x = input
+    if quantizesInput, let activations {
+      x = k.array("row", .u8, count: activations.rowBytes)
+      let values =
+        norm.flatMap { norm in
+          normWeight.map { norm.statistics(k, input, 0, columns: depth, weight: $0, bias: normBias) }
+        } ?? { input.load($0, count: $1) }
+      k.loop("g", to: .integer(activations.groups)) { activations.quantizeGroup(k, $0, into: x, values) }
+    }
 
     let part = k.partition(.integer(layout.panelCount))
     let tile = tokens.fixedValue.map { min(max($0, 1), tokenTile) } ?? tokenTile
@@ -152,6 +162,13 @@ struct MatMulTile {
     let ways = tokens.count * config.vectors < 8 ? min(4, max(1, config.depth)) : 1
     let sums = (0..<ways).map { way in zeros(way == 0 ? "s" : "s_\(way)_") }
     let step = { (index: Expression, way: Int) in
+      if tokens.count == 1 {
+        // One token streams weights at memory speed.
+        let size = w.element.byteCount, width = config.vectors * k.lanes
+        for line in stride(from: 0, to: width * size, by: 64) {
+          k.prefetch(w, index * .integer(width) + .integer((6144 + line) / size))
+        }
+      }
       let loaded = vectors.map { v in
         k.define("w\(v)", w.load((index * .integer(config.vectors) + .integer(v)) * .integer(k.lanes)))
       }

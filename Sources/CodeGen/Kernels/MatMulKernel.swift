@@ -7,7 +7,10 @@ package enum MatMulKernel: Kernel {
   package static let summary = "matrix products with packed weights: f32, f16, bf16, w8 to w2; activations f32 or int8"
 
   package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
-    guard let op = query.operation.op as? MatMul, op.transposeB, query.operands.count >= 2 else { return [] }
+    let chain = ChainedInput(query)
+    guard let op = (chain?.operation ?? query.operation.op) as? MatMul, op.transposeB, query.operands.count >= 2 else {
+      return []
+    }
     let (x, w) = (query.operands[0], query.operands[1])
     guard w.isConstant, w.rowStride == nil, let shape = w.type.shape.fixedSizes, shape.count == 2, shape[0] > 0,
       shape[1] > 0, let weights = weightType(w)
@@ -16,13 +19,19 @@ package enum MatMulKernel: Kernel {
     guard rank >= 2, let tokens = x.type.shape.product(0..<(rank - 1)), x.rowStride == nil || rank == 2 else {
       return []
     }
-    for operand in query.operands.dropFirst(2) {
+    for operand in query.operands.dropFirst(2).prefix(op.epilogue.inputCount) {
       guard operand.type.isDense, operand.type.element == .f32, operand.rowStride == nil, operand.dequantized == nil
       else {
         return []
       }
     }
-    guard let activation = activationGroup(x, weights: weights) else { return [] }
+    guard let activation = chain.map({ ActivationKind(group: $0.group) }) ?? activationGroup(x, weights: weights) else {
+      return []
+    }
+    if let chain {
+      // A row on the stack of every thread.
+      guard tokens == 1, let group = chain.group, fits(group, weights), shape[1] <= 1 << 16 else { return [] }
+    }
     var extents = ExtentTable()
     let extent = extents.extent(tokens, "T")
     let options = op.epilogue.gated ? [2] : (shape[0] <= target.panelLanes ? [1] : [2, 1])
@@ -31,7 +40,8 @@ package enum MatMulKernel: Kernel {
       let config = MatMulConfig(
         weights: weights, activationGroup: activation.group, rows: shape[0], depth: shape[1], tokens: extent,
         epilogue: op.epilogue, inputStride: x.rowStride, vectors: vectors,
-        tokenTile: tokenTile(weights, isBytes: activation.group != nil, vectors: vectors, target: target))
+        tokenTile: tokenTile(weights, isBytes: activation.group != nil, vectors: vectors, target: target),
+        quantizesInput: chain != nil, norm: chain?.norm)
       let layout = config.panel(target: target).packed
       var layouts = query.unpacked
       layouts[1] = layout
@@ -101,12 +111,16 @@ package enum MatMulKernel: Kernel {
       group = layout.parameters[1]
     case .dense: return nil
     }
-    guard group % 8 == 0 else { return nil }
+    return fits(group, weights) ? ActivationKind(group: group) : nil
+  }
+
+  /// Whether activations in groups of that length go with the weights.
+  private static func fits(_ group: Int, _ weights: WeightType) -> Bool {
+    guard group % 8 == 0 else { return false }
     switch weights {
-    case .w8(nil): return ActivationKind(group: group)
-    case .w8(let own?): return own == group ? ActivationKind(group: group) : nil
-    case .narrow(let codes): return codes.group == group ? ActivationKind(group: group) : nil
-    case .f32, .f16, .bf16: return nil
+    case .w8(let own): return own == nil || own == group
+    case .narrow(let codes): return codes.group == group
+    case .f32, .f16, .bf16: return false
     }
   }
 
@@ -125,19 +139,22 @@ package enum QuantizeRowsKernel: Kernel {
   package static let summary = "activations to int8 with a scale per token and group"
 
   package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
-    guard let op = query.operation.op as? Quantize, op.format.bits == 8, op.format.scale == .f32,
+    let chain = ChainedInput(query)
+    guard let op = (chain?.operation ?? query.operation.op) as? Quantize, op.format.bits == 8, op.format.scale == .f32,
+      chain == nil || (chain?.norm != nil && chain?.group == nil),
       let group = op.format.group, group % 8 == 0, query.isPlain(except: [0]), let x = query.operands.first,
       x.type.element == .f32, let depth = x.type.shape.last.fixedValue, depth > 0, x.type.rank >= 2,
       x.rowStride == nil || x.type.rank == 2, let tokens = x.type.shape.product(0..<(x.type.rank - 1))
     else { return [] }
     var extents = ExtentTable()
     let config = QuantizeRowsConfig(
-      depth: depth, group: group, tokens: extents.extent(tokens, "T"), inputStride: x.rowStride)
+      depth: depth, group: group, tokens: extents.extent(tokens, "T"), inputStride: x.rowStride,
+      norm: chain?.norm)
     let size = Double(tokens.maximum) * Double(depth)
     return [
       KernelChoice(
         config.build(target: target), work: KernelWork(floatOperations: 8 * size, bytes: 5 * size), target: target,
-        pointers: [.input(0), .result(0)], extents: extents, layouts: query.unpacked,
+        pointers: query.operands.indices.map { .input($0) } + [.result(0)], extents: extents, layouts: query.unpacked,
         result: ActivationLayout(depth: depth, group: group).packed)
     ]
   }
@@ -170,5 +187,49 @@ package enum DenseMatMulKernel: Kernel {
         work: KernelWork(floatOperations: 8 * count * size, bytes: 4 * size * Double(other.maximum)), target: target,
         pointers: query.operands.indices.map { .input($0) } + [.result(0)], extents: extents, layouts: query.unpacked)
     ]
+  }
+}
+
+/// What a chain does to the first operand of a kernel that quantizes it: a norm, then rounding to int8, or one of them.
+struct ChainedInput {
+  var operation: any Operator
+  var norm: NormInput?
+  /// The group of the rounding; nil if there is none before the operation.
+  var group: Int?
+
+  /// Nil if the query is no chain, or one of other operators.
+  init?(_ query: KernelQuery) {
+    guard let chain = query.operation.op as? Chained, let x = query.operands.first, x.type.element == .f32,
+      x.type.isDense, x.dequantized == nil
+    else { return nil }
+    operation = chain.operation.op
+    var links = chain.before[...]
+    if let link = links.first, link.operation.op is RMSNorm || link.operation.op is LayerNorm {
+      let axis: Int, epsilon: Float
+      switch link.operation.op {
+      case let op as RMSNorm: (axis, epsilon) = (op.axis, op.epsilon)
+      case let op as LayerNorm: (axis, epsilon) = (op.axis, op.epsilon)
+      default: return nil
+      }
+      let operands = query.operands.suffix(link.operands)
+      let types = operands.compactMap { $0.type.element.scalar }
+      guard x.type.shape.normalizedAxis(axis) == x.type.rank - 1, types.count == operands.count,
+        (1...2).contains(types.count),
+        types.allSatisfy({ $0.isFloat && $0 != .f64 }),
+        operands.allSatisfy({ $0.type.isDense && $0.dequantized == nil && $0.rowStride == nil })
+      else { return nil }
+      norm = NormInput(
+        isCentered: link.operation.op is LayerNorm, epsilon: epsilon, weight: types[0],
+        bias: types.count > 1 ? types[1] : nil)
+      links = links.dropFirst()
+    }
+    if links.count == 2, let quantize = links.first?.operation.op as? Quantize, links.last?.operation.op is Dequantize {
+      guard quantize.format.bits == 8, quantize.format.scale == .f32, let length = quantize.format.group else {
+        return nil
+      }
+      group = length
+      links = []
+    }
+    guard links.isEmpty else { return nil }
   }
 }

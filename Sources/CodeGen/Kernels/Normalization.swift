@@ -54,31 +54,65 @@ package struct NormalizationConfig: Hashable, Codable, Sendable {
     k.loop("row", from: part.begin, to: part.end) { row in
       let base = k.define("base", row * .integer(inputStride))
       let out = k.define("out", row * .integer(columns))
-      var mean: Expression?
-      if isCentered {
-        let sum = k.sum(columns) { x.load(base + $0, count: $1) }
-        mean = k.define("mean", .broadcast(sum / Expression.real(Float(columns))))
-      }
-      let squares = k.sum(columns) { i, tail in
-        guard let mean else {
-          let value = k.define("v", x.load(base + i, count: tail))
-          return value * value
-        }
-        var value = k.define("v", x.load(base + i, count: tail) - mean)
-        if let tail { value = k.define("v", .choose(.laneNumbers < .broadcast(tail), value, 0.0)) }
-        return value * value
-      }
-      let spread = k.define("spread", squares / Expression.real(Float(columns)) + .real(epsilon))
-      let scale = k.define("scale", .broadcast(1 / spread.squareRoot))
-      k.vectorLoop("i", count: .integer(columns)) { i, tail in
-        var value = x.load(base + i, count: tail)
-        if let mean { value = value - mean }
-        value = value * scale * w.load(i, count: tail)
-        if let b { value = value + b.load(i, count: tail) }
-        k.store(y, out + i, value, count: tail)
-      }
+      let norm = NormInput(isCentered: isCentered, epsilon: epsilon, weight: weight, bias: bias)
+      let normalized = norm.statistics(k, x, base, columns: columns, weight: w, bias: b)
+      k.vectorLoop("i", count: .integer(columns)) { i, tail in k.store(y, out + i, normalized(i, tail), count: tail) }
     }
     return k.finish()
+  }
+}
+
+/// A norm of rows, as part of a kernel.
+package struct NormInput: Hashable, Codable, Sendable {
+  /// Whether the mean is subtracted (layer norm).
+  package var isCentered: Bool
+  package var epsilon: Float
+  package var weight: ScalarType
+  /// The type of the bias if there is one.
+  package var bias: ScalarType?
+
+  package init(isCentered: Bool, epsilon: Float, weight: ScalarType, bias: ScalarType? = nil) {
+    self.isCentered = isCentered
+    self.epsilon = epsilon
+    self.weight = weight
+    self.bias = bias
+  }
+
+  /// The part of kernel names: `rms1e_05_bf16`.
+  var name: String {
+    let epsilon = "\(epsilon)".map { $0.isLetter || $0.isNumber ? String($0) : "_" }.joined()
+    let types = [weight, bias].compactMap { $0 }.map { $0 == .f32 ? "" : "_\($0.rawValue)" }.joined()
+    return (isCentered ? "layer" : "rms") + epsilon + (bias == nil ? "" : "_bias") + types
+  }
+
+  /// Computes mean and spread of the row of `x` that begins at `base`; the result gives the normalised numbers from a column
+  /// on, zeros behind the tail.
+  func statistics(
+    _ k: KernelBuilder, _ x: Pointer, _ base: Expression, columns: Int, weight: Pointer, bias: Pointer?
+  ) -> (Expression, Expression?) -> Expression {
+    var mean: Expression?
+    if isCentered {
+      let sum = k.sum(columns) { x.load(base + $0, count: $1) }
+      mean = k.define("mean", .broadcast(sum / Expression.real(Float(columns))))
+    }
+    let squares = k.sum(columns) { i, tail in
+      guard let mean else {
+        let value = k.define("v", x.load(base + i, count: tail))
+        return value * value
+      }
+      var value = k.define("v", x.load(base + i, count: tail) - mean)
+      if let tail { value = k.define("v", .choose(.laneNumbers < .broadcast(tail), value, 0.0)) }
+      return value * value
+    }
+    let spread = k.define("spread", squares / Expression.real(Float(columns)) + .real(epsilon))
+    let scale = k.define("scale", .broadcast(1 / spread.squareRoot))
+    return { i, tail in
+      var value = x.load(base + i, count: tail)
+      if let mean { value = value - mean }
+      value = value * scale * weight.load(i, count: tail)
+      if let bias { value = value + bias.load(i, count: tail) }
+      return value
+    }
   }
 }
 

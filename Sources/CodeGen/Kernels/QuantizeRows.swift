@@ -1,69 +1,107 @@
 /// Rows of f32 to int8 activations in `ActivationLayout`: per token and group scale = max|x| / 127 and codes rounded to
-/// nearest even; groups beyond the last column are padded with zeros. A group of zeros has scale 0.
+/// nearest even; groups beyond the last column are padded with zeros. A group of zeros has scale 0. Rows may be normalised
+/// before.
 package struct QuantizeRowsConfig: Hashable, Codable, Sendable {
   package var depth: Int
   package var group: Int
   package var tokens: Extent
   /// Elements between rows of the input.
   package var inputStride: Int
+  /// The norm of the rows, if there is one.
+  package var norm: NormInput?
 
-  package init(depth: Int, group: Int, tokens: Extent, inputStride: Int? = nil) {
+  package init(depth: Int, group: Int, tokens: Extent, inputStride: Int? = nil, norm: NormInput? = nil) {
     self.depth = depth
     self.group = group
     self.tokens = tokens
     self.inputStride = inputStride ?? depth
+    self.norm = norm
   }
 
   package func name(target: Target) -> String {
     var parts = ["mcc_quantize_rows_g\(group)", "\(depth)"]
+    if let norm { parts.append(norm.name) }
     if inputStride != depth { parts.append("stride\(inputStride)") }
     if let fixed = tokens.fixedValue { parts.append("tokens\(fixed)") }
     return (parts + [target.suffix]).joined(separator: "_")
   }
 
-  /// Parameters: x, y, then the number of tokens if it is a run-time one. Threads share the groups of all tokens.
+  /// Parameters: x, weight and bias of the norm if there is one, y, then the number of tokens if it is a run-time one.
+  /// Threads share the groups of all tokens, or, with a norm and more than one token, the tokens.
   package func build(name: String? = nil, target: Target) -> KernelFunction {
     let k = KernelBuilder(name ?? self.name(target: target), target: target)
     let layout = ActivationLayout(depth: depth, group: group)
     k.comment = [
-      "Quantizes x: f32[\(tokens.text), \(depth)] to int8 with a scale per group of \(group).",
+      "Quantizes x: f32[\(tokens.text), \(depth)]\(norm == nil ? "" : ", normalised,") to int8 with a scale per group of "
+        + "\(group).",
       "y: \(tokens.text) rows of \(layout.rowBytes) bytes: i8[\(layout.paddedDepth)], f32 scale[\(layout.groups)], "
         + "i32 -8*sum[\(layout.groups)]",
     ]
     let x = k.input("x", .f32)
+    let weight = norm.map { k.input("weight", $0.weight) }
+    let bias = norm?.bias.map { k.input("bias", $0) }
     let y = k.output("y", .u8)
     let count = k.extent(tokens)
-    let part = k.partition(count * .integer(layout.groups))
-    k.loop("unit", from: part.begin, to: part.end) { unit in
-      let token = k.define("token", unit / .integer(layout.groups))
-      let index = k.define("g", unit % .integer(layout.groups))
-      let row = k.pointer("row", y, offset: token * .integer(layout.rowBytes))
-      let codes = k.pointer("codes", row, offset: index * .integer(group), as: .i8)
-      let scales = k.pointer("scales", row, offset: .integer(layout.scaleOffset), as: .f32)
-      let sums = k.pointer("sums", row, offset: .integer(layout.sumOffset), as: .i32)
-      let base = k.define("base", token * .integer(inputStride) + index * .integer(group))
-      let rest = depth % group
-      if rest == 0 {
-        quantize(k, x, base, columns: group, codes, scales, sums, index)
-      } else {
-        k.condition(
-          index < .integer(layout.groups - 1),
-          then: { quantize(k, x, base, columns: group, codes, scales, sums, index) },
-          otherwise: { quantize(k, x, base, columns: rest, codes, scales, sums, index) })
+    func row(_ token: Expression) -> Pointer { k.pointer("row", y, offset: token * .integer(layout.rowBytes)) }
+    func values(_ token: Expression) -> (Expression, Expression?) -> Expression {
+      let base = k.define("base", token * .integer(inputStride))
+      guard let norm, let weight else { return { x.load(base + $0, count: $1) } }
+      return norm.statistics(k, x, base, columns: depth, weight: weight, bias: bias)
+    }
+    if norm == nil {
+      let part = k.partition(count * .integer(layout.groups))
+      k.loop("unit", from: part.begin, to: part.end) { unit in
+        let token = k.define("token", unit / .integer(layout.groups))
+        let index = k.define("g", unit % .integer(layout.groups))
+        layout.quantizeGroup(k, index, into: row(token), values(token))
+      }
+    } else if tokens.fixedValue == 1 {
+      let part = k.partition(.integer(layout.groups))
+      let normalized = values(0)
+      k.loop("g", from: part.begin, to: part.end) { layout.quantizeGroup(k, $0, into: row(0), normalized) }
+    } else {
+      let part = k.partition(count)
+      k.loop("token", from: part.begin, to: part.end) { token in
+        let normalized = values(token)
+        k.loop("g", to: .integer(layout.groups)) { layout.quantizeGroup(k, $0, into: row(token), normalized) }
       }
     }
     return k.finish()
   }
+}
 
-  private func quantize(
-    _ k: KernelBuilder, _ x: Pointer, _ base: Expression, columns: Int, _ codes: Pointer, _ scales: Pointer,
-    _ sums: Pointer, _ index: Expression
+extension ActivationLayout {
+  /// Quantizes one group of a token's row: `values` gives the numbers from a column on, `row` is where the token lies.
+  func quantizeGroup(
+    _ k: KernelBuilder, _ index: Expression, into row: Pointer,
+    _ values: @escaping (Expression, Expression?) -> Expression
   ) {
+    let rest = depth % group
+    if rest == 0 || index.constant.map({ $0 < groups - 1 }) ?? false {
+      quantizeGroup(k, index, columns: group, into: row, values)
+    } else if index.constant != nil {
+      quantizeGroup(k, index, columns: rest, into: row, values)
+    } else {
+      k.condition(
+        index < .integer(groups - 1),
+        then: { quantizeGroup(k, index, columns: group, into: row, values) },
+        otherwise: { quantizeGroup(k, index, columns: rest, into: row, values) })
+    }
+  }
+
+  private func quantizeGroup(
+    _ k: KernelBuilder, _ index: Expression, columns: Int, into row: Pointer,
+    _ value: (Expression, Expression?) -> Expression
+  ) {
+    let codes = k.pointer("codes", row, offset: index * .integer(group), as: .i8)
+    let scales = k.pointer("scales", row, offset: .integer(scaleOffset), as: .f32)
+    let sums = k.pointer("sums", row, offset: .integer(sumOffset), as: .i32)
+    let first = k.define("first", index * .integer(group))
     let starts = Array(stride(from: 0, to: group, by: k.lanes))
     let values = starts.map { start -> Expression? in
       guard start < columns else { return nil }
       let tail = columns - start < k.lanes ? Expression.integer(columns - start) : nil
-      return k.define("x", x.load(base + .integer(start), count: tail))
+      return k.define("x", value(first + .integer(start), tail))
     }
     let largest = values.compactMap { $0?.absolute }.reduce(nil) { (sum: Expression?, value) in
       sum.map { k.define("m", .maximum($0, value)) } ?? k.define("m", value)

@@ -8,5 +8,8 @@ package enum LoweringRegistry {
   ])
 
   /// The operators of lowered models.
-  package static let operators: [any Operator.Type] = [KernelCall.self, Pack.self]
+  package static let operators: [any Operator.Type] = [KernelCall.self, Pack.self, Chained.self]
+
+  /// The operators that another one may have as an attribute.
+  static let nested = OperatorRegistry.core.adding([Chained.self])
 }

@@ -29,7 +29,7 @@ package struct NestedOperator: Hashable, Codable, Sendable {
       throw CompileError(.input, "found \(container.allKeys.count) operators, expected one")
     }
     func decode<Op: Operator>(_ type: Op.Type) throws -> any Operator { try container.decode(type, forKey: key) }
-    op = try decode(try OperatorRegistry.core.type(named: key.stringValue))
+    op = try decode(try LoweringRegistry.nested.type(named: key.stringValue))
   }
 
   package func encode(to encoder: any Encoder) throws {

@@ -11,8 +11,9 @@ import Tensors
 ///     %y = kernel_call(%x, %p) {kernel = mcc_matmul_w4g32_..., operation = {matmul = {...}}, operands = [...]}
 ///
 /// Every kernel is asked for its candidates; the cheapest is taken. Dequantization of operands and columns cut out of a
-/// wider buffer are left to the kernel where it can. A constant gets one layout in all functions of all targets: the one
-/// with the least sum of costs. Reshapes and contiguous parts stay as they are: they cost nothing. An operator without kernel that is
+/// wider buffer are left to the kernel where it can, and so are the rounding of activations and the norm before that
+/// (``Chained``). A constant gets one layout in all functions of all targets: the one with the least sum of costs.
+/// Reshapes and contiguous parts stay as they are: they cost nothing. An operator without kernel that is
 /// ``Decomposable`` is decomposed first.
 package struct SelectKernels: Pass {
   package static let name = "select-kernels"
@@ -20,16 +21,25 @@ package struct SelectKernels: Pass {
 
   /// The names of the targets.
   package var target: String = "native"
+  /// What was measured on the machine, by target; estimates hold for the others. No option: a text does not carry it.
+  package var records: [String: MachineRecord] = [:]
+
+  private enum CodingKeys: CodingKey {
+    case target
+  }
 
   package init() {}
 
-  package init(target: String) { self.target = target }
+  package init(target: String, records: [String: MachineRecord] = [:]) {
+    self.target = target
+    self.records = records
+  }
 
   package var fidelity: Fidelity { .exact }
 
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
     let targets = try TargetRegistry.targets(named: target)
-    try KernelSelection(KernelLevels(targets)).apply(to: &model)
+    try KernelSelection(KernelLevels(targets, records)).apply(to: &model)
     model[metadata: "target"] = TargetRegistry.name(of: targets)
     for function in model.functions {
       for node in function.nodeIDs {
@@ -55,12 +65,43 @@ struct KernelSelection {
     var choices: [KernelChoice]
     /// The recipe number of inputs that depend on constants alone.
     var recipes: [Int?]
+    var query: KernelQuery
   }
 
   /// Lowers every function of the model.
   func apply(to model: inout Model) throws {
+    let sites = try sites(of: &model)
+    let layouts = chooseLayouts(sites)
+    for index in model.functions.indices {
+      try rewrite(&model.functions[index], sites.filter { $0.function == index }, layouts)
+    }
+    model.stage = .lower
+    model.compact()
+  }
+
+  /// What is asked of the kernels for a model, with all answers and the choice among them.
+  func survey(_ model: Model) throws -> KernelSurvey {
+    var model = model
+    let sites = try sites(of: &model)
+    let layouts = chooseLayouts(sites)
+    var survey = KernelSurvey()
+    for site in sites {
+      guard let choice = pick(site, layouts) else { continue }
+      let graph = model.functions[site.function]
+      let node = graph[site.node]
+      survey.add(
+        role: graph.role ?? graph.name, query: site.query, stored: site.inputs.map { graph.type(of: $0) },
+        results: node.results.map { graph.type(of: $0) }, choices: site.choices, pick: choice,
+        constants: zip(site.inputs, site.recipes).map { $1 })
+    }
+    return survey
+  }
+
+  /// The nodes that need a kernel, after decomposition.
+  private func sites(of model: inout Model) throws -> [Site] {
     try decompose(&model)
     for index in model.functions.indices {
+      try chain(&model.functions[index])
       try separateOutputs(of: &model.functions[index])
     }
     var recipes = RecipeTable()
@@ -75,12 +116,7 @@ struct KernelSelection {
         sites.append(try site(id, in: graph, function: function, isRecipe, &recipes))
       }
     }
-    let layouts = chooseLayouts(sites)
-    for index in model.functions.indices {
-      try rewrite(&model.functions[index], sites.filter { $0.function == index }, layouts)
-    }
-    model.stage = .lower
-    model.compact()
+    return sites
   }
 
   // MARK: What needs a kernel
@@ -114,6 +150,7 @@ struct KernelSelection {
     var inputs: [ValueID]
     var operands: [KernelOperand]
     var choices: [KernelChoice]
+    var query: KernelQuery
   }
 
   /// The query of a node whose inputs come as `forms` says, with what it needs to be written down.
@@ -153,8 +190,9 @@ struct KernelSelection {
           KernelOperand(index: index, element: type.element, format: format, dequantized: element, columns: columns))
       }
     }
-    let choices = try levels[graph].choices(for: KernelQuery(node.op, operands))
-    return (Absorbed(inputs: inputs, operands: forms, choices: choices), changed)
+    let query = KernelQuery(node.op, operands)
+    let choices = try levels[graph].choices(for: query)
+    return (Absorbed(inputs: inputs, operands: forms, choices: choices, query: query), changed)
   }
 
   /// The columns of a wider matrix that a value is, unless they are contiguous anyhow.
@@ -177,7 +215,7 @@ struct KernelSelection {
     _ id: NodeID, in graph: Graph, forced: ValueID? = nil, isRecipe: [Bool]? = nil
   ) throws -> Absorbed {
     let node = graph[id]
-    var last = Absorbed(inputs: node.inputs, operands: [], choices: [])
+    var last = Absorbed(inputs: node.inputs, operands: [], choices: [], query: KernelQuery(node.op, []))
     for (dequantize, slices) in [(true, true), (true, false), (false, true), (false, false)] {
       let (absorbed, changed) = try ask(node, in: graph, dequantize: dequantize, slices: slices, isRecipe)
       if let forced, absorbed.inputs.contains(forced) { continue }
@@ -186,6 +224,11 @@ struct KernelSelection {
       if !changed { break }
     }
     return last
+  }
+
+  /// Whether a kernel computes a node.
+  func hasKernel(_ id: NodeID, in graph: Graph) throws -> Bool {
+    !(try absorbing(id, in: graph).choices.isEmpty)
   }
 
   private func site(
@@ -205,7 +248,7 @@ struct KernelSelection {
     }
     return Site(
       function: function, node: id, inputs: found.inputs, operands: found.operands, choices: found.choices,
-      recipes: numbers)
+      recipes: numbers, query: found.query)
   }
 
   // MARK: Layouts

@@ -176,7 +176,8 @@ package struct Scheduler {
   }
 
   /// The nodes that need a call, in an order of computation. What depends on inputs alone and is used more than once comes
-  /// first, so that the steps of the first layer are those of the others.
+  /// first, so that the steps of the first layer are those of the others; a chain, which reads the first layer's input
+  /// through its norm, is part of that layer.
   private static func order(_ graph: Graph, _ isRecipe: [Bool]) -> [NodeID] {
     var early: [NodeID] = []
     var late: [NodeID] = []
@@ -190,7 +191,8 @@ package struct Scheduler {
         continue
       }
       let users = node.results.flatMap { graph.users(of: $0) }
-      if inputs.allSatisfy({ isEarly.contains($0) }), Set(users).count > 1 {
+      let isChain = (node.op as? KernelCall)?.operation.op is Chained
+      if !isChain, inputs.allSatisfy({ isEarly.contains($0) }), Set(users).count > 1 {
         early.append(id)
         isEarly.formUnion(node.results)
       } else {
@@ -238,7 +240,12 @@ package struct Scheduler {
     var inPlace: [(input: Int, result: Int)] = []
     if let result = choice.arguments.firstIndex(of: .result(0)) {
       for input in choice.inPlace.sorted() {
-        if let argument = choice.arguments.firstIndex(of: .input(input)) { inPlace.append((argument, result)) }
+        // What another operand reads as well must outlast the call.
+        if let argument = choice.arguments.firstIndex(of: .input(input)),
+          node.inputs.filter({ graph.viewRoot(of: $0) == graph.viewRoot(of: node.inputs[input]) }).count == 1
+        {
+          inPlace.append((argument, result))
+        }
       }
     }
     let kernel: Int

@@ -25,6 +25,25 @@ package enum HostCPU {
     return []
   }
 
+  /// The name of the processor as /proc/cpuinfo has it; its architecture's numbers on aarch64; empty where that is missing.
+  package static func model() -> String { model(cpuinfo: contents(of: "/proc/cpuinfo")) }
+
+  /// The name of the processor in the text of /proc/cpuinfo.
+  package static func model(cpuinfo: String) -> String {
+    var values: [String: String] = [:]
+    for line in cpuinfo.split(separator: "\n") {
+      let parts = line.split(separator: ":", maxSplits: 1)
+      guard parts.count == 2 else { continue }
+      func trimmed(_ text: Substring) -> String {
+        String(text.drop { $0 == " " || $0 == "\t" }.reversed().drop { $0 == " " || $0 == "\t" }.reversed())
+      }
+      let key = trimmed(parts[0])
+      if values[key] == nil { values[key] = trimmed(parts[1]) }
+    }
+    if let name = values["model name"] { return name }
+    return ["CPU implementer", "CPU part", "CPU variant"].compactMap { values[$0] }.joined(separator: " ")
+  }
+
   private static func contents(of path: String) -> String {
     guard let file = fopen(path, "r") else { return "" }
     defer { fclose(file) }
