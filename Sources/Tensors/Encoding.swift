@@ -1,3 +1,5 @@
+import Base
+
 /// A block format as data: how a row of numbers is stored as groups of small codes with a scale each.
 ///
 /// A row of `K` numbers is `ceil(K / group)` blocks; a block is the scale, the zero point as a byte if there are zero
@@ -143,6 +145,12 @@ extension BlockFormat: Codable {
     group = try container.decodeIfPresent(Int.self, forKey: .group)
     scale = try container.decode(DType.self, forKey: .scale)
     codes = try container.decodeIfPresent(Codes.self, forKey: .codes) ?? .signed
+    guard Self.isValid(bits: bits, group: group, scale: scale, codes: codes) else {
+      throw CompileError(
+        .input,
+        "found a block format of \(bits) bits, scale \(scale.rawValue), group \(group ?? 0) and \(codes.rawValue) codes, "
+          + "expected 8, 6, 5, 4, 3 or 2 bits, scale f16 or f32, and none or a group that fills whole bytes")
+    }
   }
 
   /// Codes are said where they are not the usual ones.

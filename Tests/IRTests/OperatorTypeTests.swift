@@ -242,13 +242,20 @@ private let rejections: [Rejection] = [
     #expect(message(Reduce(.max, axes: [0]), [.f32([0, 2], [])]).contains("of no elements"))
   }
 
-  /// Attributes from a text are not checked by the initializer of the format.
   @Test func formatsFromTextAreChecked() throws {
-    for text in ["bits = 3", "bits = 4, group = 0", "group = 7", "group = -2", "scale = i32"] {
-      let op = try AttributeCoder.decode(
+    func read(_ text: String) throws {
+      _ = try AttributeCoder.decode(
         Quantize.self, from: .dictionary(try AttributeDictionary(parsing: "{format = {\(text)}}")),
         defaults: AttributeCoder.encode(Quantize()), of: "quantize")
-      #expect(throws: CompileError.self, "\(text)") { try op.inferTypes([f32(2, 64)]) }
+    }
+    for text in [
+      "bits = 7", "bits = 1000000000000000000", "bits = 4, group = 0", "bits = 3, group = 4", "group = 7", "group = -2",
+      "group = 9000000000000000000", "scale = i32", "codes = zeroPoint", "bits = 3, codes = ternary",
+    ] {
+      #expect(throws: CompileError.self, "\(text)") { try read(text) }
+    }
+    for text in ["bits = 3", "bits = 6, group = 8, codes = zeroPoint", "bits = 2, codes = ternary", "group = 6"] {
+      try read(text)
     }
   }
 

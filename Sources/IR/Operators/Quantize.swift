@@ -23,14 +23,6 @@ package struct Quantize: RowMapped {
     try expectFloat(x, "input")
     guard x.rank >= 1 else { throw failure("found a single number, expected rank 1 or more") }
     _ = try expectFixed(x.shape.last, "columns")
-    guard
-      BlockFormat.isValid(bits: format.bits, group: format.group, scale: format.scale, codes: format.codes)
-    else {
-      throw failure(
-        "found \(format.bits) bits, scale \(format.scale.rawValue), group \(format.group ?? 0) and "
-          + "\(format.codes.rawValue) codes, expected 8, 6, 5, 4, 3 or 2 bits, scale f16 or f32, and none or a group that "
-          + "fills whole bytes")
-    }
     return [TensorType(.f32, x.shape, encoding: .block(format))]
   }
 
