@@ -142,8 +142,8 @@ package struct ProgramProfile: Sendable {
     let kernels = (manifest["kernels"]?.array ?? []).map { $0.string ?? "" }
     for entry in times["functions"]?.array ?? [] {
       guard let role = entry["role"]?.string, roles?.contains(role) ?? true else { continue }
-      let functions = (manifest["functions"]?.array ?? []).filter { $0["role"]?.string == role }
-      let known = functions.first { $0["target"]?.string == entry["target"]?.string }?["steps"]?.array ?? []
+      let sameRole = (manifest["functions"]?.array ?? []).filter { $0["role"]?.string == role }
+      let known = sameRole.first { $0["target"]?.string == entry["target"]?.string }?["steps"]?.array ?? []
       let stamps = entry["steps"]?.array ?? []
       guard let calls = entry["calls"]?.int, let seconds = entry["seconds"]?.double, known.count == stamps.count else {
         throw CompileError(.input, "the profile of '\(name)' does not fit to its manifest")

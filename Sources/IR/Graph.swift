@@ -474,7 +474,8 @@ extension Graph: Equatable {
   /// Whether both graphs have the same slots; compact both first to compare structure. Origins do not count.
   package static func == (left: Graph, right: Graph) -> Bool {
     guard
-      left.name == right.name, left.role == right.role, left.target == right.target, left.symbols == right.symbols, left.inputs == right.inputs,
+      left.name == right.name, left.role == right.role, left.target == right.target, left.symbols == right.symbols,
+      left.inputs == right.inputs,
       left.states == right.states, left.outputs == right.outputs, left.outputNames == right.outputNames,
       left.nodes.count == right.nodes.count, left.values.count == right.values.count
     else { return false }

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -59,9 +60,40 @@ const char *mcc_cpu_missing_feature(const char *const *features) {
   return *features;
 }
 
+int mcc_cpu_quota(const char *text) {
+  long long quota, period;
+  if (sscanf(text, "%lld %lld", &quota, &period) != 2 || quota <= 0 || period <= 0) return 0;
+  long long cores = (quota + period - 1) / period;
+  return cores < 1 << 20 ? (int)cores : 1 << 20;
+}
+
+/* The least quota of the control groups (version 2) that this process is in, in cores; 0 for none. */
+static int group_quota(void) {
+  char line[1024], path[1100], text[64];
+  FILE *groups = fopen("/proc/self/cgroup", "r");
+  if (groups == NULL) return 0;
+  bool found = false;
+  while (!found && fgets(line, sizeof line, groups) != NULL) found = strncmp(line, "0::/", 4) == 0;
+  fclose(groups);
+  if (!found) return 0;
+  line[strcspn(line, "\n")] = 0;
+  int least = 0;
+  for (char *end = line + strlen(line); end != NULL; end = strrchr(line + 3, '/')) {
+    *end = 0;
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", line + 3);
+    FILE *file = fopen(path, "r");
+    if (file == NULL) continue;
+    int cores = fgets(text, sizeof text, file) != NULL ? mcc_cpu_quota(text) : 0;
+    fclose(file);
+    if (cores > 0 && (least == 0 || cores < least)) least = cores;
+  }
+  return least;
+}
+
 int mcc_cpu_cores(void) {
   cpu_set_t allowed;
-  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
-  long online = sysconf(_SC_NPROCESSORS_ONLN);
-  return online > 0 ? (int)online : 1;
+  long cores = sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : sysconf(_SC_NPROCESSORS_ONLN);
+  int quota = group_quota();
+  if (quota > 0 && quota < cores) cores = quota;
+  return cores > 0 ? (int)cores : 1;
 }

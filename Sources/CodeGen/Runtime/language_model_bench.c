@@ -79,9 +79,9 @@ int mcc_command_bench(int argc, char **argv) {
   if (given.json) {
     printf("{\"prefill_tokens_per_second\": %.6g, \"decode_tokens_per_second\": %.6g, \"bytes_per_token\": %.0f, "
            "\"gigabytes_per_second\": %.6g, \"prefill\": %lld, \"decode\": %lld, \"context\": %lld, \"repeat\": %lld, "
-           "\"threads\": %d}\n",
+           "\"threads\": %d, \"planned_bytes\": %lld, \"resident_bytes\": %lld}\n",
            prefill_rate, decode_rate, bytes, gigabytes, (long long)prefill, (long long)decode, (long long)given.context,
-           (long long)given.repeat, threads);
+           (long long)given.repeat, threads, (long long)mcc_planned_bytes(), (long long)mcc_resident_bytes());
   } else {
     printf("%-10s %8s %14s\n", "", "tokens", "tokens/second");
     printf("%-10s %8lld %14.1f\n", "prefill", (long long)prefill, prefill_rate);
@@ -89,6 +89,8 @@ int mcc_command_bench(int argc, char **argv) {
            bytes * 1e-6, gigabytes);
     printf("after %lld tokens of context, %d thread%s, median of %lld\n", (long long)given.context, threads,
            threads == 1 ? "" : "s", (long long)given.repeat);
+    printf("%.1f MB resident, %.1f MB planned\n", (double)mcc_resident_bytes() * 1e-6,
+           (double)mcc_planned_bytes() * 1e-6);
   }
   mcc_flush_output();
   mcc_language_model_end(&model);

@@ -41,14 +41,19 @@ void mcc_require_cpu(void) {
 }
 
 /* One thread per core, but none for less than 256 KiB of weights per call: waiting would take longer than reading. */
-static int64_t default_threads(void) {
+static int64_t default_threads(int64_t cores) {
   int64_t bytes = mcc_model.bytes_per_token > 0 ? mcc_model.bytes_per_token : mcc_model.weights_bytes;
-  int64_t cores = mcc_cpu_cores(), useful = bytes >> 18;
+  int64_t useful = bytes >> 18;
   return useful < 1 ? 1 : useful < cores ? useful : cores;
 }
 
 mcc_session mcc_session_start(mcc_bundle bundle, int64_t threads) {
-  if (threads <= 0) threads = default_threads();
+  int cores = mcc_cpu_cores();
+  if (threads > cores) {
+    fprintf(stderr, "warning: %lld threads on %d core%s wait for one another; --threads %d is faster\n",
+            (long long)threads, cores, cores == 1 ? "" : "s", cores);
+  }
+  if (threads <= 0) threads = default_threads(cores);
   if (threads > MCC_MAX_THREADS) threads = MCC_MAX_THREADS;
   return (mcc_session){bundle, mcc_arena_allocate(mcc_model.arena_bytes), mcc_pool_create((int)threads),
                        mcc_profile_start((int)threads)};
@@ -142,6 +147,20 @@ double mcc_seconds(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+int64_t mcc_planned_bytes(void) {
+  return mcc_model.weights_bytes + mcc_model.arena_bytes;
+}
+
+int64_t mcc_resident_bytes(void) {
+  FILE *file = fopen("/proc/self/status", "r");
+  if (file == NULL) return 0;
+  char line[256];
+  long long kibibytes = 0;
+  while (fgets(line, sizeof line, file) != NULL && sscanf(line, "VmHWM: %lld", &kibibytes) != 1) continue;
+  fclose(file);
+  return (int64_t)kibibytes << 10;
 }
 
 void mcc_print_version(void) {

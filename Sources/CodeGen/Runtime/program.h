@@ -43,6 +43,12 @@ int64_t mcc_tensor_count(const mcc_tensor *tensor, const int64_t *symbols);
 int64_t mcc_dtype_size(mcc_dtype dtype);
 const char *mcc_dtype_name(mcc_dtype dtype);
 
+/* What a run needs by plan: weights and arena. */
+int64_t mcc_planned_bytes(void);
+
+/* The most memory this process has had resident so far, mapped weights included; 0 if unknown. */
+int64_t mcc_resident_bytes(void);
+
 /* Seconds on a clock that only moves forward. */
 double mcc_seconds(void);
 

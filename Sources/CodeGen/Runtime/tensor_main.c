@@ -327,8 +327,9 @@ static int bench(const mcc_function *function) {
   double median = mcc_median(times, repeat);
   int threads = mcc_pool_count(session.pool);
   if (given.json) {
-    printf("{\"milliseconds\": {\"median\": %.6g, \"minimum\": %.6g}, \"repeat\": %zu, \"threads\": %d}\n", median,
-           times[0], repeat, threads);
+    printf("{\"milliseconds\": {\"median\": %.6g, \"minimum\": %.6g}, \"repeat\": %zu, \"threads\": %d, "
+           "\"planned_bytes\": %lld, \"resident_bytes\": %lld}\n",
+           median, times[0], repeat, threads, (long long)mcc_planned_bytes(), (long long)mcc_resident_bytes());
   } else {
     printf("median  %.4g ms\nminimum %.4g ms\n%d thread%s, %zu runs\n", median, times[0], threads,
            threads == 1 ? "" : "s", repeat);
