@@ -53,7 +53,7 @@ extension ONNXOperators {
           throw CompileError(.unsupported, "unsupported 'Resize' with scales that are computed at run time")
         }
         let all = try perAxis(given) { _ in 1 }
-        guard all[0] == 1, all[1] == 1, all[2...].allSatisfy({ $0 > 0 && $0 <= 1 << 16 }) else {
+        guard all[0] == 1, all[1] == 1, all[2...].allSatisfy({ $0 > 0 && $0 <= 65536 }) else {
           throw CompileError(.unsupported, "unsupported 'Resize' with the scales \(given)")
         }
         scales = Array(all[2...])
