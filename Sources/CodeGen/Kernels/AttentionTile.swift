@@ -70,7 +70,9 @@ struct AttentionTile {
   private struct Scratch {
     /// Pairs to a row of the arrays, whatever the number of vectors in use.
     let width: Int
-    let queries, scores, sums, ends, factors: Pointer
+    let queries, scores, sums, factors: Pointer
+    /// For each pair the first key it does not see; nil where all see all.
+    let ends: Pointer?
     /// Widened rows; nil where rows are f32.
     let keys, values: Pointer?
 
@@ -80,7 +82,7 @@ struct AttentionTile {
       queries = k.array("queries", .f32, count: tile.headDim * width)
       scores = k.array("scores", .f32, count: AttentionTile.block * width)
       sums = k.array("sums", .f32, count: width * tile.paddedValueDim)
-      ends = k.array("ends", .i32, count: width)
+      ends = tile.config.causal ? k.array("ends", .i32, count: width) : nil
       factors = k.array("factors", .f32, count: width)
       keys =
         tile.config.key == .f32 ? nil : k.array("key_rows", .f32, count: AttentionTile.block * tile.paddedHeadDim)
@@ -152,8 +154,8 @@ struct AttentionTile {
     }
     k.loop("i", to: .integer(vectors * lanes * paddedValueDim), step: lanes) { k.store(scratch.sums, $0, zero) }
     var end = rowCount
-    if config.causal {
-      for vector in 0..<vectors { k.store(scratch.ends, .integer(vector * lanes), .broadcast(.convert(0, .i32))) }
+    if let ends = scratch.ends {
+      for vector in 0..<vectors { k.store(ends, .integer(vector * lanes), .broadcast(.convert(0, .i32))) }
     }
     let past = config.causal ? k.define("past", position.map { $0[0].asIndex } ?? (rowCount - tokens)) : 0
     k.loop("pair", to: place.count) { pair in
@@ -161,8 +163,8 @@ struct AttentionTile {
       k.loop("d", to: .integer(headDim)) { d in
         k.store(scratch.queries, d * .integer(scratch.width) + pair, q[from + d] * .real(config.scale))
       }
-      if config.causal {
-        k.store(scratch.ends, pair, (past + tokenAndHead(place, pair).token + 1).asInt32)
+      if let ends = scratch.ends {
+        k.store(ends, pair, (past + tokenAndHead(place, pair).token + 1).asInt32)
       }
     }
     var begin: Expression = 0
@@ -188,10 +190,20 @@ struct AttentionTile {
     _ source: Pointer, _ element: ScalarType, _ key: Expression, _ rows: Expression, _ stride: Int, _ size: Int,
     _ padded: Int, _ local: Pointer?
   ) -> Rows {
+    // Rows of one head lie too far apart for the processor to foresee the next ones.
+    func prefetch(_ r: Expression) {
+      let next = k.define("next", (key + .integer(Self.block) + r) * .integer(stride))
+      let bytes = AttentionConfig.headStride(element, size) * element.byteCount
+      for line in Swift.stride(from: 0, to: bytes, by: 64) {
+        k.prefetch(source, next + .integer(line / element.byteCount))
+      }
+    }
     guard let local else {
+      k.loop("r", to: rows) { prefetch($0) }
       return Rows(pointer: k.pointer("block", source, offset: key * .integer(stride)), stride: stride)
     }
     k.loop("r", to: rows) { r in
+      prefetch(r)
       let row = AttentionRow(k, source, element, at: (key + r) * .integer(stride))
       k.vectorLoop("d", count: .integer(size)) { d, tail in
         k.store(local, r * .integer(padded) + d, row.load(d, count: tail))
@@ -277,10 +289,8 @@ struct AttentionTile {
     _ key: Expression, vectors: Int, _ largest: [Expression], _ total: [Expression], _ scratch: Scratch
   ) {
     let next = (0..<vectors).map { k.variable("next\($0)", largest[$0]) }
-    let ends = (0..<vectors).map { vector -> Expression in
-      config.causal
-        ? k.define("ends", scratch.ends.load(.integer(vector * lanes)))
-        : k.define("ends", .broadcast(rowCount.asInt32))
+    let ends = (0..<vectors).map { vector in
+      k.define("ends", scratch.ends?.load(.integer(vector * lanes)) ?? .broadcast(rowCount.asInt32))
     }
     k.loop("r", to: .integer(Self.block)) { r in
       let index = k.define("index", .broadcast((key + r).asInt32))
@@ -322,7 +332,8 @@ struct AttentionTile {
   }
 
   private static func queriesPerPass(_ target: Target, valueDim: Int) -> Int {
-    (target.vectorRegisters >= 32 ? 16 : 8) / (1 << chunkShift(chunkVectors(target, valueDim: valueDim)))
+    let registers = target.vectorRegisters >= 32 ? 16 : 8
+    return min(target.lanes, registers >> chunkShift(chunkVectors(target, valueDim: valueDim)))
   }
 
   /// The exponent of the smallest power of two that is not below `count`.
