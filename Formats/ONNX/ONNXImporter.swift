@@ -27,6 +27,10 @@ struct ONNXImporter {
   /// The names of sizes that the file leaves open.
   private var openSizes: OrderedSet<String> = []
   private var symbols: OrderedDictionary<String, Symbol> = [:]
+  /// What is known of the elements of lists of whole numbers; nil for lists that are computed at run time.
+  var knownSizes: [ValueID: [Dim]?] = [:]
+  /// The values that ONNX names stand for.
+  private var boundValues: Set<ValueID> = []
 
   /// The operator set versions that are read.
   static let opsets: ClosedRange<Int64> = 7...24
@@ -172,7 +176,7 @@ struct ONNXImporter {
     defer { builder.origin = nil }
     do {
       var node = try ONNXNode(proto, importer: self)
-      let results = try mapping.build(&node, &self)
+      let results = try mapping.build(&node, &self).map { try folded($0) }
       try node.finish()
       guard results.count >= proto.output.reversed().drop(while: \.isEmpty).count else {
         throw CompileError(.unsupported, "unsupported '\(proto.opType)' with \(proto.output.count) outputs")
@@ -184,6 +188,7 @@ struct ONNXImporter {
         if builder.graph.definingNode(of: result) != nil {
           builder.graph.rename(result, to: GraphBuilder.valueName(name))
         }
+        boundValues.insert(result)
       }
     } catch let error as CompileError {
       var located = error
@@ -194,6 +199,9 @@ struct ONNXImporter {
 }
 
 extension ONNXImporter {
+  /// Whether an ONNX name stands for the value.
+  func isBound(_ value: ValueID) -> Bool { boundValues.contains(value) }
+
   /// The value under an ONNX name.
   mutating func value(_ name: String, for user: String) throws -> ValueID {
     switch bindings[name] {

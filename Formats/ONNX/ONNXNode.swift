@@ -110,4 +110,13 @@ struct ONNXNode {
     }
     return numbers
   }
+
+  /// The sizes in an input, which may have symbols but must be known on import; nil if the input is left out.
+  func sizeInput(_ index: Int, _ importer: inout ONNXImporter) throws -> [Dim]? {
+    guard let value = try optionalInput(index, &importer) else { return nil }
+    guard let sizes = importer.sizes(of: value) else {
+      throw CompileError(.unsupported, "input \(index) of '\(type)' is computed at run time, expected a constant")
+    }
+    return sizes
+  }
 }

@@ -15,7 +15,8 @@ struct ONNXOperator: Sendable {
 enum ONNXOperators {
   /// All of them, one list per family.
   static let all: [ONNXOperator] =
-    elementwise + convolution + matrixProducts + normalization + shapes + reductions + constants
+    elementwise + convolution + matrixProducts + normalization + shapes + shapeArithmetic + resizing + reductions
+    + constants
 
   /// All of them by type name.
   static let byType: [String: ONNXOperator] = Dictionary(

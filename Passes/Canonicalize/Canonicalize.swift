@@ -18,6 +18,6 @@ package struct Canonicalize: RulePass {
   package var fidelity: Fidelity { .exact }
 
   package var rules: [RewriteRule] {
-    arithmeticRules + activationRules + shapeRules + broadcastRules + matMulRules + convolutionRules
+    arithmeticRules + activationRules + shapeRules + layoutRules + broadcastRules + matMulRules + convolutionRules
   }
 }

@@ -11,7 +11,7 @@ import Tensors
 ///     // -> %o = reshape(attention(reshape(%qh), reshape(%kh), reshape(%vh), %mask))
 ///
 /// Without the batch axis the permutations are `[1, 0, 2]`. Keys may be transposed as a whole (`[0, 2, 3, 1]`); the
-/// scale may stand at the scores, the queries or the keys, as a product or a quotient.
+/// scale may stand at the scores, the queries or the keys, as a product or a quotient. Several masks are added up.
 let fuseAttentionOfHeads = RewriteRule("fuse-attention-of-heads", on: Transpose.self, .shared) {
   transpose, node, rewriter in
   let result = rewriter.type(of: node)
@@ -31,7 +31,7 @@ let fuseAttentionOfHeads = RewriteRule("fuse-attention-of-heads", on: Transpose.
     inputs.append(flat)
   }
   if rank == 4, Set([q, k, v].map { rewriter.type(of: $0).shape[0] }).count > 1 { return nil }
-  if let mask = core.mask { inputs.append(mask) }
+  if let mask = try rewriter.sum(of: core.masks) { inputs.append(mask) }
   let op = Attention(heads: heads, kvHeads: heads, scale: core.scale, causal: false)
   return try rewriter.emit(Reshape(result.shape.dims), try rewriter.emit(op, inputs))
 }
@@ -52,7 +52,7 @@ let fuseAttention = RewriteRule("fuse-attention", on: MatMul.self, .shared) { ma
   if result.rank == 3, shapes[0][0] != shapes[1][0] || shapes[0][0] != shapes[2][0] { return nil }
   guard shapes.allSatisfy({ $0.last.isFixed }) else { return nil }
   var inputs = [core.q, core.k, core.v]
-  if let mask = core.mask {
+  if let mask = try rewriter.sum(of: core.masks) {
     let shape = rewriter.type(of: mask).shape
     if result.rank == 3, shape.rank == 3, shape[0] != 1 {
       inputs.append(try rewriter.emit(Reshape([shape[0], 1, shape[1], shape[2]]), mask))
@@ -74,7 +74,8 @@ private struct AttentionCore {
   /// Whether keys are `[..., S, D]`; else `[..., D, S]`.
   var keysInRows: Bool
   var scale: Float
-  var mask: ValueID?
+  /// What is added to the scores, in turn from the last.
+  var masks: [ValueID]
 }
 
 extension Rewriter {
@@ -85,14 +86,14 @@ extension Rewriter {
       softmax.op.axis == -1 || softmax.op.axis == rank - 1
     else { return nil }
     var scores = softmax.inputs[0]
-    var mask: ValueID?
-    if let sum = match(scores, Add.self) {
-      // The scores are the operand that is a product of two values with the full shape.
+    var masks: [ValueID] = []
+    while let sum = match(scores, Add.self) {
+      // The scores are the operand that is computed from a product of two values with the full shape.
       guard let index = sum.inputs.indices.first(where: { isScores(sum.inputs[$0]) }) else { return nil }
       scores = sum.inputs[index]
       let other = sum.inputs[1 - index]
       guard type(of: scores) == type(of: softmax.inputs[0]), type(of: other).element.isFloat else { return nil }
-      mask = other
+      masks.append(other)
     }
     var scale = 1.0
     strip(&scores, &scale)
@@ -102,15 +103,23 @@ extension Rewriter {
     strip(&k, &scale)
     guard Float(scale).isFinite else { return nil }
     return AttentionCore(
-      q: q, k: k, v: output.inputs[1], keysInRows: product.op.transposeB, scale: Float(scale), mask: mask)
+      q: q, k: k, v: output.inputs[1], keysInRows: product.op.transposeB, scale: Float(scale), masks: masks)
   }
 
-  /// Whether a value is a product of two values, perhaps scaled.
+  /// Whether a value is a product of two values, perhaps scaled, perhaps with something added.
   private func isScores(_ value: ValueID) -> Bool {
     var value = value
     var scale = 1.0
     strip(&value, &scale)
+    if let sum = match(value, Add.self), scale == 1 { return sum.inputs.contains { isScores($0) } }
     return match(value, MatMul.self) != nil
+  }
+
+  /// The sum of masks, whose shapes may differ.
+  fileprivate mutating func sum(of masks: [ValueID]) throws -> ValueID? {
+    guard var sum = masks.last else { return nil }
+    for mask in masks.dropLast().reversed() { sum = try emit(Add(), sum, mask) }
+    return sum
   }
 
   /// Takes products with and quotients by numbers off a value.

@@ -60,6 +60,7 @@ struct KernelCase {
       try Dequantize(.f32).evaluate([input.view], into: [dense.mutableView])
       values.append(dense)
     }
+    let op = (op as? any DimensionAttributes)?.substituting { symbols[$0.name].map { .fixed($0) } } ?? op
     let result = Tensor(try op.inferTypes(values.map(\.type))[0])
     try op.evaluate(values.map(\.view), into: [result.mutableView])
     return result

@@ -300,6 +300,38 @@ import Testing
     cases.append(KernelCase("attention with added mask", all, [q, k, v, mask], tolerance: 1e-5))
     let hidden = Tensor(.bool, [6, 9], (0..<54).map { UInt8($0 / 9 != 2 && $0 % 4 != 0 ? 1 : 0) })
     cases.append(KernelCase("attention with hidden keys", all, [q, k, v, hidden], tolerance: 1e-5))
+    // Queries and keys that fill tiles and blocks of keys in part, or several of them.
+    for (batch, heads, kvHeads, dim, tokens, keys) in [
+      (1, 2, 2, 5, 1, 3), (3, 2, 1, 8, 37, 49), (1, 1, 1, 30, 65, 300), (2, 3, 3, 32, 16, 13),
+    ] {
+      let q = try random([batch, tokens, heads * dim], seed: 33, in: -2...2)
+      let k = try random([batch, keys, kvHeads * dim], seed: 34),
+        v = try random([batch, keys, kvHeads * dim], seed: 35)
+      var op = Attention(heads: heads, kvHeads: kvHeads, scale: 0.7, causal: false)
+      let label = "attention \(batch) x \(heads)/\(kvHeads)x\(dim) \(tokens) of \(keys)"
+      cases.append(KernelCase(label, op, [q, k, v], tolerance: 1e-5))
+      cases.append(
+        KernelCase(
+          label + " T", op, [q, k, v],
+          types: [
+            symbolic(q.type, axis: 1), symbolic(k.type, axis: 1, name: "S"),
+            symbolic(v.type, axis: 1, name: "S"),
+          ],
+          symbols: ["T": tokens, "S": keys], tolerance: 1e-5))
+      // A mask that hides all keys of a query and all of the first block of another.
+      let count = batch * heads * tokens * keys
+      let numbers = try random([batch, heads, tokens, keys], seed: 36, in: -2...2).array(of: Float.self)
+      let mask = Tensor(
+        .f32, [batch, heads, tokens, keys],
+        (0..<count).map { i in
+          let (row, key) = (i / keys, i % keys)
+          if row % tokens == 0, tokens > 1 { return -Float.infinity }
+          if row % tokens == 1, key < 256, key < keys - 1 { return -Float.infinity }
+          return numbers[i]
+        })
+      op.softcap = 2
+      cases.append(KernelCase(label + " masked", op, [q, k, v, mask], tolerance: 1e-5))
+    }
     let causal = Attention(heads: 3, kvHeads: 3, scale: 0.5)
     cases.append(KernelCase("causal attention without position", causal, [q, k, v], tolerance: 1e-5))
     let (q2, k2, v2) = (try random([6, 12], seed: 28), try random([6, 12], seed: 29), try random([6, 12], seed: 30))
@@ -307,6 +339,13 @@ import Testing
       KernelCase(
         "attention over columns of one buffer", causal, [q2, k2, v2],
         columns: [0: (0, 36), 1: (12, 36), 2: (24, 36)], tolerance: 1e-5))
+    let (q3, k3, v3) = (
+      try random([3, 6, 12], seed: 37), try random([3, 6, 12], seed: 38), try random([3, 6, 12], seed: 39)
+    )
+    cases.append(
+      KernelCase(
+        "attention over columns of a batch", all, [q3, k3, v3], columns: [0: (0, 36), 1: (12, 36), 2: (24, 36)],
+        tolerance: 1e-5))
     for (tokens, cache, columns) in [(1, DType.f32, 16), (4, .f16, 100), (3, .bf16, 5)] {
       let old = try random(cache, [9, columns], seed: 31), rows = try random([tokens, columns], seed: 32)
       cases.append(
@@ -449,6 +488,16 @@ import Testing
       cases.append(KernelCase("slice \(axis) by 2", Slice(axis: axis, start: 0, size: 2, step: 2), [x], tolerance: 0))
       cases.append(KernelCase("concat \(axis)", Concat(axis: axis), [x, x, x], tolerance: 0))
     }
+    let size = Dim.symbol(Symbol("T", in: 1...64))
+    for dim in [Dim.fixed(19), size] {
+      cases.append(KernelCase("iota \(dim)", Iota(dim), [], symbols: ["T": 5], tolerance: 0))
+      cases.append(KernelCase("sizes \(dim)", Sizes([3, dim, dim + 1]), [], symbols: ["T": 5], tolerance: 0))
+    }
+    cases.append(
+      KernelCase(
+        "gather of T rows", Gather(axis: 1), [x, Tensor(.i64, [3], [1, -1, -4] as [Int64])],
+        types: [TensorType(.f32, [3, .symbol(Symbol("T", in: 1...64)), 5]), TensorType(.i64, [3])],
+        symbols: ["T": 4], tolerance: 0))
     let last = Slice(axis: 0, start: .symbol(Symbol("T", in: 1...64)) - 1, size: 1)
     cases.append(
       KernelCase("slice the last row", last.substituting { _ in 3 }, [x], types: [x.type], tolerance: 0))

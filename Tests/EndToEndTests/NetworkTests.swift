@@ -99,27 +99,97 @@ import Testing
     #expect(right.evaluator == 901 && right.program == 901, "\(right)")
   }
 
-  @Test(arguments: ["mobilenet_v2", "resnet50", "repvgg_a0", "efficientnet_b0"])
-  func imageNetworksMatchTheirRecordedOutputs(name: String) async throws {
+  /// The graph `name` filled with the seeded weights of its recorded outputs, beside what `script` makes, a piece of
+  /// Python that has NumPy and the path `folder`; nil, having said so, if that cannot be had. Weights and inputs come
+  /// from NumPy's generators (PCG64, ziggurat).
+  private static func filled(_ name: String, script: String) throws -> (model: String, recorded: NumPyArchive)? {
     guard let graph = Fixtures.path("onnx/\(name).onnx"), let fill = Fixtures.path("onnx/fill_weights.py"),
       let recorded = Fixtures.path("onnx/\(name).expected.npz")
-    else { return }
+    else { return nil }
     let folder = try CompiledModels.folder()
     let model = folder.file("\(name).onnx")
-    // The seeded weights and input are NumPy's (PCG64, ziggurat).
-    let script =
-      "import numpy as np; np.save('\(folder.file(name + ".npy"))', "
-      + "np.random.default_rng([1, 0]).standard_normal((1, 3, 224, 224), dtype=np.float32))"
+    let setup = "import numpy as np; folder = '\(folder.path)'; recorded = np.load('\(recorded)'); "
     guard try Command.run("python3", [fill, graph, model]).exitCode == 0,
-      try Command.run("python3", ["-c", script]).exitCode == 0
+      try Command.run("python3", ["-c", setup + script]).exitCode == 0
     else {
       Fixtures.skip("needs the Python packages numpy and onnx")
-      return
+      return nil
     }
-    let archive = try NumPyArchive(path: recorded)
+    return (model, try NumPyArchive(path: recorded))
+  }
+
+  private static func image(_ name: String, size: Int) -> String {
+    "np.save(folder + '/\(name).npy', "
+      + "np.random.default_rng([1, 0]).standard_normal((1, 3, \(size), \(size)), dtype=np.float32))"
+  }
+
+  @Test(arguments: ["mobilenet_v2", "resnet50", "repvgg_a0", "efficientnet_b0"])
+  func imageNetworksMatchTheirRecordedOutputs(name: String) async throws {
+    guard let (model, recorded) = try Self.filled(name, script: Self.image(name, size: 224)) else { return }
+    let folder = try CompiledModels.folder()
     let worst = try await Self.differences(
       model, name, inputs: NumPyArray.read(path: folder.file(name + ".npy")),
-      outputs: archive.require("output_0", file: recorded))
+      outputs: recorded.require("output_0", file: name))
     #expect(worst.evaluator <= 1e-4 && worst.program <= 1e-4, "\(name): \(worst)")
+  }
+
+  /// The largest difference of a program's outputs from the recorded ones, relative to the largest magnitude of each.
+  private static func difference(
+    _ program: String, inputs: [String], _ recorded: NumPyArchive, outputs: [String]
+  ) throws -> Double {
+    let folder = try TemporaryFolder()
+    _ = try CompiledModels.run(
+      program, inputs.flatMap { ["--input", $0] } + ["--output", folder.path("y.npz")])
+    let computed = try NumPyArchive(path: folder.path("y.npz")).arrays
+    try #require(computed.count == outputs.count)
+    var worst = 0.0
+    for (name, array) in zip(outputs, computed) {
+      let reference = try recorded.require(name, file: program)
+      let expected = reference.doubles
+      let largest = try #require(expected.map(abs).max())
+      let values = array.doubles
+      try #require(values.allSatisfy(\.isFinite) && array.shape.first == reference.shape.first)
+      // Of long texts the first positions are recorded.
+      let batch = try #require(reference.shape.first)
+      let (own, each) = (values.count / batch, expected.count / batch)
+      try #require(each <= own)
+      for (index, value) in expected.enumerated() {
+        worst = max(worst, abs(values[index / each * own + index % each] - value) / largest)
+      }
+    }
+    return worst
+  }
+
+  /// Networks with shape arithmetic, as programs.
+  @Test(arguments: [
+    ("vit_small", 224, 1), ("swin_tiny", 224, 1), ("shufflenet_v2", 224, 1), ("yolo_gelan", 160, 2),
+  ])
+  func programsOfExportedNetworksMatch(name: String, size: Int, outputs: Int) async throws {
+    guard let (model, recorded) = try Self.filled(name, script: Self.image(name, size: size)) else { return }
+    let program = try await CompiledModels.compile(model, name)
+    let worst = try Self.difference(
+      program, inputs: [try CompiledModels.folder().file(name + ".npy")], recorded,
+      outputs: (0..<outputs).map { "output_\($0)" })
+    #expect(worst <= 1e-4, "\(name): \(worst)")
+  }
+
+  /// One program for texts of any length, and one for two texts at once.
+  @Test func encoderWithOpenSizesMatches() async throws {
+    let script =
+      "[np.save(f'{folder}/bert_{name}.npy', recorded[name]) for name in recorded.files if name[0] != 'o']"
+    guard let (model, recorded) = try Self.filled("bert_dynamic", script: script) else { return }
+    let folder = try CompiledModels.folder()
+    func check(_ program: String, _ run: Int) throws {
+      let worst = try Self.difference(
+        program, inputs: ["input_ids", "attention_mask"].map { "\($0)=\(folder.file("bert_\($0)_\(run).npy"))" },
+        recorded, outputs: ["output_\(run)"])
+      #expect(worst <= 1e-4, "run \(run): \(worst)")
+    }
+    let open = try await CompiledModels.compile(
+      model, "bert_dynamic", dimensions: ["b": 1...1, "s": 1...512])
+    try check(open, 0)
+    try check(open, 2)
+    let two = try await CompiledModels.compile(model, "bert_two", dimensions: ["b": 2...2, "s": 33...33])
+    try check(two, 1)
   }
 }

@@ -182,6 +182,85 @@ private enum Wire {
     #expect(message(sum).contains("out of range"))
   }
 
+  /// An i64 tensor.
+  private static func integers(_ name: String, _ values: [Int64]) -> [UInt8] {
+    let raw = values.flatMap { value in withUnsafeBytes(of: value) { [UInt8]($0) } }
+    return Wire.tensor(name, [UInt64(values.count)], raw: raw, type: 7)
+  }
+
+  /// y = x reshaped to [x.shape[1] * 2, (x.shape[0] + 1) / 2, -1] by nodes, for an x of [N, 4, 6].
+  private static let reshapedByNodes = Wire.model(
+    nodes: [
+      Wire.node("Shape", ["x"], ["shape"]),
+      Wire.node("Slice", ["shape", "one", "two"], ["height"]),
+      Wire.node("Gather", ["shape", "zero"], ["count"]),
+      Wire.node("Mul", ["height", "two"], ["double"]),
+      Wire.node("Add", ["count", "one"], ["more"]),
+      Wire.node("Div", ["more", "two"], ["half"]),
+      Wire.node("Concat", ["double", "half", "open"], ["target"], [Wire.text(1, "axis") + Wire.number(3, 0)]),
+      Wire.node("Equal", ["target", "open"], ["is_open"]),
+      Wire.node("Where", ["is_open", "open", "target"], ["chosen"]),
+      Wire.node("Reshape", ["x", "chosen"], ["y"]),
+    ],
+    tensors: [integers("zero", [0]), integers("one", [1]), integers("two", [2]), integers("open", [-1])],
+    inputs: [Wire.value("x", [0, 4, 6])], outputs: [Wire.value("y", [0, 0, 0])])
+
+  @Test func shapesAreComputedOnImport() throws {
+    func shape(_ count: ClosedRange<Int>) throws -> String {
+      let graph = try load(Self.reshapedByNodes, dims: ["N": count]).functions[0]
+      #expect(graph.nodeIDs.count == 1)
+      return graph.type(of: graph.outputs[0]).description
+    }
+    #expect(try shape(2...2) == "f32[8, 1, 6]")
+    #expect(try shape(4...4) == "f32[8, 2, 6]")
+    #expect(message(Self.reshapedByNodes, dims: ["N": 3...3]).contains("'Reshape' of shape [3, 4, 6] to [8, 2, -1]"))
+    // 24 * N elements in rows of (N + 1) / 2: no size says that for every N.
+    #expect(message(Self.reshapedByNodes, dims: ["N": 1...4]).contains("'Reshape' of shape [N, 4, 6]"))
+  }
+
+  /// y = x[-2::-1] and z = gather_elements(x, [2, -1, 0]), for an x of [4].
+  private static let picked = Wire.model(
+    nodes: [
+      Wire.node("Slice", ["x", "from", "to", "zero", "back"], ["y"]),
+      Wire.node("GatherElements", ["x", "places"], ["z"], [Wire.text(1, "axis") + Wire.number(3, 0)]),
+    ],
+    tensors: [
+      integers("zero", [0]), integers("from", [-2]), integers("to", [.min + 1]), integers("back", [-1]),
+      integers("places", [2, -1, 0]),
+    ],
+    inputs: [Wire.value("x", [4])], outputs: [Wire.value("y", [3]), Wire.value("z", [3])])
+
+  @Test func reversedSlicesAndPickedElements() throws {
+    let folder = try TemporaryFolder()
+    let model = try FormatRegistry.load(folder.write("m.onnx", Self.picked))
+    try Verifier.verify(model)
+    let results = try Evaluator(model).run([NumPyArray([5, 6, 7, 8] as [Float], [4]).tensor]).outputs
+    #expect(NumPyArray(results[0].view).floats == [7, 6, 5])
+    #expect(NumPyArray(results[1].view).floats == [7, 8, 5])
+  }
+
+  @Test func sizesWithSymbolsReachTheGraph() throws {
+    // y = x reshaped to [N * 4, -1], and the number N * 4 itself.
+    let bytes = Wire.model(
+      nodes: [
+        Wire.node("Shape", ["x"], ["shape"]), Wire.node("Gather", ["shape", "zero"], ["count"]),
+        Wire.node("Mul", ["count", "four"], ["rows"]),
+        Wire.node("Concat", ["rows", "open"], ["target"], [Wire.text(1, "axis") + Wire.number(3, 0)]),
+        Wire.node("Reshape", ["x", "target"], ["y"]),
+      ],
+      tensors: [Self.integers("zero", [0]), Self.integers("four", [4]), Self.integers("open", [-1])],
+      inputs: [Wire.value("x", [0, 4, 6])], outputs: [Wire.value("y", [0, 0]), Wire.value("rows", [1])])
+    let folder = try TemporaryFolder()
+    let path = try folder.write("m.onnx", bytes)
+    let model = try FormatRegistry.load(path, LoadOptions(dimensions: ["N": 1...5]))
+    try Verifier.verify(model)
+    let graph = model.functions[0]
+    #expect(graph.type(of: graph.outputs[0]).description == "f32[4*N, 6]")
+    let results = try Evaluator(model).run([NumPyArray([Float](repeating: 1, count: 72), [3, 4, 6]).tensor]).outputs
+    #expect(results[0].view.sizes == [12, 6])
+    #expect(NumPyArray(results[1].view).integers == [12])
+  }
+
   @Test func deepNestingIsRefused() throws {
     // Graphs inside attributes inside nodes, four levels a step.
     var graph: [UInt8] = []

@@ -35,6 +35,8 @@ private let handCases: [OperatorCase] = [
     Concat(axis: 0),
     [quantized(.w8c, [1, 2], [0, 0, 0, 64, 1, 2]), quantized(.w8c, [1, 2], [0, 0, 128, 63, 3, 253])],
     [quantized(.w8c, [2, 2], [0, 0, 0, 64, 1, 2, 0, 0, 128, 63, 3, 253])]),
+  OperatorCase(Iota(4), [], [Tensor(.i64, [4], [0, 1, 2, 3] as [Int64])]),
+  OperatorCase(Sizes([7, 2]), [], [Tensor(.i64, [2], [7, 2] as [Int64])]),
   // Whole numbers: towards zero, with the sign of the divisor, low bits.
   OperatorCase(
     Divide(), [Tensor(.i32, [3], [7, -7, .min] as [Int32]), Tensor(.i32, [3], [2, 2, -1] as [Int32])],

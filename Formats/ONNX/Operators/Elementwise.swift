@@ -12,7 +12,9 @@ extension ONNXOperators {
       unary("Ceil", Ceil()), unary("Round", Round()), unary("Sign", Sign()), unary("Softplus", Softplus()),
       unary("HardSwish", HardSwish()),
       binary("Add", Add()), binary("Sub", Subtract()), binary("Mul", Multiply()), binary("Div", Divide()),
-      binary("Pow", Power()),
+      binary("Pow", Power()), binary("Equal", Equal()), binary("Less", Less()), binary("Greater", Greater()),
+      binary("LessOrEqual", LessOrEqual()), binary("GreaterOrEqual", GreaterOrEqual()), binary("And", And()),
+      binary("Or", Or()), unary("Not", Not()),
       variadic("Min", Minimum()), variadic("Max", Maximum()), variadic("Sum", Add()),
       ONNXOperator("Identity") { node, importer in [try node.input(0, &importer)] },
       ONNXOperator("Dropout") { node, importer in
@@ -34,6 +36,13 @@ extension ONNXOperators {
           high = try bound(node, 2, &importer) ?? high
         }
         return [try importer.builder.emit(Clip(minimum: low, maximum: high), x)]
+      },
+      ONNXOperator("Mod") { node, importer in
+        let (a, b) = (try node.input(0, &importer), try node.input(1, &importer))
+        guard try node.integer("fmod", default: 0) == 0 else {
+          throw CompileError(.unsupported, "unsupported 'Mod' with the sign of the dividend")
+        }
+        return [try importer.builder.emit(Modulo(), a, b)]
       },
       ONNXOperator("LeakyRelu") { node, importer in
         let slope = try node.number("alpha", default: 0.01)

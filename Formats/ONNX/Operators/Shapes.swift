@@ -7,7 +7,7 @@ extension ONNXOperators {
   static let shapes: [ONNXOperator] = [
     ONNXOperator("Reshape") { node, importer in
       let x = try node.input(0, &importer)
-      guard let target = try node.integerInput(1, &importer) else {
+      guard let target = try node.sizeInput(1, &importer) else {
         throw CompileError(.input, "'Reshape' has no shape")
       }
       let keepsZero = try node.integer("allowzero", default: 0) != 0
@@ -116,7 +116,7 @@ extension ONNXOperators {
   ]
 
   /// The axis counted from the front.
-  private static func normalized(_ axis: Int, _ rank: Int, _ type: String) throws -> Int {
+  static func normalized(_ axis: Int, _ rank: Int, _ type: String) throws -> Int {
     guard axis >= -rank, axis < rank else {
       throw CompileError(.input, "'\(type)' at axis \(axis) of \(rank) axes")
     }
@@ -126,9 +126,9 @@ extension ONNXOperators {
 
 extension Shape {
   /// The shape that ONNX `Reshape` gives: one size may be -1, and 0 stands for the size at the same place.
-  func reshaped(_ target: [Int], zeroKeeps: Bool) throws -> [Dim] {
-    func failure() -> CompileError { CompileError(.input, "'Reshape' of shape \(self) to \(target)") }
-    guard target.count <= 16, target.allSatisfy({ $0 >= -1 && $0 <= 1 << 40 }),
+  func reshaped(_ target: [Dim], zeroKeeps: Bool) throws -> [Dim] {
+    func failure() -> CompileError { CompileError(.input, "'Reshape' of shape \(self) to \(Shape(target))") }
+    guard target.count <= 16, target.allSatisfy({ $0 == -1 || $0.bounds.lowerBound >= 0 && $0.maximum <= 1 << 40 }),
       target.count(where: { $0 == -1 }) <= 1
     else { throw failure() }
     var dims: [Dim] = []
@@ -137,23 +137,27 @@ extension Shape {
         guard axis < rank else { throw failure() }
         dims.append(self[axis])
       } else {
-        dims.append(.fixed(max(size, 1)))
-        if size == 0 { dims[axis] = 0 }
+        dims.append(size == -1 ? 1 : size)
       }
     }
     guard let open = target.firstIndex(of: -1) else { return dims }
-    guard let total = Self.product(self.dims), let known = Self.product(dims) else { throw failure() }
-    if let divisor = known.fixedValue, divisor > 0 {
-      let quotient = total / divisor
-      guard quotient * divisor == total else { throw failure() }
+    // Equal sizes on both sides are struck out, so that at most one symbolic size need remain.
+    var rest = self.dims
+    var known: [Dim] = []
+    for (axis, dim) in dims.enumerated() where axis != open {
+      if let index = rest.firstIndex(of: dim), dim != 0 { rest.remove(at: index) } else { known.append(dim) }
+    }
+    guard let total = Self.product(rest), let divisor = Self.product(known) else { throw failure() }
+    if let number = divisor.fixedValue, number > 0, case let quotient = total / number, quotient * number == total {
       dims[open] = quotient
       return dims
     }
-    guard known.terms.count == 1, known.offset == 0, total.terms.count == 1, total.offset == 0,
-      total.terms[0].atom == known.terms[0].atom,
-      total.terms[0].coefficient % known.terms[0].coefficient == 0
+    // 4*T elements in rows of T.
+    guard divisor.terms.count == 1, divisor.offset == 0, total.terms.count == 1, total.offset == 0,
+      total.terms[0].atom == divisor.terms[0].atom,
+      total.terms[0].coefficient % divisor.terms[0].coefficient == 0
     else { throw failure() }
-    dims[open] = .fixed(total.terms[0].coefficient / known.terms[0].coefficient)
+    dims[open] = .fixed(total.terms[0].coefficient / divisor.terms[0].coefficient)
     return dims
   }
 }

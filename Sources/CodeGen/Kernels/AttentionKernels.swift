@@ -16,7 +16,7 @@ package enum AttentionKernel: Kernel {
     guard q.element == .f32, let key = k.element.scalar, let value = v.element.scalar,
       [key, value].allSatisfy({ $0.isFloat && $0 != .f64 }),
       let width = q.shape.last.fixedValue, let valueWidth = v.shape.last.fixedValue,
-      query.operands.allSatisfy({ $0.rowStride == nil || $0.type.rank == 2 })
+      query.operands.dropFirst(3).allSatisfy({ $0.rowStride == nil })
     else { return [] }
     if let position = optional.position, types[position].element != .i32 { return [] }
     let rows = q.rank - 2
@@ -45,15 +45,22 @@ package enum AttentionKernel: Kernel {
       valueStride: query.operands[2].rowStride)
     let queries = Double(batch.maximum) * Double(q.shape[rows].maximum) * Double(op.heads)
     let keys = Double(k.shape[rows].maximum)
-    let work = KernelWork(
-      floatOperations: 4 * queries * keys * Double(width / op.heads),
-      bytes: Double(k.maximumByteCount + v.maximumByteCount))
+    let work = { (rounded: Double) in
+      KernelWork(
+        floatOperations: 4 * rounded * keys * Double(width / op.heads),
+        bytes: Double(k.maximumByteCount + v.maximumByteCount))
+    }
     let pointers = types.indices.map { CallArgument.input($0) } + [.result(0)]
-    return [
+    var functions = [(config.build(target: target), work(4 * queries))]
+    if config.canBeTiled {
+      // Lanes without query are computed as well.
+      let tokens = Double((q.shape[rows].maximum + target.lanes - 1) / target.lanes * target.lanes)
+      functions.append((config.buildTiled(target: target), work(Double(batch.maximum) * tokens * Double(op.heads))))
+    }
+    return functions.map { function, work in
       KernelChoice(
-        config.build(target: target), work: work, target: target, pointers: pointers, extents: extents,
-        layouts: query.unpacked)
-    ]
+        function, work: work, target: target, pointers: pointers, extents: extents, layouts: query.unpacked)
+    }
   }
 }
 

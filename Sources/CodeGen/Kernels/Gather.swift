@@ -15,14 +15,14 @@ package struct GatherConfig: Hashable, Sendable {
   package var table: Table
   package var outer: Extent
   /// Size of the axis that is indexed.
-  package var rows: Int
+  package var rows: Extent
   package var count: Extent
   package var inner: Int
   package var index: ScalarType
   package var output: ScalarType
 
   package init(
-    table: Table, outer: Extent = .fixed(1), rows: Int, count: Extent, inner: Int, index: ScalarType = .i32,
+    table: Table, outer: Extent = .fixed(1), rows: Extent, count: Extent, inner: Int, index: ScalarType = .i32,
     output: ScalarType = .f32
   ) {
     self.table = table
@@ -42,7 +42,7 @@ package struct GatherConfig: Hashable, Sendable {
       case .panel(let layout):
         "panel_\(layout.weights.text)_\(layout.panelRows)\(layout.offset ? "_offset" : "")"
       }
-    var parts = ["mcc_gather", kind, "\(rows)x\(inner)"]
+    var parts = ["mcc_gather", kind, "\(rows.text)x\(inner)"]
     if outer != .fixed(1) { parts.append("outer\(outer.text)") }
     if let fixed = count.fixedValue { parts.append("count\(fixed)") }
     if index != .i32 { parts.append(index.rawValue) }
@@ -53,11 +53,13 @@ package struct GatherConfig: Hashable, Sendable {
   /// Elements a thread takes at a time.
   private static let chunk = 1024
 
-  /// Parameters: table, indices, y, then the run-time ones of outer and count. Threads share pieces of the rows. An index
+  /// Parameters: table, indices, y, then the run-time ones of outer, count and rows. Threads share pieces of the rows. An index
   /// counts from the end if negative; one outside the table is moved to its edge.
   package func build(name: String? = nil, target: Target) -> KernelFunction {
     let k = KernelBuilder(name ?? self.name(target: target), target: target)
-    k.comment = ["y[\(outer.text), \(count.text), \(inner)] = rows of the table[\(outer.text), \(rows), \(inner)]."]
+    k.comment = [
+      "y[\(outer.text), \(count.text), \(inner)] = rows of the table[\(outer.text), \(rows.text), \(inner)]."
+    ]
     let element: ScalarType
     if case .dense(let type) = table {
       element = type
@@ -71,6 +73,7 @@ package struct GatherConfig: Hashable, Sendable {
     let y = k.output("y", output)
     let outerCount = k.extent(outer)
     let total = k.extent(count)
+    let rows = k.extent(rows)
     let isDense: Bool
     if case .dense = table { isDense = true } else { isDense = false }
     let chunk = isDense ? Self.chunk : inner
@@ -80,18 +83,18 @@ package struct GatherConfig: Hashable, Sendable {
       let row = k.define("row", unit / .integer(chunks))
       let first = k.define("first", unit % .integer(chunks) * .integer(chunk))
       let raw = k.define("raw", indices[outer == .fixed(1) ? row : row % total].asIndex)
-      let wrapped = k.define("wrapped", .choose(raw < 0, raw + .integer(rows), raw))
-      let position = k.define("position", .minimum(.maximum(wrapped, 0), .integer(rows - 1)))
+      let wrapped = k.define("wrapped", .choose(raw < 0, raw + rows, raw))
+      let position = k.define("position", .minimum(.maximum(wrapped, 0), rows - 1))
       let out = k.define("out", row * .integer(inner) + first)
       switch table {
       case .dense:
         let item: Expression = outer == .fixed(1) ? 0 : row / total
-        let base = k.define("base", (item * .integer(rows) + position) * .integer(inner) + first)
+        let base = k.define("base", (item * rows + position) * .integer(inner) + first)
         let size =
           chunks == 1 ? Expression.integer(inner) : k.define("size", .minimum(.integer(inner) - first, .integer(chunk)))
         copy(k, source, base, y, out, size)
       case .block(let format):
-        dequantize(k, source, format, row: (outer == .fixed(1) ? 0 : row / total) * .integer(rows) + position, y, out)
+        dequantize(k, source, format, row: (outer == .fixed(1) ? 0 : row / total) * rows + position, y, out)
       case .panel(let layout): unpack(k, source, layout, row: position, y, out)
       }
     }

@@ -10,7 +10,7 @@ package struct KernelRegistry: KernelLibrary {
     PoolKernel.self, ConvScalarKernel.self, PoolScalarKernel.self,
     NormalizationKernel.self, SoftmaxKernel.self, ReduceKernel.self,
     RotaryKernel.self, RotaryTableKernel.self, CacheUpdateKernel.self, AttentionKernel.self,
-    GatherKernel.self, ElementwiseKernel.self, MovementKernel.self,
+    GatherKernel.self, ElementwiseKernel.self, MovementKernel.self, SizesKernel.self,
   ]
 
   package let target: Target

@@ -11,18 +11,20 @@ package enum GatherKernel: Kernel {
     let table = query.operands[0], indices = query.operands[1]
     let shape = table.type.shape
     guard table.rowStride == nil, indices.rowStride == nil, indices.type.isDense, indices.dequantized == nil,
-      let axis = shape.normalizedAxis(op.axis), let outer = shape.product(0..<axis), let rows = shape[axis].fixedValue,
-      rows > 0, let inner = shape.product((axis + 1)..<shape.rank)?.fixedValue,
+      let axis = shape.normalizedAxis(op.axis), let outer = shape.product(0..<axis), case let rows = shape[axis],
+      rows.maximum > 0, let inner = shape.product((axis + 1)..<shape.rank)?.fixedValue,
       let count = indices.type.shape.product(0..<indices.type.rank), let index = indices.type.element.scalar,
       let result = try query.resultTypes().first, let output = result.element.scalar
     else { return [] }
     var extents = ExtentTable()
     let (outerExtent, countExtent) = (extents.extent(outer, "A"), extents.extent(count, "T"))
+    let rowExtent = extents.extent(rows, "R")
     let size = Double(outer.maximum) * Double(count.maximum) * Double(inner)
     let pointers: [CallArgument] = [.input(0), .input(1), .result(0)]
     func choice(_ kind: GatherConfig.Table, layout: PackedLayout?, penalty: Double) -> KernelChoice {
       let config = GatherConfig(
-        table: kind, outer: outerExtent, rows: rows, count: countExtent, inner: inner, index: index, output: output)
+        table: kind, outer: outerExtent, rows: rowExtent, count: countExtent, inner: inner, index: index, output: output
+      )
       return KernelChoice(
         config.build(target: target), work: KernelWork(floatOperations: penalty * size, bytes: 8 * size),
         target: target,
@@ -43,7 +45,9 @@ package enum GatherKernel: Kernel {
       choices.append(choice(.block(format), layout: nil, penalty: 4))
     case .packed: return []
     }
-    guard table.isConstant, shape.rank == 2, axis == 0, output == .f32 else { return choices }
+    guard table.isConstant, shape.rank == 2, axis == 0, output == .f32, let rows = rows.fixedValue else {
+      return choices
+    }
     // A table that is also the weight of a matmul is read from that matmul's panels.
     var operand = table
     if case .block = table.type.encoding, operand.dequantized == nil { operand.dequantized = .f32 }

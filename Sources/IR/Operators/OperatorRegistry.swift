@@ -39,6 +39,7 @@ package struct OperatorRegistry: Sendable {
     Softmax.self, LogSoftmax.self, RMSNorm.self, LayerNorm.self, BatchNorm.self,
     RopeTable.self, Rope.self, CacheUpdate.self, Attention.self,
     Gather.self, Reshape.self, Transpose.self, Slice.self, Concat.self, Interleave.self, Pad.self, Expand.self,
+    Iota.self, Sizes.self,
     Quantize.self, Dequantize.self, DequantizeGGML.self, Cast.self,
     FusedElementwise.self, Clip.self, LeakyReLU.self, Select.self,
     Negate.self, Abs.self, Sqrt.self, Rsqrt.self, Reciprocal.self, Exp.self, Log.self, Sin.self, Cos.self, Tanh.self,
