@@ -51,16 +51,37 @@ package enum AttentionKernel: Kernel {
         bytes: Double(k.maximumByteCount + v.maximumByteCount))
     }
     let pointers = types.indices.map { CallArgument.input($0) } + [.result(0)]
-    var functions = [(config.build(target: target), work(4 * queries))]
+    func choice(_ function: KernelFunction, _ work: KernelWork, _ layouts: [PackedLayout?]) -> KernelChoice {
+      KernelChoice(function, work: work, target: target, pointers: pointers, extents: extents, layouts: layouts)
+    }
+    var choices = [choice(config.build(target: target), work(4 * queries), query.unpacked)]
     if config.canBeTiled {
       // Lanes without query are computed as well.
       let tokens = Double((q.shape[rows].maximum + target.lanes - 1) / target.lanes * target.lanes)
-      functions.append((config.buildTiled(target: target), work(Double(batch.maximum) * tokens * Double(op.heads))))
+      let tiled = work(Double(batch.maximum) * tokens * Double(op.heads))
+      if let index = optional.mask, query.operands[index].isConstant, types[index].rank == 4,
+        let layout = config.maskLayout(target: target)
+      {
+        var packed = config
+        packed.maskIsTiled = true
+        var layouts = query.unpacked
+        layouts[index] = layout.packed
+        choices.append(choice(packed.buildTiled(target: target), tiled, layouts))
+      }
+      // Masks that are not packed are transposed number by number.
+      var plain = tiled
+      if optional.mask != nil { plain.floatOperations *= 1.2 }
+      choices.append(choice(config.buildTiled(target: target), plain, query.unpacked))
     }
-    return functions.map { function, work in
-      KernelChoice(
-        function, work: work, target: target, pointers: pointers, extents: extents, layouts: query.unpacked)
-    }
+    return choices
+  }
+
+  package static func pack(
+    _ rows: TensorView, as layout: PackedLayout, into bytes: UnsafeMutableRawBufferPointer
+  ) throws -> Bool {
+    guard let mask = AttentionMaskLayout(layout) else { return false }
+    try mask.pack(rows, into: bytes)
+    return true
   }
 }
 

@@ -1,4 +1,6 @@
+import Base
 import IR
+import Tensors
 
 /// Scaled dot-product attention of many queries over all keys, by online softmax.
 ///
@@ -7,7 +9,9 @@ import IR
 /// Keys and values are read where they lie, one number for all lanes; per block of keys once per tile.
 extension AttentionConfig {
   /// Whether the tiled kernel computes this: every query sees all keys but for a mask.
-  package var canBeTiled: Bool { !causal && window == nil && !hasPosition && key == .f32 && value == .f32 }
+  package var canBeTiled: Bool {
+    !causal && window == nil && !hasPosition && key == .f32 && value == .f32
+  }
 
   /// Keys scored at a time.
   private var tiledBlock: Int {
@@ -17,7 +21,23 @@ extension AttentionConfig {
 
   /// The name of the tiled kernel.
   package func tiledName(target: Target) -> String {
-    "mcc_attention_tiled" + name(target: target).dropFirst("mcc_attention".count)
+    "mcc_attention_tiled" + (maskIsTiled ? "_masktile" : "")
+      + name(target: target).dropFirst("mcc_attention".count)
+  }
+
+  /// Vectors of queries in a tile.
+  private func tileVectors(_ target: Target) -> Int {
+    (tokens.fixedValue ?? .max) <= target.lanes ? 1 : 2
+  }
+
+  /// The layout of a mask that the tiled kernel reads by vectors; nil for masks of other forms.
+  package func maskLayout(target: Target) -> AttentionMaskLayout? {
+    guard mask == .f32, softcap == nil, let queries = tokens.fixedValue, let rows = keys.fixedValue,
+      maskIsBroadcast.count == 4, !maskIsBroadcast[2], !maskIsBroadcast[3]
+    else { return nil }
+    return AttentionMaskLayout(
+      heads: maskIsBroadcast[1] ? 1 : heads, queries: queries, keys: rows,
+      width: tileVectors(target) * target.lanes)
   }
 
   /// Parameters: q, k, v, the mask if there is one, y, then the run-time ones of batch, tokens and keys. Threads share
@@ -34,9 +54,11 @@ extension AttentionConfig {
     let valuePointer = k.input("v", .f32)
     let maskPointer = mask.map { k.input("mask", $0) }
     let y = k.output("y", .f32)
-    let batches = k.extent(batch), count = k.extent(tokens), rowCount = k.extent(keys)
-    let vectors = (tokens.fixedValue ?? .max) <= k.lanes ? 1 : 2
-    let tile = AttentionTile(config: self, builder: k, vectors: vectors, block: tiledBlock)
+    let batches = k.extent(batch)
+    let count = k.extent(tokens)
+    let rowCount = k.extent(keys)
+    let tile = AttentionTile(
+      config: self, builder: k, vectors: tileVectors(target), block: tiledBlock)
     let tiles = k.define("tiles", count.dividedRoundingUp(by: tile.width))
     let part = k.partition(batches * .integer(heads) * tiles)
     k.loop("unit", from: part.begin, to: part.end) { unit in
@@ -46,20 +68,34 @@ extension AttentionConfig {
       let shared = k.define("shared", head / .integer(heads / kvHeads))
       let present = k.define("present", .minimum(count - first, .integer(tile.width)))
       let queryRows = k.pointer(
-        "queries", q, offset: (item * count + first) * .integer(queryStride) + head * .integer(headDim))
+        "queries", q,
+        offset: (item * count + first) * .integer(queryStride) + head * .integer(headDim))
       let keyRows = k.pointer(
-        "keys", keyPointer, offset: item * rowCount * .integer(keyStride) + shared * .integer(headDim))
+        "keys", keyPointer,
+        offset: item * rowCount * .integer(keyStride) + shared * .integer(headDim))
       let valueRows = k.pointer(
-        "values", valuePointer, offset: item * rowCount * .integer(valueStride) + shared * .integer(valueDim))
+        "values", valuePointer,
+        offset: item * rowCount * .integer(valueStride) + shared * .integer(valueDim))
       tile.load(queryRows, present: present)
       tile.clear()
       k.loop("base", to: rowCount, step: tiledBlock) { base in
         let rows = k.define("rows", .minimum(rowCount - base, .integer(tiledBlock)))
         var masks: AttentionTile.Mask?
-        if let maskPointer {
+        if let maskPointer, maskIsTiled {
+          let perHead = tiles * rowCount
+          let perItem = maskIsBroadcast[1] ? perHead : perHead * .integer(heads)
+          let place =
+            (maskIsBroadcast[0] ? 0 : item * perItem) + (maskIsBroadcast[1] ? 0 : head * perHead)
+            + unit % tiles * rowCount + base
+          masks = .init(
+            rows: k.pointer("mask_tile", maskPointer, offset: place * .integer(tile.width)),
+            keyStride: 1, isTiled: true
+          )
+        } else if let maskPointer {
           let strides = maskStrides(count, rowCount)
           let start = k.define(
-            "hidden", item * strides[0] + head * strides[1] + first * strides[2] + base * strides[3])
+            "hidden", item * strides[0] + head * strides[1] + first * strides[2] + base * strides[3]
+          )
           masks = .init(
             rows: k.pointer("mask_rows", maskPointer, offset: start),
             queryStride: maskIsBroadcast[2] ? nil : strides[2],
@@ -70,7 +106,8 @@ extension AttentionConfig {
         tile.accumulate(valueRows, first: base, rows: rows)
       }
       tile.store(
-        k.pointer("out", y, offset: ((item * count + first) * .integer(heads) + head) * .integer(valueDim)),
+        k.pointer(
+          "out", y, offset: ((item * count + first) * .integer(heads) + head) * .integer(valueDim)),
         present: present)
     }
     return k.finish()
@@ -97,6 +134,8 @@ private struct AttentionTile {
     /// Elements between the rows of two queries; nil if one row serves all.
     var queryStride: Expression?
     var keyStride: Expression
+    /// Whether the numbers of a key for all queries of the tile are vectors.
+    var isTiled = false
   }
 
   let config: AttentionConfig
@@ -107,6 +146,8 @@ private struct AttentionTile {
   private let queries, scores, sums: Pointer
   /// For each lane the largest score so far, the sum of weights, and what sums so far are to be multiplied with.
   private let largest, total, correction: Pointer
+  /// A vector on its way between rows and columns. Moving it by hand keeps compilers from gathering and scattering.
+  private let part: Pointer
 
   init(config: AttentionConfig, builder: KernelBuilder, vectors: Int, block: Int) {
     self.config = config
@@ -122,6 +163,8 @@ private struct AttentionTile {
     largest = builder.array("largest", .f32, count: width)
     total = builder.array("total", .f32, count: width)
     correction = builder.array("correction", .f32, count: width)
+    part = builder.array("part", .f32, count: builder.lanes)
+    builder.store(part, 0, .broadcast(.real(0)))
   }
 
   /// Queries in a tile.
@@ -130,19 +173,44 @@ private struct AttentionTile {
   /// Rows of sums that fit into registers beside operands.
   private var rowsAtOnce: Int { Self.rowsAtOnce(vectors, k.target) }
 
+  /// Keys scored at once: as many as fit, or somewhat fewer if that leaves less of the last tile unused.
+  private var keysAtOnce: Int {
+    let most = rowsAtOnce
+    return ((most + 1) / 2...most).reversed().min { a, b in
+      (block + a - 1) / a * (a + 1) < (block + b - 1) / b * (b + 1)
+    } ?? most
+  }
+
   private static func rowsAtOnce(_ vectors: Int, _ target: Target) -> Int {
     (target.vectorRegisters >= 32 ? 24 : 8) / vectors
   }
 
   private func lane(_ v: Int) -> Expression { .integer(v * k.lanes) }
 
-  /// Transposes the queries, times the scale; lanes without query repeat the last one.
+  /// Transposes the queries, times the scale; lanes without query are zeros.
   func load(_ rows: Pointer, present: Expression) {
-    k.loop("i", to: .integer(width)) { i in
-      let row = k.define("row", .minimum(i, present - 1) * .integer(config.queryStride))
-      k.loop("d", to: .integer(config.headDim)) { d in
-        k.store(queries, d * .integer(width) + i, rows[row + d] * .real(config.scale))
+    k.condition(present < .integer(width)) {
+      k.loop("d", to: .integer(config.headDim * width), step: k.lanes) {
+        k.store(queries, $0, .broadcast(.real(0)))
       }
+    }
+    k.loop("i", to: present) { i in
+      let row = k.define("row", i * .integer(config.queryStride))
+      eachPart(of: config.headDim) { start, numbers, tail in
+        k.store(
+          part, 0, rows.load(row + .integer(start), count: tail) * .broadcast(.real(config.scale)))
+        for number in numbers {
+          k.store(queries, .integer((start + number) * width) + i, part[.integer(number)])
+        }
+      }
+    }
+  }
+
+  /// Calls `body` for each vector of a row: its start, its elements, and their number if it is not full.
+  private func eachPart(of count: Int, _ body: (Int, Range<Int>, Expression?) -> Void) {
+    for start in stride(from: 0, to: count, by: k.lanes) {
+      let size = min(k.lanes, count - start)
+      body(start, 0..<size, size < k.lanes ? .integer(size) : nil)
     }
   }
 
@@ -151,38 +219,51 @@ private struct AttentionTile {
       k.store(largest, lane(v), .broadcast(.real(-.infinity)))
       k.store(total, lane(v), .broadcast(.real(0)))
     }
-    k.loop("d", to: .integer(config.valueDim * width), step: k.lanes) { k.store(sums, $0, .broadcast(.real(0))) }
+    k.loop("d", to: .integer(config.valueDim * width), step: k.lanes) {
+      k.store(sums, $0, .broadcast(.real(0)))
+    }
   }
 
   /// scores[j] = queries . keys[first + j], capped and masked.
   func score(_ keys: Pointer, first: Expression, rows: Expression, mask: Mask?, present: Expression) {
-    let step = rowsAtOnce
+    let step = keysAtOnce
     k.loop("j", to: rows, step: step) { j in
+      let places = (0..<step).map { t in
+        t == 0 ? j : k.define("j\(t)", .minimum(j + .integer(t), rows - 1))
+      }
       let sources = (0..<step).map { t in
-        let row = t == 0 ? j : Expression.minimum(j + .integer(t), rows - 1)
-        return k.pointer("key\(t)", keys, offset: (first + row) * .integer(config.keyStride))
+        k.pointer("key\(t)", keys, offset: (first + places[t]) * .integer(config.keyStride))
       }
       let products = (0..<step).map { t in
-        (0..<vectors).map { v in k.variable("s\(t)_\(v)", .broadcast(.real(0))) }
+        (0..<vectors).map { v in
+          let start =
+            mask?.isTiled == true ? mask?.rows.load(places[t] * .integer(width) + lane(v)) : nil
+          return k.variable("s\(t)_\(v)", start ?? .broadcast(.real(0)))
+        }
       }
       k.loop("d", to: .integer(config.headDim)) { d in
-        let loaded = (0..<vectors).map { v in k.define("q\(v)", queries.load(d * .integer(width) + lane(v))) }
+        let loaded = (0..<vectors).map { v in
+          k.define("q\(v)", queries.load(d * .integer(width) + lane(v)))
+        }
         for t in 0..<step {
           let element = k.define("e\(t)", .broadcast(sources[t][d]))
-          for v in 0..<vectors { k.assign(products[t][v], .multiplyAdd(element, loaded[v], products[t][v])) }
+          for v in 0..<vectors {
+            k.assign(products[t][v], .multiplyAdd(element, loaded[v], products[t][v]))
+          }
         }
       }
       for t in 0..<step {
         for v in 0..<vectors {
           var score = products[t][v]
           if let softcap = config.softcap {
-            score = .broadcast(.real(softcap)) * .call(.tanh, score * .broadcast(.real(1 / softcap)))
+            score =
+              .broadcast(.real(softcap)) * .call(.tanh, score * .broadcast(.real(1 / softcap)))
           }
           k.store(scores, (j + .integer(t)) * .integer(width) + lane(v), score)
         }
       }
     }
-    if let mask { hide(mask, rows: rows, present: present) }
+    if let mask, !mask.isTiled { hide(mask, rows: rows, present: present) }
   }
 
   /// Adds the mask to the scores, or replaces hidden ones by -inf.
@@ -205,7 +286,8 @@ private struct AttentionTile {
       let element = mask.rows[j * mask.keyStride]
       let number =
         mask.rows.element == .u8
-        ? Expression.choose(element.asIndex.isNotEqual(to: 0), .real(0), .real(-.infinity)) : element
+        ? Expression.choose(element.asIndex.isNotEqual(to: 0), .real(0), .real(-.infinity))
+        : element
       let added = k.define("added", .broadcast(number))
       for v in 0..<vectors {
         let place = k.define("place", j * .integer(width) + lane(v))
@@ -216,26 +298,33 @@ private struct AttentionTile {
 
   /// Replaces scores by exp(score - largest), updates largest and total, and sets the factor for the sums so far.
   func weigh(rows: Expression) {
-    for v in 0..<vectors {
-      let old = k.define("old", largest.load(lane(v)))
-      let high = k.variable("high", old)
-      k.loop("j", to: rows) { j in
-        k.assign(high, .maximum(scores.load(j * .integer(width) + lane(v)), high))
+    let all = 0..<vectors
+    let old = all.map { v in k.define("old\(v)", largest.load(lane(v))) }
+    let high = all.map { v in k.variable("high\(v)", old[v]) }
+    k.loop("j", to: rows) { j in
+      for v in all {
+        k.assign(high[v], .maximum(scores.load(j * .integer(width) + lane(v)), high[v]))
       }
-      // Where every key so far is hidden, 0 stands in for -inf, whose difference with itself is no number.
-      let base = k.define(
-        "base", .choose(high > .broadcast(.real(-.infinity)), high, .broadcast(.real(0))))
-      let factor = k.define("factor", .call(.exp, old - base))
-      let sum = k.variable("sum", total.load(lane(v)) * factor)
-      k.loop("j", to: rows) { j in
+    }
+    // Where every key so far is hidden, 0 stands in for -inf, whose difference with itself is no number.
+    let base = all.map { v in
+      k.define(
+        "base\(v)", .choose(high[v] > .broadcast(.real(-.infinity)), high[v], .broadcast(.real(0))))
+    }
+    let factor = all.map { v in k.define("factor\(v)", .call(.exp, old[v] - base[v])) }
+    let sum = all.map { v in k.variable("sum\(v)", total.load(lane(v)) * factor[v]) }
+    k.loop("j", to: rows) { j in
+      for v in all {
         let place = k.define("place", j * .integer(width) + lane(v))
-        let weight = k.define("weight", .call(.exp, scores.load(place) - base))
+        let weight = k.define("weight", .call(.exp, scores.load(place) - base[v]))
         k.store(scores, place, weight)
-        k.assign(sum, sum + weight)
+        k.assign(sum[v], sum[v] + weight)
       }
-      k.store(largest, lane(v), high)
-      k.store(total, lane(v), sum)
-      k.store(correction, lane(v), factor)
+    }
+    for v in all {
+      k.store(largest, lane(v), high[v])
+      k.store(total, lane(v), sum[v])
+      k.store(correction, lane(v), factor[v])
     }
   }
 
@@ -250,8 +339,11 @@ private struct AttentionTile {
         }
       }
       k.loop("j", to: rows) { j in
-        let row = k.pointer("value", values, offset: (first + j) * .integer(config.valueStride) + .integer(start))
-        let weights = (0..<vectors).map { v in k.define("w\(v)", scores.load(j * .integer(width) + lane(v))) }
+        let row = k.pointer(
+          "value", values, offset: (first + j) * .integer(config.valueStride) + .integer(start))
+        let weights = (0..<vectors).map { v in
+          k.define("w\(v)", scores.load(j * .integer(width) + lane(v)))
+        }
         for (index, pair) in registers.enumerated() {
           let element = k.define("e\(index)", .broadcast(row[.integer(index)]))
           for v in 0..<vectors { k.assign(pair[v], .multiplyAdd(element, weights[v], pair[v])) }
@@ -273,10 +365,74 @@ private struct AttentionTile {
       k.store(total, lane(v), inverse)
     }
     k.loop("i", to: present) { i in
-      let inverse = k.define("scale", total[i])
+      let inverse = k.define("scale", .broadcast(total[i]))
       let row = k.define("row", i * .integer(config.heads * config.valueDim))
-      k.loop("d", to: .integer(config.valueDim)) { d in
-        k.store(out, row + d, sums[d * .integer(width) + i] * inverse)
+      eachPart(of: config.valueDim) { start, numbers, tail in
+        for number in numbers {
+          k.store(part, .integer(number), sums[.integer((start + number) * width) + i])
+        }
+        k.store(out, row + .integer(start), part.load(0) * inverse, count: tail)
+      }
+    }
+  }
+}
+
+/// Where the numbers of a mask lie for the tiled kernel: by item of the batch, head, tile of queries and key, one query per
+/// lane; lanes without query hold zeros.
+package struct AttentionMaskLayout: Hashable, Sendable {
+  /// The name of the packed layout.
+  package static let name = "attention_mask"
+
+  /// 1 if all heads share the mask.
+  package var heads: Int
+  package var queries: Int
+  package var keys: Int
+  /// Queries in a tile.
+  package var width: Int
+
+  package init(heads: Int, queries: Int, keys: Int, width: Int) {
+    self.heads = heads
+    self.queries = queries
+    self.keys = keys
+    self.width = width
+  }
+
+  private var tiles: Int { (queries + width - 1) / width }
+
+  /// The layout as an encoding of tensor types; a panel is an item of the batch.
+  package var packed: PackedLayout {
+    PackedLayout(
+      name: Self.name, rows: 1, panelBytes: 4 * heads * tiles * keys * width,
+      parameters: [heads, queries, keys, width])
+  }
+
+  /// The layout that a packed layout describes; nil if it is of another kind.
+  package init?(_ layout: PackedLayout) {
+    let numbers = layout.parameters
+    guard layout.name == Self.name, numbers.count == 4,
+      numbers.allSatisfy({ (1...1 << 20).contains($0) })
+    else {
+      return nil
+    }
+    self.init(heads: numbers[0], queries: numbers[1], keys: numbers[2], width: numbers[3])
+    guard packed == layout else { return nil }
+  }
+
+  /// Fills panels from the items of a mask `[B, heads, queries, keys]`.
+  func pack(_ view: TensorView, into bytes: UnsafeMutableRawBufferPointer) throws {
+    guard view.type.isDense, view.type.element == .f32, view.sizes.count == 4,
+      Array(view.sizes[1...]) == [heads, queries, keys],
+      bytes.count >= view.sizes[0] * packed.panelBytes
+    else { throw CompileError(.internal, "cannot pack \(view.type) as a mask of attention") }
+    let source = view.elements(as: Float.self)
+    let target = bytes.bindMemory(to: Float.self)
+    target.update(repeating: 0)
+    for head in 0..<view.sizes[0] * heads {
+      for query in 0..<queries {
+        let tile = (head * tiles + query / width) * keys * width + query % width
+        for key in 0..<keys {
+          target[tile + key * width] = source[(head * queries + query) * keys + key]
+        }
       }
     }
   }
