@@ -19,6 +19,8 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   /// whether it is broadcast.
   package var mask: ScalarType?
   package var maskIsBroadcast: [Bool]
+  /// Whether the mask lies in the tiles of the tiled kernel, see `AttentionMaskLayout`.
+  package var maskIsTiled = false
   package var batch: Extent
   package var tokens: Extent
   /// Rows of keys and values.

@@ -51,15 +51,46 @@ package enum AttentionKernel: Kernel {
     let keys = Double(k.shape[rows].maximum)
     let bytes = Double(k.maximumByteCount + v.maximumByteCount)
     let pointers = types.indices.map { CallArgument.input($0) } + [.result(0)]
-    return [false, true].map { isTiled in
-      config.isTiled = isTiled
-      let work = KernelWork(
-        floatOperations: 4 * keys * Double(width / op.heads)
-          * (isTiled ? 2 * laneQueries(config, q, batch, target) : 6 * queries), bytes: bytes)
-      return KernelChoice(
-        config.build(target: target), work: work, target: target, pointers: pointers, extents: extents,
-        layouts: query.unpacked)
+    func choice(_ function: KernelFunction, products: Double, _ layouts: [PackedLayout?]) -> KernelChoice {
+      KernelChoice(
+        function, work: KernelWork(floatOperations: 4 * products * keys * Double(width / op.heads), bytes: bytes),
+        target: target, pointers: pointers, extents: extents, layouts: layouts)
     }
+    var choices = [false, true].map { isTiled in
+      config.isTiled = isTiled
+      return choice(
+        config.build(target: target),
+        products: isTiled ? 2 * laneQueries(config, q, batch, target) : 6 * queries, query.unpacked)
+    }
+    config.isTiled = false
+    if config.canBeTiledByHead {
+      // Lanes without query are computed as well.
+      let tokens = Double((q.shape[rows].maximum + target.lanes - 1) / target.lanes * target.lanes)
+      let products = Double(batch.maximum) * tokens * Double(op.heads)
+      if let index = optional.mask, query.operands[index].isConstant, types[index].rank == 4,
+        let layout = config.maskLayout(target: target)
+      {
+        var packed = config
+        packed.maskIsTiled = true
+        var layouts = query.unpacked
+        layouts[index] = layout.packed
+        choices.append(choice(packed.buildTiledByHead(target: target), products: products, layouts))
+      }
+      // Masks that are not packed are transposed number by number.
+      choices.append(
+        choice(
+          config.buildTiledByHead(target: target), products: optional.mask == nil ? products : 1.2 * products,
+          query.unpacked))
+    }
+    return choices
+  }
+
+  package static func pack(
+    _ rows: TensorView, as layout: PackedLayout, into bytes: UnsafeMutableRawBufferPointer
+  ) throws -> Bool {
+    guard let mask = AttentionMaskLayout(layout) else { return false }
+    try mask.pack(rows, into: bytes)
+    return true
   }
 
   /// The queries of tiles, those included that stand in lanes without one.
