@@ -36,7 +36,7 @@ struct SwiftPrinter {
     }
     let names = function.arity == 2 ? ["x", "y"] : ["x"]
     let list = names.map { "_ \($0): Floats" }.joined(separator: ", ")
-    let head = "@inline(__always) private func \(name)(\(list)) -> Floats {\n"
+    let head = "@_transparent private func \(name)(\(list)) -> Floats {\n"
     if let definition = function.definition(target: target) {
       let body = block(definition.body, indent: "  ")
       helpers.append(head + body + "  return \(expression(definition.result))\n}")

@@ -31,8 +31,8 @@ extension Vocabulary {
   }
 
   /// The verbs that Swift says with SIMD types of a number of lanes, once for all instruction sets. What is missing here
-  /// Swift cannot say well (masked loads, f16, rounding, products of bytes); renderers take it from the target's C
-  /// vocabulary, through a header.
+  /// Swift cannot say well (masked loads, conversions, rounding, sums of lanes, products of bytes); the printer takes it
+  /// from the target's C vocabulary, through a header.
   ///
   /// - Parameters:
   ///   - target: the number of lanes, and how 8-bit weights must lie.
@@ -40,7 +40,7 @@ extension Vocabulary {
   ///     would be a call of libm.
   /// - Returns: the vocabulary, with templates and functions in Swift.
   static func swift(for target: Target, fused: Bool) -> Vocabulary {
-    let verbs = memory(target.lanes) + arithmetic(fused: fused) + comparisons + integers + reductions(target.lanes)
+    let verbs = memory(target.lanes) + arithmetic(fused: fused) + comparisons + integers
     return Vocabulary(
       f32: "Floats", i32: "Ints", mask: "Mask",
       preamble: [
@@ -59,14 +59,6 @@ extension Vocabulary {
     return [
       SwiftVerb("load.f32", "p: UnsafePointer<Float>, i: Int", "Floats", load("Floats")),
       SwiftVerb("load.i32", "p: UnsafePointer<Int32>, i: Int", "Ints", load("Ints")),
-      SwiftVerb(
-        "load.i8", "p: UnsafePointer<Int8>, i: Int", "Ints", "Ints(truncatingIfNeeded: \(load("SIMD\(lanes)<Int8>")))"),
-      SwiftVerb(
-        "load.u8", "p: UnsafePointer<UInt8>, i: Int", "Ints",
-        "Ints(truncatingIfNeeded: \(load("SIMD\(lanes)<UInt8>")))"),
-      SwiftVerb(
-        "load.bf16", "p: UnsafePointer<UInt16>, i: Int", "Floats",
-        "unsafeBitCast(Ints(truncatingIfNeeded: \(load("SIMD\(lanes)<UInt16>"))) &<< 16, to: Floats.self)"),
       SwiftVerb("store.f32", "p: UnsafeMutablePointer<Float>, i: Int, v: Floats", "", store("Floats")),
       SwiftVerb("store.i32", "p: UnsafeMutablePointer<Int32>, i: Int, v: Ints", "", store("Ints")),
       SwiftVerb("element.bf16", "h: UInt16", "Float", "Float(bitPattern: UInt32(truncatingIfNeeded: h) &<< 16)"),
@@ -94,7 +86,6 @@ extension Vocabulary {
         "neg.f32", "a: Floats", "Floats", "unsafeBitCast(unsafeBitCast(a, to: Ints.self) ^ Int32.min, to: Floats.self)"),
       SwiftVerb(
         "abs.f32", "a: Floats", "Floats", "unsafeBitCast(unsafeBitCast(a, to: Ints.self) & Int32.max, to: Floats.self)"),
-      SwiftVerb("convert.f32", "a: Ints", "Floats", "Floats(a)"),
       SwiftVerb("reinterpret.f32", "a: Ints", "Floats", "unsafeBitCast(a, to: Floats.self)"),
       SwiftVerb("reinterpret.i32", "a: Floats", "Ints", "unsafeBitCast(a, to: Ints.self)"),
     ]
@@ -132,25 +123,4 @@ extension Vocabulary {
       "(a &>> Ints(repeating: n)) & Ints(repeating: Int32(truncatingIfNeeded: UInt32.max &>> UInt32(n)))"),
     SwiftVerb("sra.i32", "a: Ints, n: Int32", "Ints", "a &>> Ints(repeating: n)"),
   ]
-
-  /// Halves are folded onto each other until two lanes are left.
-  private static func reductions(_ lanes: Int) -> [SwiftVerb] {
-    func fold(_ last: (String, String) -> String, _ vector: (String, String) -> String) -> String {
-      var text = "", name = "v", width = lanes
-      while width > 2 {
-        width /= 2
-        text += "let v\(width) = \(vector("\(name).lowHalf", "\(name).highHalf"))\n  "
-        name = "v\(width)"
-      }
-      return text + "return \(last("\(name).x", "\(name).y"))"
-    }
-    func larger(_ a: String, _ b: String) -> String { "\(b).replacing(with: \(a), where: \(a) .> \(b))" }
-    func smaller(_ a: String, _ b: String) -> String { "\(b).replacing(with: \(a), where: \(a) .< \(b))" }
-    return [
-      SwiftVerb("reduce.sum.f32", "v: Floats", "Float", fold({ "\($0) + \($1)" }, { "\($0) + \($1)" })),
-      SwiftVerb("reduce.max.f32", "v: Floats", "Float", fold({ "\($0) > \($1) ? \($0) : \($1)" }, larger)),
-      SwiftVerb("reduce.min.f32", "v: Floats", "Float", fold({ "\($0) < \($1) ? \($0) : \($1)" }, smaller)),
-      SwiftVerb("reduce.sum.i32", "v: Ints", "Int32", fold({ "\($0) &+ \($1)" }, { "\($0) &+ \($1)" })),
-    ]
-  }
 }
