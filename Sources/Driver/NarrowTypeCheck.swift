@@ -19,7 +19,7 @@ package struct NarrowTypeCheck {
     let entries = try generator.survey(model).entries
     let isLanguageModel = entries.contains { $0.role == "decode" }
     return entries.reduce(0) { sum, entry in
-      guard entry.query.operation.op is MatMul || entry.query.operation.op is Conv2D,
+      guard entry.operation is MatMul || entry.operation is Conv2D,
         !isLanguageModel || entry.role == "decode"
       else { return sum }
       return sum + entry.choices[entry.pick].cost * Double(entry.count)

@@ -48,6 +48,9 @@ import Testing
     let bytes = try work(MatMul(transposeB: true), [.init(packed, dequantized: .f32), weight])
     #expect(bytes.arithmetic == .nibble)
     #expect(bytes.operations == float.operations)
+    let rounding = [Chained.Link(Quantize(.a8(32)), operands: 0), Chained.Link(Dequantize(.f32), operands: 0)]
+    let chained = try work(Chained(before: rounding, operation: MatMul(transposeB: true)), [.init(x), weight])
+    #expect(chained.arithmetic == .nibble && chained.operations == float.operations)
     let gated = MatMul(transposeB: true, epilogue: Epilogue(activation: .silu, gated: true))
     #expect(try work(gated, [.init(x), weight]).operations == float.operations)
   }

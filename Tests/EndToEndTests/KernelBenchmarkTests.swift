@@ -18,12 +18,12 @@ import Testing
   @Test func candidatesOfAProductAreTimed() throws {
     let folder = try TemporaryFolder()
     let cache = ["--cache-dir", folder.path]
-    let result = try json(["bench-kernels", "--shapes", "matmul:1x64x96:w4g32", "--threads", "2", "--json"] + cache)
+    let result = try json(["bench-kernels", "--shapes", "matmul:4x64x96:w4g32", "--threads", "2", "--json"] + cache)
     #expect(result["threads"]?.int == 2 && (result["machine"]?["float_operations"]?.double ?? 0) > 0)
     let calls = result["calls"]?.array ?? []
     #expect(calls.contains { $0["operation"]?.string?.hasPrefix("quantize") == true })
     let product = try #require(calls.first { $0["operation"]?.string?.hasPrefix("matmul") == true })
-    #expect(product["operations"]?.double == Double(2 * 64 * 96))
+    #expect(product["operations"]?.double == Double(4 * 2 * 64 * 96))
     let candidates = product["candidates"]?.array ?? []
     #expect(candidates.filter { $0["chosen"]?.bool == true }.count == 1)
     for candidate in candidates {

@@ -20,7 +20,12 @@ package struct KernelSurvey: Sendable {
     /// Numbers that stand for the constants among the operands of the first call.
     package var constants: [Int?]
 
-    /// `matmul f32[1, 2048], ...`.
+    /// What is computed, without what a chain does to its input.
+    package var operation: any Operator {
+      (query.operation.op as? Chained)?.operation.op ?? query.operation.op
+    }
+
+    /// `matmul f32[1, 2048], ...`; of a chain `quantize+dequantize+matmul`.
     package var title: String {
       let types = query.operands.map { operand -> String in
         switch operand.type.encoding {
@@ -28,7 +33,8 @@ package struct KernelSurvey: Sendable {
         case .packed(let layout): "\(operand.type.shape) \(layout.name)"
         }
       }
-      return "\(query.operation.op.name) \(types.joined(separator: ", "))"
+      let links = (query.operation.op as? Chained)?.before.map(\.operation.op.name) ?? []
+      return "\((links + [operation.name]).joined(separator: "+")) \(types.joined(separator: ", "))"
     }
 
     /// The largest values of the symbols.

@@ -46,12 +46,18 @@ package struct StepWork: Hashable, Sendable {
   ///   - results: the types of the results.
   package init(_ op: any Operator, _ query: KernelQuery, stored: [TensorType], results: [TensorType]) {
     self.init()
+    // What a chain does to its input is little beside the operation.
+    let chain = op as? Chained
+    let op = chain?.operation.op ?? op
     let operands = query.operands
     let shapes = operands.map(\.type.shape)
     let result = results.first.map { SizePolynomial(count: $0.shape) } ?? SizePolynomial()
     operations = result
     var read = stored.indices.map { Self.bytes(stored[$0], seen: operands[$0].type) }
-    if operands.count > 1, op is MatMul || op is Conv2D { arithmetic = Self.arithmetic(operands[0], operands[1]) }
+    if operands.count > 1, op is MatMul || op is Conv2D {
+      let isRounded = chain?.before.contains { $0.operation.op is Quantize } ?? false
+      arithmetic = Self.arithmetic(operands[0], operands[1], isRounded: isRounded)
+    }
     switch op {
     case let op as MatMul where shapes.count > 1:
       let rank = shapes[1].rank
@@ -106,7 +112,9 @@ package struct StepWork: Hashable, Sendable {
   }
 
   /// The arithmetic of a product of two operands.
-  private static func arithmetic(_ left: KernelQuery.Operand, _ right: KernelQuery.Operand) -> Arithmetic {
+  private static func arithmetic(
+    _ left: KernelQuery.Operand, _ right: KernelQuery.Operand, isRounded: Bool
+  ) -> Arithmetic {
     func isBytes(_ operand: KernelQuery.Operand) -> Bool {
       switch operand.type.encoding {
       case .dense: [.i8, .u8].contains(operand.type.element)
@@ -114,7 +122,7 @@ package struct StepWork: Hashable, Sendable {
       case .packed: true
       }
     }
-    guard isBytes(left), isBytes(right) else { return .float }
+    guard isRounded || isBytes(left), isBytes(right) else { return .float }
     if case .block(let format) = right.type.encoding, format.bits <= 4 { return .nibble }
     return .byte
   }
