@@ -26,7 +26,7 @@ import Testing
     let long = (0..<2000).map { _ in "5" }.joined(separator: ",")
     try refuses(program, ["--prompt-ids", long], exit: 65, "2000", "context")
     try refuses(program, ["bench", "--context", "100000"], exit: 64, "--context")
-    try refuses(program, ["perplexity", "--window", "100000", "/dev/null"], exit: 64, "--window")
+    try refuses(program, ["perplexity", "--window", "100000", "/dev/null"], exit: 64, "window of 100000")
   }
 
   /// Cores that the process may not run on do not count, and more threads than cores are worth a warning, but work.
