@@ -5,6 +5,6 @@ extension PassRegistry {
   package static let all = PassRegistry([
     Canonicalize.self, FoldConstants.self, EliminateCommonSubexpressions.self, EliminateDeadCode.self,
     FoldBatchNorm.self, FoldRepConv.self, ExpandBatchNorm.self, Fuse.self, MergeMatMuls.self, FuseElementwise.self,
-    QuantizeWeights.self,
+    Calibrate.self, QuantizeWeights.self, FuseQuantized.self,
   ])
 }

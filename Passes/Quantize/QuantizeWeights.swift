@@ -15,12 +15,16 @@ import Tensors
 /// weights, unless these only change their type; if it is multiplied by as well (tied embeddings), it is stored once,
 /// with at least 8 bits. A weight that would not get smaller stays.
 ///
+/// After ``Calibrate`` activations are bytes with one scale per tensor, measured beforehand, and convolutions take part as well:
+/// see ``StaticQuantization``.
+///
 /// `include` and `exclude` are patterns (`*` any text, `?` one character) that are matched against the origin of the
 /// layer and the checkpoint's names of its weights. `embeddings` and `head` override what is done to tables and to the
 /// layers whose result is an output: `auto`, `keep`, or weights and group such as `w8g32`.
 package struct QuantizeWeights: Pass {
   package static let name = "quantize"
-  package static let summary = "rounds the weights of linear layers to few bits"
+  package static let summary =
+    "rounds weights to few bits; after calibrate also the activations of convolutions and linear layers"
 
   /// What to do with a kind of tensor.
   package enum Choice: Hashable, Sendable {
@@ -50,6 +54,10 @@ package struct QuantizeWeights: Pass {
 
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
     for index in model.functions.indices {
+      if let calibration = context.calibration, calibration.functions[model.functions[index].name] != nil {
+        try quantizeStatically(&model, index, calibration, &context)
+        continue
+      }
       var work = Work(options: self, graph: model.functions[index], constants: model.constants)
       try work.run()
       model.functions[index] = work.graph
@@ -57,6 +65,23 @@ package struct QuantizeWeights: Pass {
       context.count("weights kept", by: work.kept)
     }
     model[metadata: "quantization"] = spec.description
+  }
+}
+
+extension QuantizeWeights {
+  /// Whether `include` and `exclude` choose a layer with that weight.
+  func isChosen(_ weight: ValueID, _ node: NodeID, in graph: Graph, _ constants: ConstantTable) -> Bool {
+    if include.isEmpty && exclude.isEmpty { return true }
+    var names = graph[node].origin.map { [$0.text] } ?? []
+    var stack = [weight]
+    while let id = stack.popLast() {
+      if let constant = graph.constant(of: id) { names.append(constants[constant].name) }
+      if let node = graph.definingNode(of: id) { stack.append(contentsOf: graph[node].inputs) }
+    }
+    func matches(_ patterns: [String]) -> Bool {
+      patterns.contains { pattern in names.contains { $0.matches(glob: pattern) } }
+    }
+    return (include.isEmpty || matches(include)) && !matches(exclude)
   }
 }
 
@@ -109,7 +134,7 @@ private struct Work {
 
   /// How the right factor of a matmul is to be stored; nil if it stays.
   private func storage(of weight: ValueID, in node: NodeID) -> Storage? {
-    guard isChosen(weight, node) else { return nil }
+    guard options.isChosen(weight, node, in: graph, constants) else { return nil }
     var spec = options.spec
     let isTied = graph[weight].uses.contains { use in
       if case .operand(let user, 0) = use { return graph[user].op is Gather }
@@ -138,20 +163,6 @@ private struct Work {
     guard let format = spec.weightFormat, let bytes = type.byteCount else { return nil }
     let codes = TensorType(.f32, type.shape, encoding: .block(format))
     return (codes.byteCount ?? .max) < bytes ? .block(format) : nil
-  }
-
-  private func isChosen(_ weight: ValueID, _ node: NodeID) -> Bool {
-    if options.include.isEmpty && options.exclude.isEmpty { return true }
-    var names = graph[node].origin.map { [$0.text] } ?? []
-    var stack = [weight]
-    while let id = stack.popLast() {
-      if let constant = graph.constant(of: id) { names.append(constants[constant].name) }
-      if let node = graph.definingNode(of: id) { stack.append(contentsOf: graph[node].inputs) }
-    }
-    func matches(_ patterns: [String]) -> Bool {
-      patterns.contains { pattern in names.contains { $0.matches(glob: pattern) } }
-    }
-    return (options.include.isEmpty || matches(options.include)) && !matches(options.exclude)
   }
 
   /// The layers whose result becomes an output without another linear layer, sum of two values or norm in between.
@@ -235,7 +246,7 @@ private struct Work {
     let table = graph[id].inputs[0]
     let shape = graph.type(of: table).shape
     guard shape.rank == 2, shape.normalizedAxis(gather.axis) == 0, recipes.contains(table),
-      !recipes.contains(graph[id].inputs[1]), isChosen(table, id),
+      !recipes.contains(graph[id].inputs[1]), options.isChosen(table, id, in: graph, constants),
       !graph.users(of: table).contains(where: { graph[$0].op is MatMul }),
       let storage = storage(spec, of: graph.type(of: table))
     else { return }

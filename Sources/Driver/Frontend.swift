@@ -2,12 +2,15 @@ import Base
 import CodeGen
 import Formats
 import IR
+import Passes
 
 /// What brings a model from its file to the stage `transform`.
 package struct FrontendOptions: Sendable {
   package var load = LoadOptions()
   /// Quantization of the linear layers; nil for the checkpoint's own types.
   package var quantization: QuantizationSpec?
+  /// Samples to measure the ranges of activations on, for the quantization; nil for ranges taken at run time.
+  package var calibration: Calibrate?
   /// Passes that replace the preset and the quantization.
   package var pipeline: Pipeline?
   package var rewriteLimit: Int?
@@ -41,7 +44,9 @@ package struct Frontend {
       try advance(&model, to: .simplify, options.pipeline ?? Presets.simplify())
     }
     if model.stage < .transform, last >= .transform {
-      let transform = try options.pipeline == nil ? options.quantization.map { try Presets.quantize($0) } : nil
+      let transform =
+        try options.pipeline == nil
+        ? options.quantization.map { try Presets.quantize($0, calibration: options.calibration) } : nil
       try advance(&model, to: .transform, transform ?? Pipeline([]))
     }
     return model
@@ -59,6 +64,10 @@ package struct Frontend {
     var manager = PassManager()
     var context = PassContext()
     context.workFolder = options.reproducerFolder
+    context.samples = { try TensorArchives.samples($0, of: $1) }
+    let progress = Progress()
+    context.progress = progress
+    defer { progress.clear() }
     context.rewriteLimit = options.rewriteLimit.map { $0 - rewrites }
     context.verifiesEachRewrite = options.verifiesEachRewrite
     if options.tracesRewrites { context.traceRewrite = { Standard.error($0) } }

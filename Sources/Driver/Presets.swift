@@ -27,9 +27,13 @@ package enum Presets {
       ].joined(separator: ","), registry: registry)
   }
 
-  /// The passes of a quantization in the spelling `w4g32a8`; none for types that only narrow.
-  package static func quantize(_ spec: QuantizationSpec) throws -> Pipeline {
-    try Pipeline(
-      parsing: "quantize{spec=\(spec)},eliminate-common-subexpressions,eliminate-dead-code", registry: registry)
+  /// The passes of a quantization in the spelling `w4g32a8`; none for types that only narrow. With `calibration` activations
+  /// become bytes with measured ranges.
+  package static func quantize(_ spec: QuantizationSpec, calibration: Calibrate? = nil) throws -> Pipeline {
+    let rest = try Pipeline(parsing: "eliminate-common-subexpressions,eliminate-dead-code", registry: registry)
+    var passes: [any Pass] = [QuantizeWeights(spec)]
+    // Measured on the very values that are then quantized; bytes are fused while every value still has one user.
+    if let calibration { passes = [calibration] + passes + [FuseQuantized()] }
+    return Pipeline(passes + rest.passes)
   }
 }

@@ -38,6 +38,48 @@ package enum TensorArchives {
     }
   }
 
+  /// Samples of the inputs of a function: an archive with an array per input, or with one for a function of one input, each
+  /// with samples stacked along its first axis (of the shape of the input, with or without its first axis of size 1). Samples
+  /// that are left over where the input's own first size is larger than 1 are not used.
+  package static func samples(_ path: String, of function: Graph) throws -> [[Tensor]] {
+    let archive = try NumPyArchive(path: path)
+    var columns: [[Tensor]] = []
+    for input in function.inputs {
+      let name = function[input].name
+      let index = archive.names.firstIndex(of: name) ?? archive.names.firstIndex(of: "input")
+      guard let index = index ?? (archive.arrays.count == 1 ? 0 : nil),
+        function.inputs.count == 1 || archive.names[index] == name
+      else {
+        throw CompileError(
+          .input, "'\(path)' has no array '\(name)'",
+          notes: ["it has \(archive.names.map { "'\($0)'" }.joined(separator: ", "))"])
+      }
+      let type = function.type(of: input).substituting { .fixed(max(1, $0.minimum)) }
+      columns.append(try split(archive.arrays[index], as: type, name))
+    }
+    let count = columns.map(\.count).min() ?? 0
+    return (0..<count).map { run in columns.map { $0[run] } }
+  }
+
+  /// The samples of an array, each of a type with known sizes.
+  private static func split(_ array: NumPyArray, as type: TensorType, _ name: String) throws -> [Tensor] {
+    let sizes = type.shape.fixedSizes ?? []
+    let each = sizes.reduce(1, *)
+    var inner = Array(array.shape.dropFirst())
+    if inner.count == sizes.count, inner.first == sizes.first { inner = Array(inner.dropFirst()) }
+    guard !sizes.isEmpty, each > 0, !array.shape.isEmpty, inner == Array(sizes.dropFirst()) else {
+      throw CompileError(
+        .input,
+        "the samples of '\(name)' have the shape \(array.shape), expected \(["N"] + sizes.dropFirst().map(String.init))"
+      )
+    }
+    let runs = array.count / each, bytes = array.type.byteCount * each
+    return try (0..<runs).map { run in
+      let part = NumPyArray(array.type, sizes, bytes: Array(array.bytes[(run * bytes)..<((run + 1) * bytes)]))
+      return try convert(part, to: type, name)
+    }
+  }
+
   private static func single(_ path: String) throws -> NumPyArray {
     let archive = try NumPyArchive(path: path)
     guard archive.arrays.count == 1 else {

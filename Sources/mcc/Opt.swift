@@ -25,7 +25,8 @@ struct Opt: AsyncParsableCommand {
     var frontend = Frontend(options)
     var model = try ModelLoader.load(self.model, options.load)
     let pipeline =
-      try options.pipeline ?? options.quantization.map { try Presets.quantize($0) } ?? Presets.simplify()
+      try options.pipeline ?? options.quantization.map { try Presets.quantize($0, calibration: options.calibration) }
+      ?? Presets.simplify()
     try frontend.run(pipeline, on: &model)
     if statistics { for line in Summary.passes(frontend.reports) { Standard.error(line) } }
     let text = try Printer.print(model, relativeTo: output.map { ArchivePath.folder(of: $0) })

@@ -3,6 +3,7 @@ import Base
 import Driver
 import Formats
 import IR
+import Passes
 import Tensors
 
 /// How a checkpoint is read.
@@ -60,6 +61,15 @@ struct PassArguments: ParsableArguments {
   @Option(help: "Quantizes the linear layers: w8 or w4 with a group (w4g32, w4g64, w4g128), a8 or a32.")
   var quantize: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Samples (.npz) to measure the ranges of activations on: convolutions and linear layers compute in 8 bits.",
+      valueName: "file"))
+  var calibrate: String?
+
+  @Option(help: "How ranges follow from samples: minmax, percentile (99.99) or percentile:P. (default: minmax)")
+  var calibrationRange: String?
+
   @Option(help: "Passes that replace the preset, such as canonicalize,fuse.")
   var pipeline: String?
 
@@ -82,9 +92,19 @@ struct PassArguments: ParsableArguments {
       throw CompileError(
         .usage, "--quantize and --pipeline exclude each other; name 'quantize{spec=...}' in the pipeline")
     }
+    guard calibrate == nil || quantize != nil else {
+      throw CompileError(
+        .usage, "--calibrate needs --quantize w8; in a pipeline write 'calibrate{samples=...},quantize'")
+    }
+    guard calibrationRange == nil || calibrate != nil else {
+      throw CompileError(.usage, "--calibration-range needs --calibrate")
+    }
     var options = FrontendOptions()
     options.load = try load.options()
     options.quantization = try quantize.map { try QuantizationSpec(parsing: $0) }
+    options.calibration = try calibrate.map {
+      Calibrate(samples: $0, range: try calibrationRange.map { try Calibrate.Range(parsing: $0) } ?? .minmax)
+    }
     if let type = options.quantization?.cacheType { options.load.cacheType = type }
     options.pipeline = try pipeline.map { try Pipeline(parsing: $0, registry: Presets.registry) }
     options.rewriteLimit = stopAfterRewrites

@@ -15,6 +15,7 @@ import Testing
     // Nibbles, and 8-bit weights as the target wants them; sums in 16 bits need a verb that moves them to i32.
     #expect(vocabulary.verbs["dotStep.u4"] != nil && vocabulary.eightBitWeights != .u4)
     #expect(vocabulary.verbs["dotStep.\(vocabulary.eightBitWeights.rawValue)"] != nil)
+    #expect(vocabulary.verbs["dotStep.i8u8"] != nil, "\(name) has no products of unsigned activations")
     for form in [ByteDot.Weights.u4, .i8, .u8] where vocabulary.verbs["dotStep.\(form.rawValue)"] != nil {
       let flush = vocabulary.verbs["dotFlush.\(form.rawValue)"]
       #expect((flush != nil) == (vocabulary.stepsPerFlush[form] != nil), "\(name) \(form)")

@@ -3,6 +3,7 @@ import CodeGen
 import Driver
 import Formats
 import IR
+import Passes
 import TestSupport
 
 /// Programs compiled once per test run, and what the tests ask of them.
@@ -14,7 +15,7 @@ enum CompiledModels {
 
   /// Compiles `model` in this process and gives the path of the program, which this machine `runs` or not.
   static func compile(
-    _ model: String, _ name: String, quantize: String? = nil, target: String = "native",
+    _ model: String, _ name: String, quantize: String? = nil, calibration: Calibrate? = nil, target: String = "native",
     kernels: KernelLanguage = .c, dimensions: [String: ClosedRange<Int>] = [:], runs: Bool = true
   ) async throws -> String {
     let folder = try folder()
@@ -24,6 +25,7 @@ enum CompiledModels {
     options.kernels = kernels
     options.cacheFolder = folder.file("cache")
     options.frontend.quantization = try quantize.map { try QuantizationSpec(parsing: $0) }
+    options.frontend.calibration = calibration
     options.frontend.load.dimensions = dimensions
     options.frontend.reproducerFolder = nil
     var compiler = Compiler(options)

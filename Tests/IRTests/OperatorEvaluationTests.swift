@@ -4,6 +4,15 @@ import TestSupport
 import Tensors
 import Testing
 
+/// A convolution of bytes with a window of one pixel, input scale 0.5 and zero point 1.
+private func bytesConvolution(
+  _ epilogue: Epilogue = .identity, _ output: AffineCode? = nil, _ other: AffineCode? = nil
+) -> QuantizedConv2D {
+  QuantizedConv2D(
+    Conv2D(layout: .last, epilogue: epilogue), kernel: [1, 1], input: AffineCode(scale: 0.5, zeroPoint: 1),
+    output: output, other: other)
+}
+
 /// Cases whose results were worked out by hand.
 private let handCases: [OperatorCase] = [
   // Eight bits: scale 2 = 254 / 127; 1 / 2 rounds to even.
@@ -13,6 +22,48 @@ private let handCases: [OperatorCase] = [
   OperatorCase(
     Dequantize(.f32), [quantized(.w8c, [2, 3], [0, 0, 0, 64, 127, 0, 254, 0, 0, 0, 0, 0, 0, 0])],
     [.f32([2, 3], [254, 0, -4, 0, 0, 0])]),
+  // Half to even, held to 0 ... 255.
+  OperatorCase(
+    QuantizeLinear(AffineCode(scale: 1, zeroPoint: 2)), [.f32([7], [-9, -1, 0.5, 1.5, -0.5, 300, .infinity])],
+    [Tensor(.u8, [7], [0, 1, 2, 4, 2, 255, 255] as [UInt8])]),
+  OperatorCase(
+    DequantizeLinear(AffineCode(scale: 0.5, zeroPoint: 2)), [Tensor(.u8, [3], [0, 2, 255] as [UInt8])],
+    [.f32([3], [-1, 0, 126.5])]),
+  // (1 - 1) 127 - (255 - 1) 127 and (0 - 1) 127 - (3 - 1) 127, times 2 * 0.5.
+  OperatorCase(
+    bytesConvolution(),
+    [Tensor(.u8, [1, 1, 2, 2], [1, 255, 0, 3] as [UInt8]), quantized(.w8c, [1, 2], [0, 0, 0, 64, 127, 129])],
+    [.f32([1, 1, 2, 1], [-32258, -381])]),
+  // -254 + 1 is held to -200, -3 + 1 stays; then the zero point.
+  OperatorCase(
+    bytesConvolution(Epilogue(bias: true), AffineCode(scale: 127, zeroPoint: 200)),
+    [
+      Tensor(.u8, [1, 1, 2, 2], [1, 255, 0, 3] as [UInt8]), quantized(.w8c, [1, 2], [0, 0, 0, 64, 127, 129]),
+      .f32([1], [127]),
+    ],
+    [Tensor(.u8, [1, 1, 2, 1], [0, 198] as [UInt8])]),
+  // -32258 / 65536 - 0.5 + (4 - 2) 1 / 2 rounds to 0; relu6 ends at 6 / 2 steps; half to even: 0.5 + 2, -0.5 + 3.
+  OperatorCase(
+    bytesConvolution(
+      Epilogue(activation: .relu6, residual: .beforeActivation), AffineCode(scale: 2, zeroPoint: 5),
+      AffineCode(scale: 2, zeroPoint: 2)),
+    [
+      Tensor(.u8, [1, 1, 4, 2], [2, 1, 0, 1, 2, 1, 9, 1] as [UInt8]), quantized(.w8c, [1, 2], [0, 0, 0, 64, 1, 0]),
+      Tensor(.u8, [1, 1, 4, 1], [4, 5, 0, 2] as [UInt8]),
+    ],
+    [Tensor(.u8, [1, 1, 4, 1], [7, 7, 5, 8] as [UInt8])]),
+  // Padding has the code of zero: the corner sees one pixel.
+  OperatorCase(
+    {
+      var op = QuantizedConv2D(
+        Conv2D(padding: [1, 1, 0, 0], layout: .first), kernel: [2, 2], input: AffineCode(scale: 1, zeroPoint: 7))
+      op.layout = .first
+      return op
+    }(), [Tensor(.u8, [1, 1, 1, 2], [8, 5] as [UInt8]), quantized(.w8c, [1, 4], [0, 0, 128, 63, 1, 2, 3, 4])],
+    [.f32([1, 1, 1, 2], [4, -5])]),
+  OperatorCase(
+    MaxPool2D(kernel: [1, 2]), [Tensor(.u8, [1, 1, 1, 3], [0, 255, 3] as [UInt8])],
+    [Tensor(.u8, [1, 1, 1, 2], [255, 255] as [UInt8])]),
   // Four bits, groups of four, the second of two numbers: scale -8 / -8 = 1 (f16 0x3c00), then 4 / -8 = -0.5 (0xb800).
   OperatorCase(
     Quantize(.w4(4)), [.f32([1, 6], [-8, 7, 1, -2, 4, -1])],

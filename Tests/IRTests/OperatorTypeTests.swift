@@ -23,7 +23,24 @@ private struct Rejection: Sendable, CustomTestStringConvertible {
   var testDescription: String { "\(op.name): \(message)" }
 }
 
+private let w8c = TensorType(.f32, [4, 18], encoding: .block(.w8c))
+private let conv3x3 = QuantizedConv2D(Conv2D(), kernel: [3, 3], input: AffineCode(scale: 1, zeroPoint: 0))
+
 private let rejections: [Rejection] = [
+  Rejection(QuantizeLinear(), [typed(.f16, 2)], "expected f32 elements"),
+  Rejection(QuantizeLinear(AffineCode(scale: -1)), [f32(2)], "found scale -1.0 and zero point 0"),
+  Rejection(QuantizeLinear(AffineCode(scale: 1, zeroPoint: 256)), [f32(2)], "zero point 256"),
+  Rejection(DequantizeLinear(), [typed(.i8, 2)], "expected u8 elements"),
+  Rejection(DequantizeLinear(AffineCode(scale: .nan)), [typed(.u8, 2)], "found scale nan"),
+  Rejection(conv3x3, [f32(1, 2, 5, 5), w8c], "found image of element type f32, expected u8"),
+  Rejection(conv3x3, [typed(.u8, 1, 2, 5, 5), f32(4, 18)], "expected rows of q8f32row"),
+  Rejection(conv3x3, [typed(.u8, 1, 3, 5, 5), w8c], "do not fit windows of [3, 3] over 3 channels in 1 groups"),
+  Rejection(conv3x3, [typed(.u8, 1, 2, 2, 5), w8c], "height"),
+  Rejection(
+    QuantizedConv2D(
+      Conv2D(epilogue: Epilogue(residual: .beforeActivation)), kernel: [3, 3], input: AffineCode(scale: 1),
+      other: AffineCode(scale: 1)),
+    [typed(.u8, 1, 2, 5, 5), w8c, f32(1, 4, 3, 3)], "expected u8[1, 4, 3, 3]"),
   Rejection(MatMul(), [f32(2, 3)], "found 1 inputs, expected 2"),
   Rejection(
     MatMul(), [f32(2, 3), f32(4, 5)],

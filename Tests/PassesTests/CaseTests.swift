@@ -42,7 +42,7 @@ import Testing
     }
     let rules =
       Canonicalize().rules + FoldBatchNorm().rules + FoldRepConv().rules + ExpandBatchNorm().rules
-      + Fuse.operatorRules + Fuse.epilogueRules
+      + Fuse.operatorRules + Fuse.epilogueRules + FuseQuantized().rules
     let names = rules.map(\.name)
     #expect(Set(names).count == names.count)
     #expect(names.filter { !fired.contains($0) } == [])

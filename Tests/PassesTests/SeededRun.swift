@@ -28,6 +28,16 @@ enum SeededRun {
     return (results.outputs + results.states).map { numbers($0.view) }
   }
 
+  /// Inputs of a function without symbols, made up like those of ``outputs(of:function:seed:)``.
+  static func inputs(of graph: Graph, seed: UInt64) -> [Tensor] {
+    var generator = SplitMix(state: seed)
+    return graph.inputs.map { value in
+      let tensor = Tensor(graph.type(of: value))
+      fill(tensor, isPosition: false, &generator)
+      return tensor
+    }
+  }
+
   /// Numbers of about normal distribution; whole numbers from 0 to 2, and 2 for a position.
   private static func fill(_ tensor: Tensor, isPosition: Bool, _ generator: inout SplitMix) {
     let view = tensor.mutableView

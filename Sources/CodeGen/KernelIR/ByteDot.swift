@@ -1,8 +1,8 @@
 /// The dot product of groups of bytes into i32, as a verb with its operand ranges: what an instruction set does to add
 /// products of four bytes to each i32 lane depends on whether intermediate sums may saturate.
 ///
-/// The weight operand holds four codes in each i32 lane, the activation operand four signed bytes in -127...127. `dotStep`
-/// adds four products per lane to a partial sum, `dotFlush` adds a partial sum to an i32 accumulator; between a zero
+/// The weight operand holds four codes in each i32 lane, the activation operand four bytes, signed in -127...127 or unsigned.
+/// `dotStep` adds four products per lane to a partial sum, `dotFlush` adds a partial sum to an i32 accumulator; between a zero
 /// partial sum and its flush lie at most `stepsPerFlush` steps. The result is exact.
 package struct ByteDot: Hashable, Sendable {
   /// Range of the weight codes.
@@ -47,9 +47,32 @@ package struct ByteDot: Hashable, Sendable {
     }
   }
 
-  package let weights: Weights
+  /// Range of the activations.
+  package enum Activations: String, Hashable, Sendable {
+    /// -127...127.
+    case i8
+    /// 0...255.
+    case u8
+  }
 
-  package init(_ weights: Weights) { self.weights = weights }
+  package let weights: Weights
+  package let activations: Activations
+
+  package init(_ weights: Weights) {
+    self.weights = weights
+    activations = .i8
+  }
+
+  private init(weights: Weights, activations: Activations) {
+    self.weights = weights
+    self.activations = activations
+  }
+
+  /// Signed weights and unsigned activations, as in quantized convolutions; its partial sums are i32.
+  package static let unsignedActivations = ByteDot(weights: .i8, activations: .u8)
+
+  /// The last part of the verbs: `u4`, `i8`, `u8`, or `i8u8` for unsigned activations.
+  var name: String { weights.verb + (activations == .u8 ? "u8" : "") }
 }
 
 extension Vocabulary {

@@ -62,8 +62,8 @@ extension Expression: CustomStringConvertible {
     case .call(let function, let arguments):
       "\(function.rawValue)(\(arguments.map(\.description).joined(separator: ", ")))"
     case .dotStep(let dot, let sum, let weights, let activations):
-      "dot_\(dot.weights.rawValue)(\(sum), \(weights), \(activations))"
-    case .dotFlush(let dot, let sum, let partial): "flush_\(dot.weights.rawValue)(\(sum), \(partial))"
+      "dot_\(dot.name)(\(sum), \(weights), \(activations))"
+    case .dotFlush(let dot, let sum, let partial): "flush_\(dot.name)(\(sum), \(partial))"
     }
   }
 }

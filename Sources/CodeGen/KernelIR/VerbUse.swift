@@ -71,9 +71,9 @@ struct VerbUse {
     case .reduce(let reduction, let operand):
       self.init("reduce.\(reduction.rawValue).\(operand.type.laneName)", values: [operand], type)
     case .dotStep(let dot, let sum, let weights, let activations):
-      self.init("dotStep.\(dot.weights.verb)", values: [sum, weights, activations], type)
+      self.init("dotStep.\(dot.name)", values: [sum, weights, activations], type)
     case .dotFlush(let dot, let sum, let partial):
-      self.init("dotFlush.\(dot.weights.verb)", values: [sum, partial], type)
+      self.init("dotFlush.\(dot.name)", values: [sum, partial], type)
     default: return nil
     }
   }

@@ -15,6 +15,8 @@ package struct ElementwiseConfig: Hashable, Sendable {
   /// Whether the chain is computed in 64-bit integers, or in f64, instead of f32 vectors.
   package var isInteger = false
   package var isDouble = false
+  /// Whether inputs or result are codes, which are computed with in f32 vectors.
+  package var isOnCodes = false
 
   package struct Input: Hashable, Codable, Sendable {
     package var element: ScalarType

@@ -26,6 +26,7 @@ package enum ElementwiseKernel: Kernel {
       expression: expression, dimensions: dimensions,
       inputs: zip(types, space.isBroadcast).map { .init($0.element.scalar ?? .f32, isBroadcast: $1) }, output: output)
     config.toTruth = result.element == .bool && query.operation.op is Cast
+    config.isOnCodes = query.operation.op is QuantizeLinear || query.operation.op is DequantizeLinear
     guard let domain = config.domain(result: result.element, inputs: types.map(\.element)) else { return [] }
     config.isInteger = domain == .integer
     config.isDouble = domain == .double
@@ -87,6 +88,9 @@ extension ElementwiseConfig {
     if numbers.contains(.f64) || result == .f64 { return expression.isSimple ? .double : nil }
     let narrow: Set<DType> = [.f32, .f16, .bf16]
     if numbers.allSatisfy(narrow.contains), narrow.contains(result) || result == .bool { return .vector }
+    // Codes of u8: whole numbers that f32 holds.
+    let bytes = narrow.union([.u8])
+    if isOnCodes, numbers.allSatisfy(bytes.contains), bytes.contains(result) { return .vector }
     if numbers.allSatisfy(\.isInteger), result.isInteger || result == .bool { return .integer }
     guard expression == .input(0) else { return nil }
     // Conversions between floating point and whole numbers, which cut towards zero and hold to the limits.

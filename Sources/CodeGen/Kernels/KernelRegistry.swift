@@ -7,6 +7,7 @@ package struct KernelRegistry: KernelLibrary {
   /// The families, asked in this order.
   package static let families: [any Kernel.Type] = [
     MatMulKernel.self, DenseMatMulKernel.self, QuantizeRowsKernel.self, ConvKernel.self, DepthwiseKernel.self,
+    QuantizedConvKernel.self,
     PoolKernel.self, ConvScalarKernel.self, PoolScalarKernel.self,
     NormalizationKernel.self, SoftmaxKernel.self, ReduceKernel.self,
     RotaryKernel.self, RotaryTableKernel.self, CacheUpdateKernel.self, AttentionKernel.self,

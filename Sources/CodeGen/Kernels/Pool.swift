@@ -17,6 +17,8 @@ package struct PoolConfig: Hashable, Codable, Sendable {
   package var geometry: ConvGeometry
   /// Places of the window computed at a time.
   package var pixels: Int
+  /// The elements: f32, or u8 codes for the largest.
+  package var element = ScalarType.f32
 
   package init(function: Function, geometry: ConvGeometry, pixels: Int) {
     self.function = function
@@ -31,7 +33,7 @@ package struct PoolConfig: Hashable, Codable, Sendable {
 
   /// `mcc_pool_max_3x3s2p1_112x112x64_14_1a2b3c_avx512`.
   package func name(target: Target) -> String {
-    "mcc_pool_\(function.rawValue)_\(geometry.text)_\(pixels)_\(shortHash("\(self)"))_\(target.suffix)"
+    "mcc_pool_\(function.rawValue)_\(element == .f32 ? "" : "\(element.rawValue)_")\(geometry.text)_\(pixels)_\(shortHash("\(self)"))_\(target.suffix)"
   }
 
   /// Parameters: x, y, then the batch if it is a run-time one. Threads share lines and channels.
@@ -42,14 +44,16 @@ package struct PoolConfig: Hashable, Codable, Sendable {
       "y[\(g.batch.text), \(g.outHeight), \(g.outWidth), \(g.channels)] = \(function.rawValue) of "
         + "x[\(g.batch.text), \(g.height), \(g.width), \(g.channels)] under a window of \(g.kernel[0]) x \(g.kernel[1])."
     ]
-    let x = k.input("x", .f32)
-    let y = k.output("y", .f32)
+    let x = k.input("x", element)
+    let y = k.output("y", element)
     g.forEachChannelTile(in: k, pixels: pixels) { tile in
-      let initial: Expression = .broadcast(.real(function == .max ? -.infinity : 0))
+      let isCode = element == .u8
+      let initial: Expression = .broadcast(isCode ? .integer(0) : .real(function == .max ? -.infinity : 0))
       let folded = (0..<tile.run.count).map { k.variable("s\($0)", initial) }
       tile.forEachTap(of: x, in: k) { _, _, place, value in
         let old = folded[place]
         switch function {
+        case .max where isCode: k.assign(old, .maximum(value, old))
         case .max: k.assign(old, .choose(value.isNotEqual(to: value), value, .maximum(value, old)))
         case .average, .averageOfWindow: k.assign(old, old + value)
         }
@@ -74,10 +78,11 @@ package struct PoolConfig: Hashable, Codable, Sendable {
 /// Poolings of images with channels last.
 package enum PoolKernel: Kernel {
   package static let name = "pool2d"
-  package static let summary = "largest and mean of f32 images with channels last under a moving window"
+  package static let summary = "largest (also of u8) and mean of f32 images with channels last under a moving window"
 
   package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
-    guard query.isPlain(), let x = query.operands.first?.type, x.element == .f32, x.rank == 4,
+    guard query.isPlain(), let x = query.operands.first?.type, x.rank == 4,
+      x.element == .f32 || (x.element == .u8 && query.operation.op is MaxPool2D),
       let height = x.shape[1].fixedValue, let width = x.shape[2].fixedValue, let channels = x.shape[3].fixedValue
     else { return [] }
     var extents = ExtentTable()
@@ -96,7 +101,8 @@ package enum PoolKernel: Kernel {
         padding: op.padding)
     default: return []
     }
-    let config = PoolConfig(function: function, geometry: geometry, target: target)
+    var config = PoolConfig(function: function, geometry: geometry, target: target)
+    if x.element == .u8 { config.element = .u8 }
     let results = Double(geometry.outHeight * geometry.outWidth * channels) * Double(x.shape[0].maximum)
     let taps = Double(geometry.kernel[0] * geometry.kernel[1])
     let work = KernelWork(floatOperations: 4 * results * taps, bytes: Double(x.maximumByteCount) + 4 * results)

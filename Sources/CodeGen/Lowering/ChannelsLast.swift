@@ -48,6 +48,10 @@ package struct ChannelsLast: Pass {
         conv.layout = .last
         op = conv
         if let residual = conv.epilogue.residualIndex { images.append(residual) }
+      case var conv as QuantizedConv2D where conv.layout == .first:
+        conv.layout = .last
+        op = conv
+        if let residual = conv.epilogue.residualIndex { images.append(residual) }
       case var pool as MaxPool2D where pool.layout == .first:
         pool.layout = .last
         op = pool

@@ -63,6 +63,7 @@ extension Vocabulary {
       "dotStep.u4": "mcc_dot_step($0, $1, $2)",
       "dotFlush.u4": "vpadalq_s16($0, vreinterpretq_s16_s32($1))",
       "dotStep.i8": "mcc_dot_i8($0, $1, $2)",
+      "dotStep.i8u8": "mcc_dot_i8u8($0, $1, $2)",
     ],
     functions: neonFunctions.merging([
       "mcc_dot_pairs": """
@@ -80,6 +81,16 @@ extension Vocabulary {
       "mcc_dot_i8": """
       static inline int32x4_t mcc_dot_i8(int32x4_t s, int32x4_t w, int32x4_t a) {
         return vpadalq_s16(s, mcc_dot_pairs(w, a));
+      }
+      """,
+      "mcc_dot_i8u8": """
+      /* s + products of four signed and four unsigned bytes per lane, which fit 16 bits one by one. */
+      static inline int32x4_t mcc_dot_i8u8(int32x4_t s, int32x4_t w, int32x4_t a) {
+        const int8x16_t x = vreinterpretq_s8_s32(w);
+        const uint8x16_t y = vreinterpretq_u8_s32(a);
+        const int16x8_t low = vmulq_s16(vmovl_s8(vget_low_s8(x)), vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(y))));
+        const int16x8_t high = vmulq_s16(vmovl_high_s8(x), vreinterpretq_s16_u16(vmovl_high_u8(y)));
+        return vaddq_s32(s, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
       }
       """,
     ]) { first, _ in first },

@@ -71,6 +71,7 @@ extension Vocabulary {
       "storeElement.f16": "mcc_f16_bits($0)", "storeElement.bf16": "mcc_bf16_bits($0)",
       "dotStep.u4": "mcc_dot_i8($0, $1, $2)",
       "dotStep.i8": "mcc_dot_i8($0, $1, $2)",
+      "dotStep.i8u8": "mcc_dot_i8u8($0, $1, $2)",
     ],
     functions: portableFunctions.merging([
       "mcc_bf16_element": bf16Element, "mcc_bf16_bits": bf16Bits,
@@ -240,6 +241,15 @@ extension Vocabulary {
         return (uint16_t)(sign | (uint16_t)lrintf(magnitude * 0x1p24f));
       }
       return (uint16_t)(sign | ((bits + 0xfff + ((bits >> 13) & 1) - 0x38000000) >> 13));
+    }
+    """,
+    "mcc_dot_i8u8": """
+    /* s + products of four signed and four unsigned bytes per lane, which fit 16 bits one by one. */
+    static inline mcc_i32x4 mcc_dot_i8u8(mcc_i32x4 s, mcc_i32x4 w, mcc_i32x4 a) {
+      const mcc_i16x8 wl = (mcc_i16x8)((mcc_i16x8)w << 8) >> 8, wh = (mcc_i16x8)w >> 8;
+      const mcc_i16x8 al = (mcc_i16x8)a & 255, ah = ((mcc_i16x8)a >> 8) & 255;
+      const mcc_i32x4 low = (mcc_i32x4)(wl * al), high = (mcc_i32x4)(wh * ah);
+      return s + ((low << 16) >> 16) + (low >> 16) + ((high << 16) >> 16) + (high >> 16);
     }
     """,
     "mcc_dot_i8": """

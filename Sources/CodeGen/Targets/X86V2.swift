@@ -66,6 +66,7 @@ extension Vocabulary {
       "dotStep.u4": "_mm_add_epi16($0, _mm_maddubs_epi16($1, $2))",
       "dotFlush.u4": "_mm_add_epi32($0, _mm_madd_epi16($1, _mm_set1_epi16(1)))",
       "dotStep.i8": "mcc_dot_i8($0, $1, $2)",
+      "dotStep.i8u8": "mcc_dot_i8u8($0, $1, $2)",
     ],
     functions: [
       "mcc_load_4": """
@@ -213,6 +214,15 @@ extension Vocabulary {
       static inline __m128i mcc_dot_i8(__m128i s, __m128i w, __m128i a) {
         const __m128i pairs = _mm_maddubs_epi16(_mm_abs_epi8(w), _mm_sign_epi8(a, w));
         return _mm_add_epi32(s, _mm_madd_epi16(pairs, _mm_set1_epi16(1)));
+      }
+      """,
+      "mcc_dot_i8u8": """
+      /* s + products of four signed and four unsigned bytes per lane, widened to 16 bits: 255 * 128 * 2 does not fit them. */
+      static inline __m128i mcc_dot_i8u8(__m128i s, __m128i w, __m128i a) {
+        const __m128i even = _mm_madd_epi16(_mm_srai_epi16(_mm_slli_epi16(w, 8), 8),
+                                            _mm_and_si128(a, _mm_set1_epi16(255)));
+        const __m128i odd = _mm_madd_epi16(_mm_srai_epi16(w, 8), _mm_srli_epi16(a, 8));
+        return _mm_add_epi32(s, _mm_add_epi32(even, odd));
       }
       """,
       "mcc_bf16_element": bf16Element,

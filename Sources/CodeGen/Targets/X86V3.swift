@@ -73,6 +73,7 @@ extension Vocabulary {
       "dotStep.u4": "_mm256_add_epi16($0, _mm256_maddubs_epi16($1, $2))",
       "dotFlush.u4": "_mm256_add_epi32($0, _mm256_madd_epi16($1, _mm256_set1_epi16(1)))",
       "dotStep.i8": "mcc_dot_i8($0, $1, $2)",
+      "dotStep.i8u8": "mcc_dot_i8u8($0, $1, $2)",
     ],
     functions: [
       "mcc_tail": """
@@ -163,6 +164,15 @@ extension Vocabulary {
       static inline __m256i mcc_dot_i8(__m256i s, __m256i w, __m256i a) {
         const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
         return _mm256_add_epi32(s, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+      }
+      """,
+      "mcc_dot_i8u8": """
+      /* s + products of four signed and four unsigned bytes per lane, widened to 16 bits: 255 * 128 * 2 does not fit them. */
+      static inline __m256i mcc_dot_i8u8(__m256i s, __m256i w, __m256i a) {
+        const __m256i even = _mm256_madd_epi16(_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8),
+                                               _mm256_and_si256(a, _mm256_set1_epi16(255)));
+        const __m256i odd = _mm256_madd_epi16(_mm256_srai_epi16(w, 8), _mm256_srli_epi16(a, 8));
+        return _mm256_add_epi32(s, _mm256_add_epi32(even, odd));
       }
       """,
       "mcc_bf16_element": bf16Element,

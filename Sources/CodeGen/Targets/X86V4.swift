@@ -74,6 +74,7 @@ extension Vocabulary {
       "storeElement.f16": "_cvtss_sh($0, _MM_FROUND_TO_NEAREST_INT)", "storeElement.bf16": "mcc_bf16_bits($0)",
       "dotStep.u4": "_mm512_dpbusd_epi32($0, $1, $2)",
       "dotStep.u8": "_mm512_dpbusd_epi32($0, $1, $2)",
+      "dotStep.i8u8": "_mm512_dpbusd_epi32($0, $2, $1)",
     ],
     functions: [
       "mcc_tail": """

@@ -3,7 +3,8 @@ import Tensors
 
 /// The largest number under a moving window; padding never wins.
 ///
-/// Input `x[N, C, H, W]` (layout `first`) or `[N, H, W, C]` (`last`), result of the same layout.
+/// Input `x[N, C, H, W]` (layout `first`) or `[N, H, W, C]` (`last`) of floating-point numbers or u8 codes, result of the same
+/// layout.
 package struct MaxPool2D: Operator {
   package static let name = "max_pool2d"
 
@@ -31,7 +32,8 @@ package struct MaxPool2D: Operator {
     try expect(inputs, count: 1...1)
     return [
       try pooledType(
-        inputs[0], kernel: kernel, strides: strides, padding: padding, dilations: dilations, layout: layout)
+        inputs[0], kernel: kernel, strides: strides, padding: padding, dilations: dilations, layout: layout,
+        takesBytes: true)
     ]
   }
 }
@@ -73,9 +75,10 @@ package struct AveragePool2D: Operator {
 
 extension Operator {
   fileprivate func pooledType(
-    _ x: TensorType, kernel: [Int], strides: [Int], padding: [Int], dilations: [Int], layout: ImageLayout
+    _ x: TensorType, kernel: [Int], strides: [Int], padding: [Int], dilations: [Int], layout: ImageLayout,
+    takesBytes: Bool = false
   ) throws -> TensorType {
-    try expectFloat(x, "image")
+    if takesBytes, x.element == .u8 { try expectDense(x, "image") } else { try expectFloat(x, "image") }
     try expectRank(x, 4...4, "image")
     try expectList(kernel, count: 2, minimum: 1, "kernel")
     try expectList(strides, count: 2, minimum: 1, "strides")

@@ -1,4 +1,5 @@
 import Base
+import Tensors
 
 /// What passes share during one compilation: counters, remarks, numbering of rewrites, and where files may be put.
 package struct PassContext {
@@ -33,6 +34,10 @@ package struct PassContext {
   package var verifiesEachRewrite = false
   /// Receives a line per rewrite (`--trace-rewrites`).
   package var traceRewrite: ((String) -> Void)?
+  /// The ranges of values that the pass `calibrate` measured; nil before it ran.
+  package var calibration: Calibration?
+  /// Reads the samples of a file for the inputs of a function: runs, each with one tensor per input.
+  package var samples: ((_ path: String, _ function: Graph) throws -> [[Tensor]])?
   /// Shows what long passes are doing.
   package var progress: Progress?
 

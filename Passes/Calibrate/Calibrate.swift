@@ -1,0 +1,107 @@
+import Base
+import IR
+import Tensors
+
+/// Runs the model on samples with the evaluator and keeps the range of every value of element type f32, by its name, for
+/// ``QuantizeWeights`` (`PassContext.calibration`). The model stays as it is.
+///
+/// `samples` is an archive with arrays named like the inputs (or one array, for a model of one input), samples stacked along
+/// the first axis. `range` is `minmax`, the smallest and the largest number, or `percentile` (99.99) or `percentile:P`, which
+/// leaves out `100 - P` percent of the numbers on each side. `count` is how many of the samples are used, from the first.
+package struct Calibrate: Pass {
+  package static let name = "calibrate"
+  package static let summary = "measures the ranges of values on samples"
+
+  /// How a range follows from the numbers.
+  package enum Range: Hashable, Sendable {
+    case minmax
+    case percentile(Double)
+  }
+
+  package var samples: String = ""
+  package var range: Range = .minmax
+  package var count: Int?
+
+  package init() {}
+
+  package init(samples: String, range: Range = .minmax) {
+    self.samples = samples
+    self.range = range
+  }
+
+  package var fidelity: Fidelity { .exact }
+
+  package func run(_ model: inout Model, _ context: inout PassContext) throws {
+    guard !samples.isEmpty else { throw CompileError(.usage, "calibrate needs a file: calibrate{samples=FILE.npz}") }
+    guard let read = context.samples else {
+      throw CompileError(.usage, "samples cannot be read here", notes: ["the pass 'calibrate' needs 'mcc'"])
+    }
+    guard let graph = model.function(role: "main") ?? (model.functions.count == 1 ? model.functions.first : nil),
+      graph.states.isEmpty
+    else {
+      throw CompileError(.unsupported, "calibration is for networks of one function without states")
+    }
+    let all = try read(samples, graph)
+    if let count, count < 1 { throw CompileError(.usage, "the count of samples is \(count), expected at least 1") }
+    let runs = all.prefix(count ?? all.count)
+    guard !runs.isEmpty else { throw CompileError(.input, "'\(samples)' holds no samples") }
+
+    var histograms: [ValueID: Histogram] = [:]
+    func note(_ value: ValueID, _ tensor: Tensor) {
+      guard tensor.type.isDense, tensor.type.element == .f32 else { return }
+      histograms[value, default: Histogram()].add(tensor.view.elements(as: Float.self))
+    }
+    let evaluator = try Evaluator(model, function: graph.name)
+    evaluator.observer = { node, results in
+      for (value, tensor) in zip(graph[node].results, results) { note(value, tensor) }
+    }
+    for (index, inputs) in runs.enumerated() {
+      context.progress?.update("calibrating", done: index, of: runs.count)
+      for (value, tensor) in zip(graph.inputs, inputs) { note(value, tensor) }
+      _ = try evaluator.run(inputs)
+    }
+    var calibration = Calibration()
+    for (value, histogram) in histograms {
+      let found: ClosedRange<Float>? =
+        switch range {
+        case .minmax: histogram.extremes
+        case .percentile(let percent): histogram.range(percent: percent)
+        }
+      guard let found else { continue }
+      calibration[graph.name, graph[value].name] = .init(range: found, count: histogram.count)
+    }
+    context.calibration = calibration
+    context.count("samples", by: runs.count)
+    context.count("values measured", by: histograms.count)
+  }
+}
+
+extension Calibrate.Range: Codable {
+  /// Reads `minmax`, `percentile` or `percentile:99.9`.
+  package init(parsing text: String) throws {
+    switch text {
+    case "minmax": self = .minmax
+    case "percentile": self = .percentile(99.99)
+    default:
+      let prefix = "percentile:"
+      guard text.hasPrefix(prefix), let percent = Double(text.dropFirst(prefix.count)), percent > 50, percent <= 100
+      else {
+        throw CompileError(
+          .usage, "the calibration range is '\(text)', expected minmax, percentile, or percentile:P above 50 up to 100")
+      }
+      self = .percentile(percent)
+    }
+  }
+
+  package init(from decoder: any Decoder) throws {
+    try self.init(parsing: try decoder.singleValueContainer().decode(String.self))
+  }
+
+  package func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    switch self {
+    case .minmax: try container.encode("minmax")
+    case .percentile(let percent): try container.encode("percentile:\(percent)")
+    }
+  }
+}
