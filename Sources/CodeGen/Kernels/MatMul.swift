@@ -2,8 +2,8 @@ import IR
 
 extension MatMulConfig {
   /// Parameters: x, weights, then bias and residual if the epilogue has them, weight and bias of the norm if there is one,
-  /// y, then the number of tokens if it is a run-time one. Threads share the panels; one output element is always computed
-  /// by one thread in one order.
+  /// y, then the number of tokens if it is a run-time one. Threads share the panels, or the tiles of tokens in them; one output
+  /// element is always computed by one thread in one order.
   package func build(name: String? = nil, target: Target) -> KernelFunction {
     let k = KernelBuilder(name ?? self.name(target: target), target: target)
     let layout = panel(target: target)
@@ -35,10 +35,13 @@ extension MatMulConfig {
       k.loop("g", to: .integer(activations.groups)) { activations.quantizeGroup(k, $0, into: x, values) }
     }
 
-    let part = k.partition(.integer(layout.panelCount))
     let tile = tokens.fixedValue.map { min(max($0, 1), tokenTile) } ?? tokenTile
     let full = tile == 1 ? count : k.define("full", count / .integer(tile) * .integer(tile))
-    k.loop("panel", from: part.begin, to: part.end) { panel in
+    // Many tiles are shared out one by one, so that few panels do not leave a thread idle.
+    let sharedTiles = weights.isQuantized || tile == 1 ? nil : tokens.fixedValue.map { ($0 + tile - 1) / tile }
+    let part = k.partition(.integer(layout.panelCount * (sharedTiles ?? 1)))
+    k.loop("unit", from: part.begin, to: part.end) { unit in
+      let panel = k.define("panel", unit / .integer(sharedTiles ?? 1))
       let stride = layout.panelBytes / weightPointer.element.byteCount
       let w = k.pointer("wp", weightPointer, offset: panel * .integer(stride))
       /// The results of `size` tokens from `first` on.
@@ -51,6 +54,14 @@ extension MatMulConfig {
         for i in 0..<size {
           storeRow(k, sums[i], panel: panel, token: rows[i], bias: bias, residual: residual, y: y)
         }
+      }
+      if let sharedTiles, let fixed = tokens.fixedValue {
+        let first = k.define("first", unit % .integer(sharedTiles) * .integer(tile))
+        guard fixed % tile != 0 else { return compute(first, tile, isMain: true) }
+        k.condition(first < full, then: { compute(first, tile, isMain: true) }) {
+          compute(.integer(fixed / tile * tile), fixed % tile, isMain: false)
+        }
+        return
       }
       k.loop("first", to: full, step: tile) { compute($0, tile, isMain: true) }
       // What is left of the tokens: one tile where the number is known, otherwise tiles of half the size each.

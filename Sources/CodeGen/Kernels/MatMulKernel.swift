@@ -34,13 +34,17 @@ package enum MatMulKernel: Kernel {
     }
     var extents = ExtentTable()
     let extent = extents.extent(tokens, "T")
-    let options = op.epilogue.gated ? [2] : (shape[0] <= target.panelLanes ? [1] : [2, 1])
+    var options = op.epilogue.gated ? [2] : (shape[0] <= target.panelLanes ? [1] : [2, 1])
+    let isBlocked = !weights.isQuantized && (tokens.fixedValue ?? 1) > 1
+    if isBlocked, !op.epilogue.gated, shape[0] > 2 * target.panelLanes { options = [3, 4, 2, 1] }
     return options.map { count in
       let vectors = count * target.vectorsPerPanelLanes
       let config = MatMulConfig(
         weights: weights, activationGroup: activation.group, rows: shape[0], depth: shape[1], tokens: extent,
         epilogue: op.epilogue, inputStride: x.rowStride, vectors: vectors,
-        tokenTile: tokenTile(weights, isBytes: activation.group != nil, vectors: vectors, target: target),
+        tokenTile: isBlocked
+          ? blockedTile(tokens: tokens.maximum, vectors: vectors, target: target)
+          : tokenTile(weights, isBytes: activation.group != nil, vectors: vectors, target: target),
         quantizesInput: chain != nil, norm: chain?.norm)
       let layout = config.panel(target: target).packed
       var layouts = query.unpacked
@@ -56,7 +60,15 @@ package enum MatMulKernel: Kernel {
       work.bytes = Double(layout.byteCount(rows: shape[0])) + 4 * count * Double(shape[0] + shape[1])
       // A second vector per panel halves the loads of activations.
       if vectors == 1 { work.byteOperations *= 1.1 }
-      if vectors == 1 { work.floatOperations *= 1.1 }
+      if isBlocked {
+        // Columns that fill up the last panel are computed as well; each tile loads one side for the other.
+        let width = Double(vectors * target.lanes)
+        let padded = (Double(shape[0]) / width).rounded(.up) * width
+        let loads = 1 / Double(config.tokenTile) + 1 / Double(vectors)
+        work.floatOperations = 2 * count * padded * Double(shape[1]) * (1 + 0.1 * loads)
+      } else if vectors == 1 {
+        work.floatOperations *= 1.1
+      }
       let inputs = (0..<query.operands.count).map { CallArgument.input($0) }
       return KernelChoice(
         config.build(target: target), work: work, target: target, pointers: inputs + [.result(0)], extents: extents,
@@ -72,6 +84,16 @@ package enum MatMulKernel: Kernel {
     if weights.isQuantized { return max(1, (registers / 4) / vectors) }
     // Sixteen sums hide the latency of the multiply-add; more tokens at a time leave more of the last tile unused.
     return max(1, min(registers - 4, 16) / vectors)
+  }
+
+  /// Tokens computed at a time by a product of `tokens` of them with weights that are not quantized: as many as fit the
+  /// registers, or somewhat fewer if that leaves a smaller last tile.
+  static func blockedTile(tokens: Int, vectors: Int, target: Target) -> Int {
+    let most = max(1, (target.vectorRegisters - vectors - 1) / vectors)
+    let limit = vectors == 1 ? min(most, 12) : min(most, 10)
+    // Half a token stands for the start and the end of a tile.
+    func cost(_ tile: Int) -> Double { Double((tokens + tile - 1) / tile) * (Double(tile) + 0.5) }
+    return ((limit + 1) / 2...limit).reversed().min { cost($0) < cost($1) } ?? limit
   }
 
   /// The weights a kernel would read for an operand.
@@ -184,8 +206,12 @@ package enum DenseMatMulKernel: Kernel {
     return [
       KernelChoice(
         config.build(target: target),
-        work: KernelWork(floatOperations: 8 * count * size, bytes: 4 * size * Double(other.maximum)), target: target,
-        pointers: query.operands.indices.map { .input($0) } + [.result(0)], extents: extents, layouts: query.unpacked)
+        // Factors in panels are read at least as fast.
+        work: KernelWork(
+          floatOperations: 8 * count * size,
+          bytes: 4.4 * (size * Double(other.maximum) + count * Double(a.last.maximum + columns.maximum))),
+        target: target, pointers: query.operands.indices.map { .input($0) } + [.result(0)], extents: extents,
+        layouts: query.unpacked)
     ]
   }
 }
