@@ -45,9 +45,4 @@ import Testing
     }
     #expect([0, 1, 2, 127, 254].map { first($0) } == [0x1p-127, 0x1p-126, 0x1p-125, 1, 0x1p127])
   }
-
-  @Test func rowsOfWholeBlocks() throws {
-    #expect(throws: CompileError.self) { try DequantizeGGML(.q6_k).inferTypes([TensorType(.u8, [2, 209])]) }
-    #expect(throws: CompileError.self) { try DequantizeGGML(.q6_k).inferTypes([TensorType(.f32, [2, 210])]) }
-  }
 }

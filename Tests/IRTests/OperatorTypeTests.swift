@@ -135,6 +135,8 @@ private let rejections: [Rejection] = [
   Rejection(Expand([2, 3]), [f32(2, 2)], "shape [2, 2] does not broadcast to [2, 3]"),
   Rejection(Quantize(.w8c), [typed(.i32, 2, 2)], "expected a floating-point type"),
   Rejection(Dequantize(), [f32(2, 2)], "found input of type f32[2, 2], expected a block format"),
+  Rejection(DequantizeGGML(.q6_k), [typed(.u8, 2, 209)], "found rows of 209 bytes, expected a multiple of 210"),
+  Rejection(DequantizeGGML(.q6_k), [f32(2, 210)], "expected rows of u8"),
   Rejection(Cast(.i32), [TensorType(.f32, [2, 32], encoding: .block(.w4(32)))], "expected a dense tensor"),
   Rejection(FusedElementwise(.binary(.add, .input(0), .input(2))), [f32(2), f32(2)], "names input %2, found 2 inputs"),
   Rejection(

@@ -23,7 +23,7 @@ package struct TimingProgram {
   package func run(_ toolchain: Toolchain) async throws -> [CallTime] {
     if calls.isEmpty { return [] }
     let folder = try WorkFolder()
-    let runtime = RuntimeSources.files(isLanguageModel: false)
+    let runtime = RuntimeSources.files(of: .network)
     var headers: [String: String] = [:]
     for file in runtime where file.name.hasSuffix(".h") { headers[file.name] = file.text }
     let renderer = CRenderer(target: target)
