@@ -311,9 +311,10 @@ import Testing
     cases.append(KernelCase("attention tile with padding", all, [q, k, v, padding], tolerance: 1e-5))
     let nothing = Tensor(.bool, [35, 67], (0..<35 * 67).map { UInt8($0 / 67 % 3 == 0 ? 0 : 1) })
     cases.append(KernelCase("attention tile with hidden rows", all, [q, k, v, nothing], tolerance: 1e-5))
-    // Scores of 1e4 and more: all of the weight on one key, nothing overflows.
+    // Scores of 1e4, which are off by some 2^-24 of that, and so are the weights: 1e4 * 6e-8 * 4 products < 3e-3. Nothing
+    // overflows.
     let far = try random([2, 35, 24], seed: 48, in: -1000...1000)
-    cases.append(KernelCase("attention tile of large scores", all, [far, k, v], tolerance: 1e-5))
+    cases.append(KernelCase("attention tile of large scores", all, [far, k, v], tolerance: 3e-3))
     for (tokens, group) in [(3, 8), (1, 20), (2, 64)] {
       let old = try cache(.i8, 9, heads: 3, dim: group, seed: 49)
       let rows = try random([tokens, 3 * group], seed: 50, in: -5...5)

@@ -12,7 +12,7 @@ extension MathFunction {
     case .log: result = MathFunction.logarithm(x, builder)
     case .tanh: result = MathFunction.hyperbolicTangent(x, builder)
     case .erf: result = MathFunction.errorFunction(x, builder)
-    case .sigmoid: result = 1 / (1 + MathFunction.boundedExponential(.minimum(88, .maximum(-87, -x)), builder))
+    case .sigmoid: result = 1 / (1 + Expression.call(.exp, -x))
     case .pow, .fmod, .sin, .cos: return nil
     }
     return ([x], builder.finish().body, result)
@@ -32,28 +32,13 @@ extension MathFunction {
     let n = k.define("n", .unary(.round, bounded * 1.44269504088896341))
     let high = Expression.multiplyAdd(n, -0.693359375, bounded)
     let r = k.define("r", .multiplyAdd(n, 2.12194440e-4, high))
-    let p = polynomial(exponentialCoefficients, r, k)
+    let p = polynomial(
+      [1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1], r, k)
     let y = k.define("y", .multiplyAdd(p, r * r, r) + 1)
     let i = k.define("i", n.asInt32)
     let half = k.define("half", i.shiftedRightArithmetically(by: 1))
     return y * powerOfTwo(half) * powerOfTwo(i - half)
   }
-
-  /// e^x for -87 <= x <= 88 and NaN, as ``exponential``, with n taken from the last bits of x / ln 2 + 1.5 * 2^23.
-  private static func boundedExponential(_ x: Expression, _ k: KernelBuilder) -> Expression {
-    let x = k.define("bounded", x)
-    let shifted = k.define("shifted", .multiplyAdd(x, 1.44269504088896341, .broadcast(12582912.0)))
-    let n = k.define("n", shifted - 12582912.0)
-    let high = Expression.multiplyAdd(n, -0.693359375, x)
-    let r = k.define("r", .multiplyAdd(n, 2.12194440e-4, high))
-    let p = polynomial(exponentialCoefficients, r, k)
-    let y = k.define("y", .multiplyAdd(p, r * r, r) + 1)
-    return y * .reinterpret((.reinterpret(shifted, .i32) << 23) + 0x3f80_0000, .f32)
-  }
-
-  private static let exponentialCoefficients: [Float] = [
-    1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1,
-  ]
 
   private static func powerOfTwo(_ n: Expression) -> Expression { .reinterpret((n + 127) << 23, .f32) }
 
