@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "commands.h"
 #include "encoder.h"
 #include "failure.h"
 #include "options.h"
@@ -33,7 +34,7 @@ enum {
   TOKEN_OPTION_COUNT = sizeof token_options / sizeof *token_options,
 };
 
-void mcc_print_embed_options(void) {
+void mcc_print_default_options(void) {
   mcc_options_print(options, OPTION_COUNT);
 }
 
@@ -147,7 +148,7 @@ int mcc_command_embed(int argc, char **argv) {
     printf("usage: %s [embed] [options] TEXT...\n\nPrints the embedding of each TEXT as one line of numbers; -: each "
            "line of standard input.\n\n",
            mcc_model.name);
-    mcc_print_embed_options();
+    mcc_print_default_options();
     mcc_flush_output();
     return 0;
   }

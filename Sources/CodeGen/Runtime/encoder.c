@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "commands.h"
 #include "failure.h"
 
 mcc_encoder mcc_encoder_open(void) {
@@ -42,3 +43,12 @@ const float *mcc_encoder_result(const mcc_encoder *it, const mcc_tensor *output,
   *size = mcc_tensor_count(output, symbols);
   return (const float *)(const void *)(it->session.arena + output->offset);
 }
+
+const mcc_command mcc_commands[] = {
+    {"embed", "print the embeddings of texts (the default)", mcc_command_embed},
+    {"tokens", "print the token ids of texts", mcc_command_tokens},
+    {"logits", "write the outputs for given token ids", mcc_command_encode_ids},
+    {"bench", "measure the speed", mcc_command_encode_bench},
+};
+const int mcc_command_count = sizeof mcc_commands / sizeof *mcc_commands;
+const char *const mcc_default_arguments = "[options] TEXT...";

@@ -31,7 +31,4 @@ int mcc_command_tokens(int argc, char **argv);
 int mcc_command_encode_ids(int argc, char **argv);
 int mcc_command_encode_bench(int argc, char **argv);
 
-/* Prints the options of the command `embed`. */
-void mcc_print_embed_options(void);
-
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "commands.h"
 #include "failure.h"
 #include "language_model.h"
 #include "options.h"
@@ -40,7 +41,7 @@ static const mcc_option options[] = {
 
 enum { OPTION_COUNT = sizeof options / sizeof *options };
 
-void mcc_print_generate_options(void) {
+void mcc_print_default_options(void) {
   mcc_options_print(options, OPTION_COUNT);
   printf("  * default: the model's own generation settings\n");
 }
@@ -165,7 +166,7 @@ int mcc_command_generate(int argc, char **argv) {
   if (given.help) {
     printf("usage: %s [generate] [options] [PROMPT]\n\nContinues PROMPT; -: read it from standard input.\n\n",
            mcc_model.name);
-    mcc_print_generate_options();
+    mcc_print_default_options();
     mcc_flush_output();
     return 0;
   }

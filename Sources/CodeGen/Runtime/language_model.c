@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "commands.h"
 #include "failure.h"
 
 static volatile sig_atomic_t interrupted;
@@ -98,3 +99,12 @@ const float *mcc_language_model_feed(mcc_language_model *it, const int32_t *ids,
   }
   return logits;
 }
+
+const mcc_command mcc_commands[] = {
+    {"generate", "continue a prompt (the default)", mcc_command_generate},
+    {"perplexity", "how well the model predicts a text", mcc_command_perplexity},
+    {"logits", "write the logits of given token ids", mcc_command_logits},
+    {"bench", "measure the speed", mcc_command_bench},
+};
+const int mcc_command_count = sizeof mcc_commands / sizeof *mcc_commands;
+const char *const mcc_default_arguments = "[options] [PROMPT]";

@@ -40,7 +40,4 @@ int mcc_command_perplexity(int argc, char **argv);
 int mcc_command_logits(int argc, char **argv);
 int mcc_command_bench(int argc, char **argv);
 
-/* Prints the help of the whole program. */
-void mcc_print_generate_options(void);
-
 #endif

@@ -30,10 +30,10 @@
  *   language_model.c   feeds tokens through the functions `prefill` and `decode`
  *   encoder.c          feeds texts through the function `encode`
  *
- * and one of three faces with `main`: language_model_main.c (with generate.c, perplexity.c, logits.c and
- * language_model_bench.c) when the model has a function `decode`, encoder_main.c (with embed.c and encoder_bench.c)
- * when it has `encode`, tensor_main.c for any other network. RuntimeSources.swift says which files a program is linked
- * from.
+ * and main.c, which chooses a command, with the commands of one of three faces: those of language_model.c (generate.c,
+ * perplexity.c, logits.c and language_model_bench.c) when the model has a function `decode`, those of encoder.c
+ * (embed.c and encoder_bench.c) when it has `encode`, and network.c for any other network. RuntimeSources.swift says
+ * which files a program is linked from.
  *
  * How a model is evaluated. All threads of the pool call `run` with the same arguments (single program, multiple
  * data). Each kernel computes the part of its output that mcc_partition gives the thread, and mcc_barrier separates

@@ -1,11 +1,11 @@
 #define _GNU_SOURCE
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "commands.h"
 #include "failure.h"
 #include "measure.h"
 #include "options.h"
@@ -16,14 +16,12 @@ static struct {
   mcc_texts inputs, dims;
   const char *output;
   int64_t repeat, threads;
-  bool json, version, manifest, help;
+  bool json, help;
 } given = {.repeat = 20};
 
 static const mcc_option options[] = {
     {"--input", MCC_OPTION_TEXTS, &given.inputs, "[NAME=]FILE", "a .npy, or a .npz for all inputs it names", 0, 0},
     {"--output", MCC_OPTION_TEXT, &given.output, "FILE", "where to write the outputs: .npz (one output: .npy)", 0, 0},
-    {"--version", MCC_OPTION_FLAG, &given.version, NULL, "what this program is", 0, 0},
-    {"--manifest", MCC_OPTION_FLAG, &given.manifest, NULL, "how it was made, as JSON", 0, 0},
     MCC_COMMON_OPTIONS(&given.threads, &given.help),
 };
 
@@ -41,7 +39,15 @@ enum {
   TEXT_SIZE = 512,
 };
 
+#define USAGE "--input FILE --output FILE"
+
 /* ---- what the network takes ---- */
+
+static const mcc_function *main_function(void) {
+  const mcc_function *function = mcc_find_function("main");
+  if (function == NULL) mcc_fail(MCC_EXIT_INTERNAL, "the model has no function 'main'");
+  return function;
+}
 
 /* Appends to a text of TEXT_SIZE bytes, cutting what does not fit. */
 __attribute__((format(printf, 2, 3))) static void add(char *text, const char *format, ...) {
@@ -350,15 +356,7 @@ static void print_tensors(const mcc_function *function, const char *title, const
   }
 }
 
-static void print_help(const mcc_function *function, bool for_bench) {
-  if (for_bench) {
-    printf("usage: %s bench [options]\n\nMeasures the time of a run.\n\noptions:\n", mcc_model.name);
-    mcc_options_print(bench_options, BENCH_OPTION_COUNT);
-  } else {
-    printf("usage: %s --input FILE --output FILE\n       %s bench --help\n\noptions:\n", mcc_model.name,
-           mcc_model.name);
-    mcc_options_print(options, OPTION_COUNT);
-  }
+static void print_network(const mcc_function *function) {
   print_tensors(function, "inputs", function->inputs, function->input_count);
   print_tensors(function, "outputs", function->outputs, function->output_count);
   for (int32_t i = 0; i < function->symbol_count; i++) {
@@ -366,29 +364,41 @@ static void print_help(const mcc_function *function, bool for_bench) {
     printf("%s  %-24s %lld to %lld\n", i == 0 ? "\nsizes:\n" : "", symbol->name, (long long)symbol->minimum,
            (long long)symbol->maximum);
   }
-  mcc_flush_output();
 }
 
-int main(int argc, char **argv) {
-  signal(SIGPIPE, SIG_IGN);
-  const mcc_function *function = mcc_find_function("main");
-  if (function == NULL) mcc_fail(MCC_EXIT_INTERNAL, "the model has no function 'main'");
-  bool is_bench = argc > 1 && strcmp(argv[1], "bench") == 0;
-  mcc_arguments rest = is_bench ? mcc_options_parse(bench_options, BENCH_OPTION_COUNT, argc - 1, argv + 1)
-                                : mcc_options_parse(options, OPTION_COUNT, argc, argv);
+void mcc_print_default_options(void) {
+  mcc_options_print(options, OPTION_COUNT);
+  print_network(main_function());
+}
+
+/* Reads a command line without arguments beside its options; true if it asks for help, which begins as in `usage`. */
+static bool parse(const mcc_option *table, int count, int argc, char **argv, const char *usage) {
+  mcc_arguments rest = mcc_options_parse(table, count, argc, argv);
   if (given.help) {
-    print_help(function, is_bench);
-    return 0;
-  }
-  if (given.version) {
-    mcc_print_version();
-    return 0;
-  }
-  if (given.manifest) {
-    mcc_print_manifest(mcc_bundle_map().manifest);
-    return 0;
+    printf("usage: %s %s\n\noptions:\n", mcc_model.name, usage);
+    mcc_options_print(table, count);
+    print_network(main_function());
+    mcc_flush_output();
+    return true;
   }
   if (rest.count > 0) mcc_fail(MCC_EXIT_USAGE, "unexpected argument '%s'", rest.items[0]);
-  mcc_require_cpu();
-  return is_bench ? bench(function) : run(function);
+  free(rest.items);
+  return false;
 }
+
+static int command_run(int argc, char **argv) {
+  const char *usage = "[run] " USAGE "\n\nComputes the outputs for the inputs in files.";
+  return parse(options, OPTION_COUNT, argc, argv, usage) ? 0 : run(main_function());
+}
+
+static int command_bench(int argc, char **argv) {
+  const char *usage = "bench [options]\n\nMeasures the time of a run.";
+  return parse(bench_options, BENCH_OPTION_COUNT, argc, argv, usage) ? 0 : bench(main_function());
+}
+
+const mcc_command mcc_commands[] = {
+    {"run", "compute the outputs for given inputs (the default)", command_run},
+    {"bench", "measure the speed", command_bench},
+};
+const int mcc_command_count = sizeof mcc_commands / sizeof *mcc_commands;
+const char *const mcc_default_arguments = USAGE;
