@@ -42,7 +42,7 @@ package struct Compiler {
     let targets = try TargetRegistry.targets(named: options.target)
     let records = try await self.records(targets, model)
     let generator = CodeGenerator(targets: targets, kernels: options.kernels, records: records)
-    if options.refusesSlowTypes { try NarrowTypeCheck(generator).check(model, at: path, options.frontend) }
+    if options.refusesSlowTypes { try NarrowTypeCheck(generator).check(model, options.frontend) }
     summary.target = generator.targetName
     if model.stage < .lower {
       progress.update("choosing kernels")

@@ -86,7 +86,7 @@ import Testing
       var frontend = Frontend(options)
       let model = try frontend.run(CompiledModels.stories, to: .transform)
       let generator = CodeGenerator(target: .x86v3, record: try record(byte: byte))
-      try NarrowTypeCheck(generator).check(model, at: CompiledModels.stories, options)
+      try NarrowTypeCheck(generator).check(model, options)
     }
     for spec in ["w8", "w4g32"] {
       try check(spec, byte: 1e12)
@@ -100,5 +100,27 @@ import Testing
     }
     // Types that only narrow have nothing wider but themselves.
     try check("wbf16", byte: 1e9)
+  }
+
+  /// What the products of a 4-bit model would take with another type is what those of a model of that type take.
+  @Test(arguments: ["w8", "w8a32", nil]) func productsWithOtherTypesTakeTheirTime(_ spec: String?) throws {
+    let generator = CodeGenerator(targets: try TargetRegistry.targets(named: "x86-64-v3,x86-64-v2"))
+    func model(_ spec: QuantizationSpec?) throws -> Model {
+      var options = FrontendOptions()
+      options.quantization = spec
+      options.reproducerFolder = nil
+      var frontend = Frontend(options)
+      return try frontend.run(CompiledModels.stories, to: .transform)
+    }
+    let type = try spec.map { try QuantizationSpec(parsing: $0) }
+    let check = NarrowTypeCheck(generator)
+    let products = try check.products(of: try model(try QuantizationSpec(parsing: "w4g32")))
+    let asked = try check.seconds(products, with: type)
+    let entries = try generator.survey(try model(type)).entries.filter { $0.role == "decode" && $0.operation is MatMul }
+    let real = entries.reduce(0) { sum, entry in
+      sum + Double(entry.count) * (entry.choices.map(\.cost).min() ?? .infinity)
+    }
+    #expect(asked.own > 0 && asked.other != asked.own)
+    #expect(abs(asked.other - real) <= 1e-9 * real)
   }
 }

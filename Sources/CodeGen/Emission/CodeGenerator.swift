@@ -45,6 +45,11 @@ package struct CodeGenerator: Sendable {
     return try KernelSelection(levels).survey(model)
   }
 
+  /// The ways to compute a query on the target of an index.
+  package func choices(for query: KernelQuery, level: Int = 0) throws -> [KernelChoice] {
+    try levels.choices(for: query, level: level)
+  }
+
   /// Lowers a model of the stage `transform`.
   package func lower(_ model: inout Model, _ context: inout PassContext) throws {
     try PassManager().run(Pipeline(loweringPasses), on: &model, &context)

@@ -15,6 +15,11 @@ package struct KernelLevels: Sendable {
   /// The index of the target whose kernels a function calls.
   func level(of graph: Graph) -> Int { targets.firstIndex { $0.name == graph.target } ?? 0 }
 
+  /// The ways to compute a query on a target.
+  func choices(for query: KernelQuery, level: Int) throws -> [KernelChoice] {
+    try libraries[level].choices(for: query)
+  }
+
   /// The kernels for a function.
   subscript(graph: Graph) -> any KernelLibrary { libraries[level(of: graph)] }
 }

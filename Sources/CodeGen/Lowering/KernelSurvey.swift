@@ -7,6 +7,8 @@ package struct KernelSurvey: Sendable {
   package struct Entry: Sendable {
     /// The role of the function that asks.
     package var role: String
+    /// The index of the target whose kernels it calls.
+    package var level: Int
     package var query: KernelQuery
     package var work: StepWork
     /// Bytes of the operands as they lie in memory unless packed, and of the results, with symbols at their largest.
@@ -53,7 +55,7 @@ package struct KernelSurvey: Sendable {
   package init() {}
 
   mutating func add(
-    role: String, query: KernelQuery, stored: [TensorType], results: [TensorType], choices: [KernelChoice],
+    role: String, level: Int, query: KernelQuery, stored: [TensorType], results: [TensorType], choices: [KernelChoice],
     pick: KernelChoice, constants: [Int?]
   ) {
     guard let index = choices.firstIndex(where: { $0.name == pick.name }) else { return }
@@ -72,7 +74,7 @@ package struct KernelSurvey: Sendable {
     }
     entries.append(
       Entry(
-        role: role, query: query, work: work, operandBytes: stored.map(\.largestByteCount),
+        role: role, level: level, query: query, work: work, operandBytes: stored.map(\.largestByteCount),
         resultBytes: results.enumerated().map { result, type in
           result == 0 && pick.result != nil
             ? pick.result?.byteCount(rows: type.shape.maximumSizes.dropLast().reduce(1, *)) ?? 0

@@ -90,7 +90,8 @@ struct KernelSelection {
       let graph = model.functions[site.function]
       let node = graph[site.node]
       survey.add(
-        role: graph.role ?? graph.name, query: site.query, stored: site.inputs.map { graph.type(of: $0) },
+        role: graph.role ?? graph.name, level: levels.level(of: graph), query: site.query,
+        stored: site.inputs.map { graph.type(of: $0) },
         results: node.results.map { graph.type(of: $0) }, choices: site.choices, pick: choice,
         constants: zip(site.inputs, site.recipes).map { $1 })
     }
