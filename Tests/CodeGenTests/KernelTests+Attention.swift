@@ -1,0 +1,176 @@
+import CodeGen
+import IR
+import Tensors
+import Testing
+
+/// Attention, caches and rotary embedding.
+extension KernelTests {
+  /// A cache in the given type, `i8` for codes with scales.
+  private func cache(_ element: DType, _ rows: Int, heads: Int, dim: Int, seed: UInt64) throws -> Tensor {
+    guard element == .i8 else { return try random(element, [rows, heads * dim], seed: seed) }
+    let numbers = try random([rows, heads * dim], seed: seed)
+    let tensor = Tensor(TensorType(.f32, [rows, heads * dim], encoding: .block(.cache8(dim))))
+    let old = Tensor(tensor.type)
+    let all = Tensor(.i32, [1], [Int32(0)])
+    try CacheUpdate().evaluate([old.view, numbers.view, all.view], into: [tensor.mutableView])
+    return tensor
+  }
+
+  /// Several tiles of queries and blocks of keys, the last ones in part; groups of heads; caches of int8, whose numbers
+  /// both sides take as they are. Sums of up to 90 products in f32, 1e-5.
+  private func attentionTiles() throws -> [KernelCase] {
+    var cases: [KernelCase] = []
+    for (heads, kvHeads, dim, element) in [
+      (6, 2, 20, DType.f32), (2, 2, 32, .f16), (8, 1, 8, .i8), (2, 1, 80, .i8), (3, 3, 4, .i8),
+    ] {
+      let k = try cache(element, 90, heads: kvHeads, dim: dim, seed: 41)
+      let v = try cache(element, 90, heads: kvHeads, dim: dim, seed: 42)
+      for (tokens, position) in [(1, 64), (37, 53)] {
+        let q = try random([tokens, heads * dim], seed: 43, in: -2...2)
+        let at = Tensor(.i32, [1], [Int32(position)])
+        let label = "attention tile \(heads)/\(kvHeads) x\(dim) \(element) \(tokens)@\(position)"
+        var op = Attention(heads: heads, kvHeads: kvHeads, scale: 1 / Float(dim).squareRoot())
+        cases.append(KernelCase(label, op, [q, k, v, at], tolerance: 1e-5))
+        op.window = 33
+        op.softcap = 2
+        cases.append(
+          KernelCase(
+            "\(label) window", op, [q, k, v, at], types: [symbolic(q.type), k.type, v.type, at.type],
+            symbols: ["T": tokens], tolerance: 1e-5))
+      }
+    }
+    let (q, k, v) = (
+      try random([2, 35, 24], seed: 44), try random([2, 67, 8], seed: 45), try random([2, 67, 12], seed: 46)
+    )
+    let all = Attention(heads: 6, kvHeads: 2, scale: 0.5, causal: false)
+    cases.append(KernelCase("attention tile of a batch", all, [q, k, v], tolerance: 1e-5))
+    let bias = try random([6, 35, 67], seed: 47)
+    cases.append(KernelCase("attention tile with added bias", all, [q, k, v, bias], tolerance: 1e-5))
+    let padding = Tensor(.bool, [2, 1, 1, 67], (0..<134).map { UInt8($0 >= 40 && $0 < 120 ? 1 : 0) })
+    cases.append(KernelCase("attention tile with padding", all, [q, k, v, padding], tolerance: 1e-5))
+    let nothing = Tensor(.bool, [35, 67], (0..<35 * 67).map { UInt8($0 / 67 % 3 == 0 ? 0 : 1) })
+    cases.append(KernelCase("attention tile with hidden rows", all, [q, k, v, nothing], tolerance: 1e-5))
+    // Scores of 1e4, which are off by some 2^-24 of that, and so are the weights: 1e4 * 6e-8 * 4 products < 3e-3. Nothing
+    // overflows.
+    let far = try random([2, 35, 24], seed: 48, in: -1000...1000)
+    cases.append(KernelCase("attention tile of large scores", all, [far, k, v], tolerance: 3e-3))
+    for (tokens, group) in [(3, 8), (1, 20), (2, 64)] {
+      let old = try cache(.i8, 9, heads: 3, dim: group, seed: 49)
+      let rows = try random([tokens, 3 * group], seed: 50, in: -5...5)
+      cases.append(
+        KernelCase("cache_update i8 \(group)", CacheUpdate(), [old, rows, Tensor(.i32, [1], [Int32(5)])], tolerance: 0))
+    }
+    return cases
+  }
+
+  /// Rotary embedding turns a head by angles up to 100: products and table rounded once each, 1e-5.
+  func attention() throws -> [KernelCase] {
+    var cases: [KernelCase] = []
+    let context = 70
+    for (heads, kvHeads, dim) in [(8, 4, 8), (4, 1, 16), (2, 2, 40), (3, 3, 64), (2, 1, 5), (1, 1, 160)] {
+      for cache in [DType.f32, .f16] {
+        let k = try random(cache, [context, kvHeads * dim], seed: 21),
+          v = try random(cache, [context, kvHeads * dim], seed: 22)
+        for (tokens, position) in [(1, 0), (1, 31), (1, 69), (5, 0), (5, 40)] {
+          let q = try random([tokens, heads * dim], seed: 23, in: -2...2)
+          let at = Tensor(.i32, [1], [Int32(position)])
+          var op = Attention(heads: heads, kvHeads: kvHeads, scale: 1 / Float(dim).squareRoot())
+          cases.append(
+            KernelCase(
+              "attention \(heads)/\(kvHeads) x\(dim) \(cache) \(tokens)@\(position)", op, [q, k, v, at], tolerance: 1e-5
+            ))
+          op.window = 7
+          op.softcap = 1.5
+          cases.append(
+            KernelCase(
+              "attention window \(heads)x\(dim) \(cache) \(tokens)@\(position)", op, [q, k, v, at],
+              types: [symbolic(q.type), k.type, v.type, at.type], symbols: ["T": tokens], tolerance: 1e-5))
+        }
+      }
+    }
+    let (q, k, v) = (
+      try random([2, 6, 12], seed: 24), try random([2, 9, 12], seed: 25), try random([2, 9, 12], seed: 26)
+    )
+    let all = Attention(heads: 3, kvHeads: 3, scale: 0.5, causal: false)
+    cases.append(KernelCase("attention of a batch", all, [q, k, v], tolerance: 1e-5))
+    let mask = try random([2, 1, 1, 9], seed: 27)
+    cases.append(KernelCase("attention with added mask", all, [q, k, v, mask], tolerance: 1e-5))
+    let hidden = Tensor(.bool, [6, 9], (0..<54).map { UInt8($0 / 9 != 2 && $0 % 4 != 0 ? 1 : 0) })
+    cases.append(KernelCase("attention with hidden keys", all, [q, k, v, hidden], tolerance: 1e-5))
+    // Queries and keys that fill tiles and blocks of keys in part, or several of them.
+    for (batch, heads, kvHeads, dim, tokens, keys) in [
+      (1, 2, 2, 5, 1, 3), (3, 2, 1, 8, 37, 49), (1, 1, 1, 30, 65, 300), (2, 3, 3, 32, 16, 13),
+    ] {
+      let q = try random([batch, tokens, heads * dim], seed: 33, in: -2...2)
+      let k = try random([batch, keys, kvHeads * dim], seed: 34),
+        v = try random([batch, keys, kvHeads * dim], seed: 35)
+      var op = Attention(heads: heads, kvHeads: kvHeads, scale: 0.7, causal: false)
+      let label = "attention \(batch) x \(heads)/\(kvHeads)x\(dim) \(tokens) of \(keys)"
+      cases.append(KernelCase(label, op, [q, k, v], tolerance: 1e-5))
+      cases.append(
+        KernelCase(
+          label + " T", op, [q, k, v],
+          types: [
+            symbolic(q.type, axis: 1), symbolic(k.type, axis: 1, name: "S"),
+            symbolic(v.type, axis: 1, name: "S"),
+          ],
+          symbols: ["T": tokens, "S": keys], tolerance: 1e-5))
+      // A mask that hides all keys of a query and all of the first block of another.
+      let count = batch * heads * tokens * keys
+      let numbers = try random([batch, heads, tokens, keys], seed: 36, in: -2...2).array(of: Float.self)
+      let mask = Tensor(
+        .f32, [batch, heads, tokens, keys],
+        (0..<count).map { i in
+          let (row, key) = (i / keys, i % keys)
+          if row % tokens == 0, tokens > 1 { return -Float.infinity }
+          if row % tokens == 1, key < 256, key < keys - 1 { return -Float.infinity }
+          return numbers[i]
+        })
+      op.softcap = 2
+      cases.append(KernelCase(label + " masked", op, [q, k, v, mask], tolerance: 1e-5))
+    }
+    let causal = Attention(heads: 3, kvHeads: 3, scale: 0.5)
+    cases.append(KernelCase("causal attention without position", causal, [q, k, v], tolerance: 1e-5))
+    let (q2, k2, v2) = (try random([6, 12], seed: 28), try random([6, 12], seed: 29), try random([6, 12], seed: 30))
+    cases.append(
+      KernelCase(
+        "attention over columns of one buffer", causal, [q2, k2, v2],
+        columns: [0: (0, 36), 1: (12, 36), 2: (24, 36)], tolerance: 1e-5))
+    cases += try attentionTiles()
+    let (q3, k3, v3) = (
+      try random([3, 6, 12], seed: 37), try random([3, 6, 12], seed: 38), try random([3, 6, 12], seed: 39)
+    )
+    cases.append(
+      KernelCase(
+        "attention over columns of a batch", all, [q3, k3, v3], columns: [0: (0, 36), 1: (12, 36), 2: (24, 36)],
+        tolerance: 1e-5))
+    for (tokens, cache, columns) in [(1, DType.f32, 16), (4, .f16, 100), (3, .bf16, 5)] {
+      let old = try random(cache, [9, columns], seed: 31), rows = try random([tokens, columns], seed: 32)
+      cases.append(
+        KernelCase(
+          "cache_update \(cache) \(columns)", CacheUpdate(), [old, rows, Tensor(.i32, [1], [Int32(5)])], tolerance: 0))
+      cases.append(
+        KernelCase(
+          "cache_update of columns \(cache) \(columns)", CacheUpdate(), [old, rows, Tensor(.i32, [1], [Int32(2)])],
+          types: [old.type, symbolic(rows.type), TensorType(.i32, [1])], columns: [1: (start: 3, width: columns + 4)],
+          symbols: ["T": tokens], tolerance: 0))
+    }
+    for (dim, width, interleaved) in [(8, 4, false), (64, 32, false), (40, 10, false), (8, 4, true), (10, 3, true)] {
+      let x = try random([3, 2 * dim], seed: 33), table = try random([3, 2, width], seed: 34)
+      cases.append(
+        KernelCase("rope \(dim) \(width)", Rope(headDim: dim, interleaved: interleaved), [x, table], tolerance: 1e-6))
+      cases.append(
+        KernelCase(
+          "rope of columns \(dim) \(width)", Rope(headDim: dim, interleaved: interleaved), [x, table],
+          types: [symbolic(x.type), symbolic(table.type)], columns: [0: (start: 1, width: 2 * dim + 9)],
+          symbols: ["T": 3], tolerance: 1e-6))
+    }
+    let frequencies = Tensor(.f32, [5], [1, 0.3, 0.1, 0.03, 0.001] as [Float])
+    cases.append(
+      KernelCase(
+        "rope_table", RopeTable(length: 4), [Tensor(.i32, [1], [Int32(97)]), frequencies], tolerance: 1e-6))
+    return cases
+  }
+
+  @Test(arguments: targets) func attentionKernels(_ target: String) throws { try check(try attention(), on: target) }
+}

@@ -1,0 +1,69 @@
+import CodeGen
+import IR
+import Tensors
+import Testing
+
+/// Kernels over rows: norms, softmax, rounding to codes, reductions.
+extension KernelTests {
+  func rows() throws -> [KernelCase] {
+    var cases: [KernelCase] = []
+    for columns in [1, 7, 16, 33, 64, 100] {
+      let x = try random([3, columns], seed: 11, in: -3...3)
+      let weight = try random([columns], seed: 12), bias = try random([columns], seed: 13)
+      cases.append(
+        KernelCase("rms_norm \(columns)", RMSNorm(epsilon: 1e-5), [x, weight], constants: [1], tolerance: 1e-5))
+      cases.append(
+        KernelCase(
+          "rms_norm T \(columns)", RMSNorm(epsilon: 1e-5), [x, weight], types: [symbolic(x.type), weight.type],
+          symbols: ["T": 3], tolerance: 1e-5))
+      cases.append(
+        KernelCase("layer_norm \(columns)", LayerNorm(epsilon: 1e-3), [x, weight, bias], tolerance: 1e-5))
+      cases.append(KernelCase("layer_norm \(columns) no bias", LayerNorm(epsilon: 1e-3), [x, weight], tolerance: 1e-5))
+      cases.append(KernelCase("softmax \(columns)", Softmax(axis: -1), [x], tolerance: 1e-5))
+      cases.append(KernelCase("log_softmax \(columns)", LogSoftmax(axis: -1), [x], tolerance: 1e-5))
+      for group in [32, 64, 128] {
+        cases.append(KernelCase("quantize \(columns) g\(group)", Quantize(.a8(group)), [x], tolerance: 0))
+      }
+      cases.append(
+        KernelCase(
+          "quantize T \(columns)", Quantize(.a8(32)), [x], types: [symbolic(x.type)], symbols: ["T": 3], tolerance: 0))
+      for function in Reduce.Function.allCases {
+        for (axes, keep) in [([1], true), ([0], false), ([], false)] {
+          cases.append(
+            KernelCase(
+              "reduce \(function) \(columns) \(axes)", Reduce(function, axes: axes, keepDims: keep), [x],
+              tolerance: 1e-5))
+        }
+      }
+    }
+    let zeros = Tensor(.f32, [2, 40], [Float](repeating: 0, count: 80))
+    cases.append(KernelCase("quantize zeros", Quantize(.a8(32)), [zeros], tolerance: 0))
+    // Denormal scales, and the largest numbers.
+    let tiny = Tensor(.f32, [1, 32], (0..<32).map { Float($0) * 0x1p-149 })
+    cases.append(KernelCase("quantize denormals", Quantize(.a8(32)), [tiny], tolerance: 0))
+    let huge = Tensor(.f32, [1, 32], (0..<32).map { Float($0 - 16) / 16 * Float.greatestFiniteMagnitude })
+    cases.append(KernelCase("quantize huge", Quantize(.a8(32)), [huge], tolerance: 0))
+    let large = try random([2, 33], seed: 14, in: -1000...1000)
+    cases.append(KernelCase("softmax large", Softmax(axis: -1), [large], tolerance: 1e-5))
+    let x3 = try random([2, 5, 19], seed: 15)
+    for axis in 0..<3 {
+      cases.append(KernelCase("softmax axis \(axis)", Softmax(axis: axis), [x3], tolerance: 1e-5))
+      cases.append(KernelCase("log_softmax axis \(axis)", LogSoftmax(axis: axis), [x3], tolerance: 1e-5))
+      cases.append(KernelCase("mean axis \(axis)", Reduce(.mean, axes: [axis]), [x3], tolerance: 1e-5))
+    }
+    cases.append(KernelCase("mean of axes 1, 2", Reduce(.mean, axes: [1, 2], keepDims: true), [x3], tolerance: 1e-5))
+    let infinite = Tensor(.f32, [1, 4], [.nan, 1, -.infinity, 3] as [Float])
+    cases.append(KernelCase("max of nan", Reduce(.max, axes: [1]), [infinite], tolerance: 0))
+    cases.append(
+      KernelCase(
+        "rms_norm of columns", RMSNorm(epsilon: 1e-6), [try random([4, 20], seed: 16), try random([20], seed: 17)],
+        columns: [0: (start: 3, width: 31)], tolerance: 1e-5))
+    cases.append(
+      KernelCase(
+        "rms_norm bf16", RMSNorm(epsilon: 1e-6), [try random([4, 20], seed: 16), try random(.bf16, [20], seed: 17)],
+        tolerance: 1e-5))
+    return cases
+  }
+
+  @Test(arguments: targets) func rowKernels(_ target: String) throws { try check(try rows(), on: target) }
+}
