@@ -9,7 +9,7 @@ help:
 	@echo "make demo    build mcc, compile the bundled checkpoint, let it tell a story"
 	@echo "make test    run the test suite"
 	@echo "make test-full  run test-targets, and every kernel test with kernels in Swift"
-	@echo "make test-targets  run every kernel test under emulation, where make test takes a sample"
+	@echo "make test-targets  run every kernel test on every target, where make test takes a sample of most"
 	@echo "make build   build .build/release/mcc"
 	@echo "make lint    check formatting"
 	@echo "make bench   the table of speeds and memory against llama.cpp, ONNX Runtime and OpenVINO (installs them with pip)"

@@ -104,20 +104,28 @@ struct KernelHarness {
     return nil
   }
 
-  /// The cases to try on the target: all, or under emulation a seeded fifth of them, but the first at least.
+  /// Whether the target is one of those whose cases are all tried: the machine's own, and the portable one, which any
+  /// machine can be.
+  private var isTriedInFull: Bool {
+    ForeignMachine.testsEverything || target.name == Target.portable.name
+      || target.name == TargetRegistry.native(features: HostCPU.features()).name
+  }
+
+  /// The cases to try on the target: all, or of other targets than the machine's own one of each operator and a seeded
+  /// eighth of the others (`MCC_TEST_FULL=1` tries all).
   func sample(_ cases: [KernelCase]) -> [KernelCase] {
-    guard machine != nil, !ForeignMachine.testsEverything else { return cases }
+    guard !isTriedInFull else { return cases }
     var generator = SplitMix64(seed: UInt64(cases.count))
-    let sample = cases.filter { _ in generator.next() % 5 == 0 }
-    return sample.isEmpty ? Array(cases.prefix(1)) : sample
+    var indices = Set(cases.indices.filter { _ in generator.next() % 8 == 0 })
+    let groups = Dictionary(grouping: cases.indices) { type(of: cases[$0].op).name }
+    for (_, group) in groups.sorted(by: { $0.key < $1.key }) where indices.isDisjoint(with: group) {
+      indices.insert(group[Int(generator.next() % UInt64(group.count))])
+    }
+    return indices.sorted().map { cases[$0] }
   }
 
   /// The failures of some runs, one line each.
   func failures(_ runs: [KernelRun], compiler: String = "clang") throws -> [String] {
-    if language == .swift, machine != nil {
-      print("not compiled: the Swift of \(target.name), for which this Swift compiler has no library")
-      return []
-    }
     let folder = try TemporaryFolder()
     var functions: [String: KernelFunction] = [:]
     var order: [KernelFunction] = []
@@ -189,10 +197,7 @@ struct KernelHarness {
         folder.path("kernels.o"),
       ], timeout: 900)
     guard built.exitCode == 0 else { return "swiftc: \(built.errors.prefix(3000))" }
-    // Kernels neither allocate nor count references, and programs have no Swift runtime.
-    let symbols = try Command.run("nm", ["-u", folder.path("kernels.o")]).text.split(whereSeparator: \.isWhitespace)
-    let runtime = symbols.filter { $0.hasPrefix("swift_") || $0.hasPrefix("$s") || $0.hasPrefix("_swift") }
-    return runtime.isEmpty ? nil : "Swift kernels need \(runtime.joined(separator: ", "))"
+    return try SwiftObject(path: folder.path("kernels.o"), functions: kernels.map(\.name)).failure()
   }
 
   static let threadHeader = """

@@ -1,11 +1,12 @@
 import CodeGen
+import TestSupport
 import Testing
 
 /// Kernels printed as Swift, in the same harness against the same reference. A part of the cases, as `swiftc` needs longer;
 /// `MCC_TEST_KERNELS=swift` (`make test-full`) runs all of them.
 @Suite struct SwiftKernelTests {
-  /// One target for each vector width.
-  static let targets = ["x86-64-v4", "x86-64-v3", "portable"]
+  /// One target for each vector width, and one of another architecture.
+  static let targets = ["x86-64-v4", "x86-64-v3", "portable", "aarch64-i8mm"]
 
   /// Every `stride`-th case of each family, so that all families and number formats occur.
   private func sample(_ cases: [KernelCase], stride: Int) -> [KernelCase] {
@@ -26,6 +27,27 @@ import Testing
     for failure in try KernelHarness(target: target, language: .swift).failures(runs) {
       Issue.record("\(name): \(failure)")
     }
+  }
+
+  /// What kernels are checked for is found where it is.
+  @Test func checksAndReferenceCountsAreFoundInMachineCode() throws {
+    let folder = try TemporaryFolder()
+    let object = folder.path("kernels.o")
+    func failure(_ body: String, _ mode: String) throws -> String? {
+      try folder.write("kernels.swift", "@_cdecl(\"f\") public func f(_ x: Int) -> Int { \(body) }\n")
+      let built = try Command.run(
+        "swiftc",
+        [
+          "-parse-as-library", "-wmo", mode, "-module-name", "kernels", "-c", folder.path("kernels.swift"), "-o",
+          object,
+        ])
+      try #require(built.exitCode == 0, "\(built.errors)")
+      return try SwiftObject(path: object, functions: ["f"]).failure()
+    }
+    #expect(try failure("x + 1", "-Ounchecked") == nil)
+    #expect(try failure("x + 1", "-O")?.contains("has a check") == true)
+    #expect(try failure("Array(repeating: x, count: x).reversed()[x / 2]", "-Ounchecked")?.contains("needs") == true)
+    #expect(try SwiftObject(path: object, functions: ["g"]).failure() != nil)
   }
 
   /// A verb that Swift's SIMD types can say well should be in its vocabulary, and one that they cannot is listed here.

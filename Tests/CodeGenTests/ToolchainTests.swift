@@ -81,8 +81,6 @@ import Testing
         #expect(error.message.contains("Swift compiler") && !error.message.contains("\n"))
       }
     }
-    let foreign = Architecture.host == .aarch64 ? Architecture.x86_64 : .aarch64
-    await #expect(throws: CompileError.self) { try await SwiftCompiler.find(for: foreign) }
   }
 
   /// What a Swift file takes from C belongs to what its object depends on.

@@ -51,6 +51,26 @@ struct CBridge {
     return "mcc_array_\(index)"
   }
 
+  /// What kernels call of the C library, by declaration where its headers are not at hand.
+  private static let library: String = {
+    let unary = ["exp", "log", "tanh", "erf", "sin", "cos", "sqrt", "floor", "rint", "fabs"]
+    let binary = ["pow", "fmod"]
+    let functions =
+      unary.map { "float \($0)f(float);" } + binary.map { "float \($0)f(float, float);" }
+      + ["float fmaf(float, float, float);", "double sqrt(double);", "void *memcpy(void *, const void *, size_t);"]
+    return """
+      #ifdef MCC_FREESTANDING
+      \(functions.joined(separator: "\n"))
+      #define NAN __builtin_nanf("")
+      #define INFINITY __builtin_inff()
+      #else
+      #include <math.h>
+      #include <string.h>
+      #endif
+
+      """
+  }()
+
   private func bridgedType(_ type: ValueType) -> String {
     switch type {
     case .scalar(.i64): "ptrdiff_t"
@@ -88,7 +108,8 @@ struct CBridge {
     let bytes = target.vectorBytes
     var text = "/* What Swift cannot say: included by the kernels beside it. */\n"
     text += "#ifndef \(guardName)\n#define \(guardName)\n\n#include \"mcc.h\"\n\n"
-    text += "#include <math.h>\n#include <stdbool.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <string.h>\n\n"
+    text += "#include <stdbool.h>\n#include <stddef.h>\n#include <stdint.h>\n\n"
+    text += Self.library + "\n"
     text += target.vocabulary.preamble.joined(separator: "\n") + "\n"
     text += """
       typedef float mcc_floats __attribute__((vector_size(\(bytes))));

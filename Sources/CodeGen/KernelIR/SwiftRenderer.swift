@@ -8,7 +8,16 @@ package struct SwiftRenderer {
   /// Flags of the Swift compiler: no checks of overflow, no need of the runtime libraries, the target's instructions.
   package static func compilerFlags(target: Target) -> [String] {
     ["-parse-as-library", "-wmo", "-Ounchecked", "-suppress-warnings", "-disable-bridging-pch"]
-      + ["-Xfrontend", "-disable-stack-protector"] + (["-O3"] + target.compilerFlags).flatMap { ["-Xcc", $0] }
+      + ["-Xfrontend", "-disable-stack-protector"] + foreignFlags(target.architecture)
+      + (["-O3"] + target.compilerFlags).flatMap { ["-Xcc", $0] }
+  }
+
+  /// Flags for another architecture than this machine's, of which a Swift toolchain has only the library of Embedded Swift,
+  /// for machines without operating system and C library; kernels need neither, and C finds its functions when linking.
+  package static func foreignFlags(_ architecture: Architecture?) -> [String] {
+    guard let architecture, architecture != Architecture.host else { return [] }
+    return ["-target", architecture.bareTriple, "-enable-experimental-feature", "Embedded", "-no-allocations"]
+      + ["-Xcc", "-DMCC_FREESTANDING"]
   }
 
   /// The verbs of the target that Swift kernels take from its C vocabulary, sorted.

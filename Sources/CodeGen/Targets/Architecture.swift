@@ -16,6 +16,9 @@ package enum Architecture: String, Hashable, Sendable, CaseIterable {
   /// How cross compilers and folders of libraries are called: `aarch64-linux-gnu`.
   package var triple: String { rawValue + "-linux-gnu" }
 
+  /// The name, for the Swift compiler, of a machine without operating system.
+  var bareTriple: String { self == .x86_64 ? "x86_64-unknown-none-elf" : "aarch64-none-none-elf" }
+
   /// The Debian package of the cross compiler with the C library.
   package var crossPackage: String { self == .x86_64 ? "gcc-x86-64-linux-gnu" : "gcc-aarch64-linux-gnu" }
 }

@@ -18,16 +18,31 @@ package struct SwiftCompiler: Hashable, Sendable {
   ///   - architecture: what to compile for; nil for this machine.
   ///   - environment: variables.
   /// - Returns: the compiler, which has been run.
-  /// - Throws: `CompileError` of kind `.toolchain` if there is none or the one asked for does not run, and of kind
-  ///   `.usage` for another architecture than this machine's.
+  /// - Throws: `CompileError` of kind `.toolchain` if there is none, or the one found does not run or cannot compile for
+  ///   the architecture.
   package static func find(
     for architecture: Architecture? = nil, environment: [String: String] = CCompiler.currentEnvironment()
   ) async throws -> SwiftCompiler {
-    if let architecture, architecture != Architecture.host {
+    let compiler = try await find(environment)
+    if let architecture, architecture != Architecture.host { try await compiler.requireLibrary(for: architecture) }
+    return compiler
+  }
+
+  /// Compiles nothing for another architecture, which needs the library of Embedded Swift for it.
+  private func requireLibrary(for architecture: Architecture) async throws {
+    let folder = try WorkFolder()
+    try AtomicFile.write("public func twice(_ x: Float) -> Float { x + x }\n", to: folder.file("a.swift"))
+    let flags = SwiftRenderer.foreignFlags(architecture)
+    let answer = try await ChildProcess.run(
+      path, ["-parse-as-library", "-wmo", "-O"] + flags + ["-c", "a.swift", "-o", "a.o"], in: folder.path)
+    guard answer.succeeded else {
       throw CompileError(
-        .usage, "kernels in Swift are compiled for this machine's architecture, which is not \(architecture.rawValue)",
-        notes: ["leave out '--kernels swift'"])
+        .toolchain, "the Swift compiler '\(path)' has no library of Embedded Swift for \(architecture.rawValue)",
+        notes: ["kernels in C need none: leave out '--kernels swift'"])
     }
+  }
+
+  private static func find(_ environment: [String: String]) async throws -> SwiftCompiler {
     let folders = (environment["PATH"] ?? "/usr/local/bin:/usr/bin:/bin").split(separator: ":").map(String.init)
     if let asked = environment["SWIFT_EXEC"], !asked.isEmpty {
       guard let path = CCompiler.executable(asked, in: folders) else {
