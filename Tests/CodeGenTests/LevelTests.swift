@@ -9,7 +9,7 @@ import Testing
 @Suite struct LevelTests {
   /// Levels whose layouts follow a wider target or one with another form of 8-bit codes.
   static let levels: [Target] = {
-    var levels = [Target.x86v2, .x86v3, .x86v4, .neonDotProduct, .portable]
+    var levels = [Target.x86v2, .x86v3, .x86v4, .neonInt8MatMul, .neonDotProduct, .portable]
     for index in levels.indices {
       let own = levels[index].vocabulary.eightBitWeights
       levels[index].joint = Target.JointLayout(lanes: 16, eightBitWeights: own == .u8 ? .i8 : .u8)
@@ -123,7 +123,7 @@ import Testing
     func names(_ list: String) throws -> [String] { try TargetRegistry.targets(named: list).map(\.name) }
     #expect(try names("x86-64-v2,x86-64-v4") == ["x86-64-v4", "x86-64-v2"])
     #expect(try names("x86-64-v3,x86-64") == ["x86-64-v4", "x86-64-v3", "x86-64-v2"])
-    #expect(try names("aarch64") == ["aarch64-dotprod", "aarch64-neon"])
+    #expect(try names("aarch64") == ["aarch64-i8mm", "aarch64-dotprod", "aarch64-neon"])
     #expect(try TargetRegistry.targets(named: "x86-64-v3")[0].joint == nil)
     #expect(
       try TargetRegistry.targets(named: "x86-64").allSatisfy { $0.panelLanes == 16 && $0.storedEightBitWeights == .u8 })

@@ -16,6 +16,11 @@ import Testing
     #expect(vocabulary.verbs["dotStep.u4"] != nil && vocabulary.eightBitWeights != .u4)
     #expect(vocabulary.verbs["dotStep.\(vocabulary.eightBitWeights.rawValue)"] != nil)
     #expect(vocabulary.verbs["dotStep.i8u8"] != nil, "\(name) has no products of unsigned activations")
+    let blocks = [
+      "dotStep.u4.block", "dotStep.i8.block", "dotRows.low", "dotRows.high", "dotToken.first", "dotToken.second",
+      "dotTokens",
+    ]
+    for verb in blocks { #expect((vocabulary.verbs[verb] != nil) == vocabulary.hasDotBlocks, "\(name) \(verb)") }
     for form in [ByteDot.Weights.u4, .i8, .u8] where vocabulary.verbs["dotStep.\(form.rawValue)"] != nil {
       let flush = vocabulary.verbs["dotFlush.\(form.rawValue)"]
       #expect((flush != nil) == (vocabulary.stepsPerFlush[form] != nil), "\(name) \(form)")

@@ -16,8 +16,9 @@ import Testing
 
   static let aarch64 = [
     Case(target: "aarch64-neon", runsOn: ["cortex-a72", "max"]),
-    Case(target: "aarch64-dotprod", runsOn: ["max"], lacking: ("cortex-a72", "asimddp")),
-    Case(target: "aarch64", runsOn: ["cortex-a72", "max"]),
+    Case(target: "aarch64-dotprod", runsOn: ["neoverse-n1"], lacking: ("cortex-a72", "asimddp")),
+    Case(target: "aarch64-i8mm", runsOn: ["max"], lacking: ("neoverse-n1", "i8mm")),
+    Case(target: "aarch64", runsOn: ["cortex-a72", "neoverse-n1", "max"]),
   ]
 
   static let x86 = [

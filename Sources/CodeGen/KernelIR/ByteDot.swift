@@ -4,6 +4,10 @@
 /// The weight operand holds four codes in each i32 lane, the activation operand four bytes, signed in -127...127 or unsigned.
 /// `dotStep` adds four products per lane to a partial sum, `dotFlush` adds a partial sum to an i32 accumulator; between a zero
 /// partial sum and its flush lie at most `stepsPerFlush` steps. The result is exact.
+///
+/// A target may multiply blocks (`Vocabulary.hasDotBlocks`): eight bytes of two rows by eight bytes of two tokens, which is
+/// two steps of four products each, added to the four sums of rows and tokens. Its operands are made of those of two
+/// ordinary steps: `Arrangement` says how, and how the sums of the tokens are taken apart again.
 package struct ByteDot: Hashable, Sendable {
   /// Range of the weight codes.
   package enum Weights: String, Hashable, Sendable {
@@ -55,24 +59,44 @@ package struct ByteDot: Hashable, Sendable {
     case u8
   }
 
+  /// What a step multiplies.
+  package enum Extent: Hashable, Sendable {
+    /// Four bytes of a row with four of a token in each lane.
+    case lanes
+    /// In each four lanes, eight bytes of two rows with eight of two tokens. The sums are those of the first token with
+    /// both rows, then those of the second.
+    case blocks
+  }
+
+  /// From two vectors to the operand of a block, or from the sums of two blocks to those of a token.
+  package enum Arrangement: String, Hashable, Sendable {
+    /// Weights of two neighbouring steps: the first or the last half of the rows with both.
+    case lowRows = "dotRows.low", highRows = "dotRows.high"
+    /// Sums of blocks of the low and the high rows: those of the first or the second token with all rows.
+    case firstToken = "dotToken.first", secondToken = "dotToken.second"
+  }
+
   package let weights: Weights
   package let activations: Activations
+  package let extent: Extent
 
-  package init(_ weights: Weights) {
+  package init(_ weights: Weights, _ extent: Extent = .lanes) {
     self.weights = weights
+    self.extent = extent
     activations = .i8
   }
 
   private init(weights: Weights, activations: Activations) {
     self.weights = weights
     self.activations = activations
+    extent = .lanes
   }
 
   /// Signed weights and unsigned activations, as in quantized convolutions; its partial sums are i32.
   package static let unsignedActivations = ByteDot(weights: .i8, activations: .u8)
 
-  /// The last part of the verbs: `u4`, `i8`, `u8`, or `i8u8` for unsigned activations.
-  var name: String { weights.verb + (activations == .u8 ? "u8" : "") }
+  /// The last part of the verbs: `u4`, `i8`, `u8`, or `i8u8` for unsigned activations; `u4.block` and `i8.block`.
+  var name: String { weights.verb + (activations == .u8 ? "u8" : "") + (extent == .blocks ? ".block" : "") }
 }
 
 extension Vocabulary {

@@ -58,10 +58,14 @@ package indirect enum Expression: Hashable, Sendable {
   case reinterpret(Expression, LaneType)
   case reduce(Reduction, Expression)
   case call(MathFunction, [Expression])
-  /// One step of a byte dot product: accumulator, weights, activations (four bytes in each i32 lane).
+  /// One step of a byte dot product: accumulator, weights, activations (four bytes in each i32 lane, or blocks).
   case dotStep(ByteDot, Expression, Expression, Expression)
   /// Ends up to `ByteDot.stepsPerFlush` steps: adds the partial sums to an i32 accumulator.
   case dotFlush(ByteDot, Expression, Expression)
+  /// Operands and sums of steps over blocks.
+  case dotArrange(ByteDot.Arrangement, Expression, Expression)
+  /// The activations of two tokens for a step over blocks: two words from an index of the first's, two of the second's.
+  case dotTokens(Pointer, Expression, Pointer, Expression)
 
   /// The type of the value.
   package var type: ValueType {
@@ -72,7 +76,7 @@ package indirect enum Expression: Hashable, Sendable {
     case .element(let pointer, _): .scalar(pointer.element.loaded)
     case .load(let pointer, _, _): .vector(pointer.element.isFloat ? .f32 : .i32)
     case .broadcast(let value): .vector(value.type == .f32 ? .f32 : .i32)
-    case .laneNumbers, .dotStep, .dotFlush: .vector(.i32)
+    case .laneNumbers, .dotStep, .dotFlush, .dotArrange, .dotTokens: .vector(.i32)
     case .unary(_, let value), .fma(let value, _, _): value.type
     case .binary(_, let left, _): left.type
     case .compare(_, let left, _): left.type.isVector ? .mask : .condition

@@ -64,6 +64,9 @@ extension Expression: CustomStringConvertible {
     case .dotStep(let dot, let sum, let weights, let activations):
       "dot_\(dot.name)(\(sum), \(weights), \(activations))"
     case .dotFlush(let dot, let sum, let partial): "flush_\(dot.name)(\(sum), \(partial))"
+    case .dotArrange(let arrangement, let low, let high): "\(arrangement.rawValue)(\(low), \(high))"
+    case .dotTokens(let first, let index, let second, let other):
+      "dot_tokens(\(first.name)[\(index)], \(second.name)[\(other)])"
     }
   }
 }

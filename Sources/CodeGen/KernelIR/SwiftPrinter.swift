@@ -205,7 +205,7 @@ struct SwiftPrinter {
       require(function, vector: vector)
       let texts = arguments.map { expression($0) }.joined(separator: ", ")
       return ("\(vector ? function.vectorName : function.scalarName)(\(texts))", 15)
-    case .load, .broadcast, .laneNumbers, .fma, .reduce, .dotStep, .dotFlush:
+    case .load, .broadcast, .laneNumbers, .fma, .reduce, .dotStep, .dotFlush, .dotArrange, .dotTokens:
       preconditionFailure("\(value) is a verb")
     }
   }

@@ -74,6 +74,10 @@ struct VerbUse {
       self.init("dotStep.\(dot.name)", values: [sum, weights, activations], type)
     case .dotFlush(let dot, let sum, let partial):
       self.init("dotFlush.\(dot.name)", values: [sum, partial], type)
+    case .dotArrange(let arrangement, let low, let high):
+      self.init(arrangement.rawValue, values: [low, high], type)
+    case .dotTokens(let first, let index, let second, let other):
+      self.init("dotTokens", [.address(first, index), .address(second, other)], type)
     default: return nil
     }
   }

@@ -36,7 +36,9 @@ extension MatMulConfig {
     }
 
     let tile = tokens.fixedValue.map { min(max($0, 1), tokenTile) } ?? tokenTile
-    let full = tile == 1 ? count : k.define("full", count / .integer(tile) * .integer(tile))
+    let full =
+      tile == 1 || usesTokenLoop(target: target)
+      ? count : k.define("full", count / .integer(tile) * .integer(tile))
     // Many tiles are shared out one by one, so that few panels do not leave a thread idle.
     let sharedTiles = weights.isQuantized || tile == 1 ? nil : tokens.fixedValue.map { ($0 + tile - 1) / tile }
     let part = k.partition(.integer(layout.panelCount * (sharedTiles ?? 1)))
@@ -60,6 +62,19 @@ extension MatMulConfig {
         guard fixed % tile != 0 else { return compute(first, tile, isMain: true) }
         k.condition(first < full, then: { compute(first, tile, isMain: true) }) {
           compute(.integer(fixed / tile * tile), fixed % tile, isMain: false)
+        }
+        return
+      }
+      if usesTokenLoop(target: target) {
+        k.loop("first", to: count, step: tile) { first in
+          let some = k.define("some", .minimum(count - first, .integer(tile)))
+          let loop = MatMulTokenLoop(
+            tile: MatMulTile(
+              config: self, layout: layout, builder: k, x: x, w: w, tokens: [], ahead: first / .integer(tile)),
+            first: first, count: some)
+          loop.forEachToken { token, sums in
+            storeRow(k, sums, panel: panel, token: token, bias: bias, residual: residual, y: y)
+          }
         }
         return
       }
@@ -148,8 +163,8 @@ struct MatMulTile {
   /// The number of this tile among those of the panel, if it is to ask for parts of the next panel; nil if not.
   var ahead: Expression?
 
-  private var k: KernelBuilder { builder }
-  private var vectors: Range<Int> { 0..<config.vectors }
+  var k: KernelBuilder { builder }
+  var vectors: Range<Int> { 0..<config.vectors }
 
   /// Statements that compute the sums; returns them by token and vector.
   func sums() -> [[Expression]] {
@@ -275,11 +290,10 @@ struct MatMulTile {
     let scales = rows.enumerated().map { i, row in
       k.pointer("xs\(i)", row, offset: .integer(activations.scaleOffset), as: .f32)
     }
-    let narrow = narrowCodes
-    let weightForm: ByteDot.Weights =
-      narrow.map { .unsigned(bits: $0.bits) } ?? k.target.vocabulary.eightBitWeights
-    let dot = ByteDot(weightForm)
-    let needsSums = weightForm != .i8
+    let dot = dot
+    // Two tokens at a time take two steps at a time where the target multiplies blocks.
+    let pairs = k.target.vocabulary.hasDotBlocks && dot.weights != .u8 ? tokens.count / 2 : 0
+    let singles = Array(tokens.indices.dropFirst(2 * pairs))
     let offsets = rows.enumerated().map { i, row in
       needsSums ? k.pointer("xo\(i)", row, offset: .integer(activations.sumOffset), as: .i32) : row
     }
@@ -287,7 +301,7 @@ struct MatMulTile {
     let perRow = config.weightGroup == nil
     let group = config.group
     let unit = codeUnit
-    let limit = k.target.vocabulary.steps(perFlushOf: weightForm)
+    let limit = k.target.vocabulary.steps(perFlushOf: dot.weights)
     let panelCodes = perRow ? k.pointer("codes", w, offset: .integer(layout.scaleBytes), as: .i32) : w
     k.loop("g", to: .integer(activations.groups)) { g in
       let base = perRow ? w : k.pointer("group", w, offset: g * .integer(layout.groupBytes))
@@ -301,63 +315,77 @@ struct MatMulTile {
         prefetch(base)
       }
       let zeros = vectors.map { v in self.zeros(base, vector: v).map { k.define("zero\(v)", $0) } }
-      let start = tokens.indices.map { i -> [Expression] in
-        guard needsSums else { return vectors.map { _ in .broadcast(.integer(0)) } }
-        let sum = k.define("o\(i)", .broadcast(offsets[i][g]))
-        if zeros[0] != nil {
-          let one = k.define("o\(i)", sum.shiftedRightArithmetically(by: 3))
-          return zeros.map { $0.map { one * $0 } ?? one }
-        }
-        // Eight times the sum of the codes is there, 2^(bits - 1) times it is wanted.
-        let power = (narrow?.bits ?? 8) - 4
-        let scaled = power < 0 ? sum.shiftedRightArithmetically(by: -power) : sum << power
-        return Array(repeating: k.define("o\(i)", scaled), count: vectors.count)
+      func start(_ i: Int) -> [Expression] { self.start(offsets[i][g], zeros: zeros) }
+      let totals = singles.map { i in
+        let start = start(i)
+        return vectors.map { v in k.variable("d\(i)_\(v)", start[v]) }
       }
-      let totals = tokens.indices.map { i in vectors.map { v in k.variable("d\(i)_\(v)", start[i][v]) } }
+      // Sums of the low and of the high rows.
+      let blocks = (0..<pairs).map { pair in
+        vectors.map { v in (0..<2).map { k.variable("d\(pair)_\(v)_\($0)", .broadcast(.integer(0))) } }
+      }
       let units = group / (4 * unit)
       // Whole units between two flushes, or the steps between two flushes within a unit.
       let unitsPerFlush = limit.map { max(1, min(units, $0 / unit)) } ?? units
       let stepsPerFlush = limit.map { min(unit, $0) } ?? unit
       func freshPartials() -> [[Expression]] {
         guard limit != nil else { return totals }
-        return tokens.indices.map { i in vectors.map { v in k.variable("p\(i)_\(v)", .broadcast(.integer(0))) } }
+        return singles.map { i in vectors.map { v in k.variable("p\(i)_\(v)", .broadcast(.integer(0))) } }
       }
       func flush(_ partial: [[Expression]]) {
         guard limit != nil else { return }
-        for i in tokens.indices {
-          for v in vectors { k.assign(totals[i][v], .dotFlush(dot, totals[i][v], partial[i][v])) }
+        for n in singles.indices {
+          for v in vectors { k.assign(totals[n][v], .dotFlush(dot, totals[n][v], partial[n][v])) }
         }
       }
+      // A group has a multiple of eight codes, so that two units of one step are there for a block.
+      let unitsAtOnce = pairs > 0 && unit == 1 ? 2 : 1
       for chunk in stride(from: 0, to: units, by: unitsPerFlush) {
         let whole = stepsPerFlush == unit ? freshPartials() : nil
-        k.loop("q", from: .integer(chunk), to: .integer(min(units, chunk + unitsPerFlush))) { q in
-          let loaded = vectors.map { v in unitWords(words, q, vector: v) }
+        k.loop(
+          "q", from: .integer(chunk), to: .integer(min(units, chunk + unitsPerFlush)), step: unitsAtOnce
+        ) { q in
+          let loaded = (0..<unitsAtOnce).map { next in
+            vectors.map { v in unitWords(words, q + .integer(next), vector: v) }
+          }
           var partial = whole ?? []
-          for step in 0..<unit {
+          var before: [Expression] = []
+          for step in 0..<unit * unitsAtOnce {
             if whole == nil, step % stepsPerFlush == 0 { partial = freshPartials() }
-            let bytes = vectors.map { v in self.bytes(loaded[v], step: step) }
-            for i in tokens.indices {
-              let word = g * .integer(group / 4) + q * .integer(unit) + .integer(step)
+            let bytes = vectors.map { v in self.bytes(loaded[step / unit][v], step: step % unit) }
+            let word = g * .integer(group / 4) + q * .integer(unit) + .integer(step)
+            for (n, i) in singles.enumerated() {
               let a = k.define("b\(i)", .broadcast(codes[i][word]))
-              for v in vectors { k.assign(partial[i][v], .dotStep(dot, partial[i][v], bytes[v], a)) }
+              for v in vectors { k.assign(partial[n][v], .dotStep(dot, partial[n][v], bytes[v], a)) }
             }
+            if step % 2 == 1 { addBlocks(before, bytes, codes, word - 1, to: blocks) }
+            before = bytes
             if whole == nil, (step + 1) % stepsPerFlush == 0 || step + 1 == unit { flush(partial) }
           }
         }
         if let whole { flush(whole) }
       }
+      /// The sum of one token in a vector of rows, as f32.
+      func total(_ i: Int, _ v: Int, _ start: [Expression]) -> Expression {
+        if i >= 2 * pairs { return totals[i - 2 * pairs][v].asFloat }
+        let sums = blocks[i / 2][v]
+        let sum = Expression.dotArrange(i % 2 == 0 ? .firstToken : .secondToken, sums[0], sums[1])
+        return (needsSums ? start[v] + sum : sum).asFloat
+      }
       if perRow {
         for i in tokens.indices {
           let scale = k.define("scale", .broadcast(scales[i][g]))
-          for v in vectors { k.assign(sums[i][v], .multiplyAdd(totals[i][v].asFloat, scale, sums[i][v])) }
+          let start = i < 2 * pairs ? start(i) : []
+          for v in vectors { k.assign(sums[i][v], .multiplyAdd(total(i, v, start), scale, sums[i][v])) }
         }
       } else {
         let scalePointer = k.pointer("ws", base, offset: 0, as: .f16)
         let weightScales = vectors.map { v in k.define("scale\(v)", scalePointer.load(.integer(v * k.lanes))) }
         for i in tokens.indices {
           let scale = k.define("xs", .broadcast(scales[i][g]))
+          let start = i < 2 * pairs ? start(i) : []
           for v in vectors {
-            k.assign(sums[i][v], .multiplyAdd(totals[i][v].asFloat, weightScales[v] * scale, sums[i][v]))
+            k.assign(sums[i][v], .multiplyAdd(total(i, v, start), weightScales[v] * scale, sums[i][v]))
           }
         }
       }
@@ -372,80 +400,21 @@ struct MatMulTile {
     return sums
   }
 
-  // MARK: Codes
-
-  private var narrowCodes: NarrowCodes? {
-    if case .narrow(let codes) = config.weights { codes } else { nil }
-  }
-
-  /// Steps of four codes after which all planes begin new words.
-  private var codeUnit: Int { narrowCodes?.stepsPerUnit ?? 1 }
-
-  /// What is subtracted from codes without zero points.
-  private var middle: Expression { .real(narrowCodes.map { Float($0.middle) } ?? 0) }
-
-  /// The zero points of a group for the lanes of a vector; nil if there are none.
-  private func zeros(_ group: Pointer, vector: Int) -> Expression? {
-    guard let narrowCodes, narrowCodes.hasZeroPoints else { return nil }
-    return group.load(.integer(layout.scaleBytes + vector * k.lanes))
-  }
-
-  /// The words of one unit, or of its first steps, by plane; 8-bit codes have one.
-  private func unitWords(_ words: Pointer, _ unit: Expression, vector: Int, steps: Int? = nil) -> [[Expression]] {
-    func load(_ word: Expression) -> Expression {
-      k.define("w\(vector)", words.load((word * .integer(config.vectors) + .integer(vector)) * .integer(k.lanes)))
+  /// Adds the products of two steps, from `word` of every token on, for pairs of tokens.
+  private func addBlocks(
+    _ first: [Expression], _ second: [Expression], _ codes: [Pointer], _ word: Expression,
+    to blocks: [[[Expression]]]
+  ) {
+    guard !blocks.isEmpty else { return }
+    let dot = ByteDot(dot.weights, .blocks)
+    let rows = vectors.map { v in
+      [ByteDot.Arrangement.lowRows, .highRows].map { k.define("r\(v)", .dotArrange($0, first[v], second[v])) }
     }
-    guard let narrowCodes else { return [[load(unit)]] }
-    return narrowCodes.planes.map { plane in
-      let count = narrowCodes.stepsPerUnit / plane.steps
-      let needed = steps.map { ($0 + plane.steps - 1) / plane.steps } ?? count
-      return (0..<needed).map { load(unit * .integer(count) + .integer(plane.word + $0)) }
+    for (pair, sums) in blocks.enumerated() {
+      let a = k.define("b\(pair)", .dotTokens(codes[2 * pair], word, codes[2 * pair + 1], word))
+      for v in vectors {
+        for half in 0..<2 { k.assign(sums[v][half], .dotStep(dot, sums[v][half], rows[v][half], a)) }
+      }
     }
-  }
-
-  /// The four codes of a step in the bytes of each lane.
-  private func bytes(_ words: [[Expression]], step: Int) -> Expression {
-    guard let narrowCodes else {
-      let isFlipped = k.target.vocabulary.eightBitWeights != k.target.storedEightBitWeights
-      // The highest bit of each byte.
-      return isFlipped ? k.define("c", words[0][0] ^ -0x7f7f_7f80) : words[0][0]
-    }
-    var result: Expression?
-    for (plane, loaded) in zip(narrowCodes.planes, words) {
-      let up = plane.shift - step % plane.steps * plane.width
-      let word = loaded[step / plane.steps]
-      let bits = (up < 0 ? word >> -up : word << up) & .integer(plane.mask << plane.shift)
-      result = result.map { $0 | bits } ?? bits
-    }
-    return k.define("c", result ?? words[0][0])
-  }
-
-  /// The code of one column as a number, not yet counted from its zero.
-  private func number(_ words: [[Expression]], step: Int, byte: Int) -> Expression {
-    guard let narrowCodes else {
-      return (words[0][0] << (24 - 8 * byte)).shiftedRightArithmetically(by: 24).asFloat
-    }
-    var result: Expression?
-    for (plane, loaded) in zip(narrowCodes.planes, words) {
-      let place = 8 * byte + step % plane.steps * plane.width
-      let bits = ((loaded[step / plane.steps] >> place) & .integer(1 << plane.width - 1)) << plane.shift
-      result = result.map { $0 | bits } ?? bits
-    }
-    return (result ?? words[0][0]).asFloat
-  }
-
-  // MARK: Prefetching
-
-  /// Asks for a line of the next panel in each group of each tile of tokens, so that it is there when its turn comes.
-  private func prefetchNextPanel(_ group: Expression, of groups: Int) {
-    guard let ahead else { return }
-    let line = ahead * .integer(64 * groups) + group * 64
-    k.prefetch(w, .integer(layout.panelBytes) + .minimum(line, .integer(layout.panelBytes - 64)))
-  }
-
-  /// Asks for the group some groups ahead, so that few tokens stream weights at memory speed.
-  private func prefetch(_ group: Pointer) {
-    let distance = 6144
-    for line in stride(from: 0, to: layout.groupBytes, by: 64) { k.prefetch(group, .integer(distance + line)) }
   }
 }

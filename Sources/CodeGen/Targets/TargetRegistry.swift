@@ -2,7 +2,9 @@ import Base
 
 /// All targets, best first among those of one architecture.
 package enum TargetRegistry {
-  package static let all: [Target] = [.x86v4, .x86v3, .x86v2, .neonDotProduct, .neon, .portable]
+  package static let all: [Target] = [
+    .x86v4, .x86v3, .x86v2, .neonInt8MatMul, .neonDotProduct, .neon, .portable,
+  ]
 
   /// A name for several targets whose code is in one program.
   package struct Group: Sendable {
@@ -17,8 +19,8 @@ package enum TargetRegistry {
       name: "x86-64", summary: "x86-64-v2 to x86-64-v4 in one program, chosen at start",
       targets: [.x86v4, .x86v3, .x86v2]),
     Group(
-      name: "aarch64", summary: "any aarch64, with dot products where the CPU has them, chosen at start",
-      targets: [.neonDotProduct, .neon]),
+      name: "aarch64", summary: "any aarch64, with products of bytes as the CPU has them, chosen at start",
+      targets: [.neonInt8MatMul, .neonDotProduct, .neon]),
   ]
 
   /// The names `--target` accepts.

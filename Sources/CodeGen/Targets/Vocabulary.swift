@@ -15,6 +15,8 @@ package struct Vocabulary: Sendable {
   package var eightBitWeights: ByteDot.Weights
   /// Number of dot steps whose partial sums cannot overflow; nil if partial sums are i32 and need no flush.
   package var stepsPerFlush: [ByteDot.Weights: Int]
+  /// Whether there are steps over blocks (`ByteDot.Extent`), for weights that are not `u8`.
+  package var hasDotBlocks = false
 
   package init(
     f32: String, i32: String, mask: String, preamble: [String], verbs: [String: String], functions: [String: String],

@@ -1,0 +1,101 @@
+/// Quantized weights as they lie in panels.
+extension MatMulTile {
+  /// A step of one token.
+  var dot: ByteDot {
+    ByteDot(narrowCodes.map { .unsigned(bits: $0.bits) } ?? k.target.vocabulary.eightBitWeights)
+  }
+
+  /// Whether codes lie with an offset, which the sums of the activations correct.
+  var needsSums: Bool { dot.weights != .i8 }
+
+  /// What the sums of a group begin with for each zero point, as codes lie with an offset; `sum` is -8 times that of the
+  /// token's codes in the group.
+  func start(_ sum: @autoclosure () -> Expression, zeros: [Expression?]) -> [Expression] {
+    guard needsSums else { return zeros.map { _ in .broadcast(.integer(0)) } }
+    let sum = k.define("o", .broadcast(sum()))
+    if zeros.contains(where: { $0 != nil }) {
+      let one = k.define("o", sum.shiftedRightArithmetically(by: 3))
+      return zeros.map { $0.map { one * $0 } ?? one }
+    }
+    // Eight times the sum is there, 2^(bits - 1) times it is wanted.
+    let power = (narrowCodes?.bits ?? 8) - 4
+    let scaled = power < 0 ? sum.shiftedRightArithmetically(by: -power) : sum << power
+    let start = k.define("o", scaled)
+    return zeros.map { _ in start }
+  }
+
+  var narrowCodes: NarrowCodes? {
+    if case .narrow(let codes) = config.weights { codes } else { nil }
+  }
+
+  /// Steps of four codes after which all planes begin new words.
+  var codeUnit: Int { narrowCodes?.stepsPerUnit ?? 1 }
+
+  /// What is subtracted from codes without zero points.
+  var middle: Expression { .real(narrowCodes.map { Float($0.middle) } ?? 0) }
+
+  /// The zero points of a group for the lanes of a vector; nil if there are none.
+  func zeros(_ group: Pointer, vector: Int) -> Expression? {
+    guard let narrowCodes, narrowCodes.hasZeroPoints else { return nil }
+    return group.load(.integer(layout.scaleBytes + vector * k.lanes))
+  }
+
+  /// The words of one unit, or of its first steps, by plane; 8-bit codes have one.
+  func unitWords(_ words: Pointer, _ unit: Expression, vector: Int, steps: Int? = nil) -> [[Expression]] {
+    func load(_ word: Expression) -> Expression {
+      k.define("w\(vector)", words.load((word * .integer(config.vectors) + .integer(vector)) * .integer(k.lanes)))
+    }
+    guard let narrowCodes else { return [[load(unit)]] }
+    return narrowCodes.planes.map { plane in
+      let count = narrowCodes.stepsPerUnit / plane.steps
+      let needed = steps.map { ($0 + plane.steps - 1) / plane.steps } ?? count
+      return (0..<needed).map { load(unit * .integer(count) + .integer(plane.word + $0)) }
+    }
+  }
+
+  /// The four codes of a step in the bytes of each lane.
+  func bytes(_ words: [[Expression]], step: Int) -> Expression {
+    guard let narrowCodes else {
+      let isFlipped = k.target.vocabulary.eightBitWeights != k.target.storedEightBitWeights
+      // The highest bit of each byte.
+      return isFlipped ? k.define("c", words[0][0] ^ -0x7f7f_7f80) : words[0][0]
+    }
+    var result: Expression?
+    for (plane, loaded) in zip(narrowCodes.planes, words) {
+      let up = plane.shift - step % plane.steps * plane.width
+      let word = loaded[step / plane.steps]
+      let bits = (up < 0 ? word >> -up : word << up) & .integer(plane.mask << plane.shift)
+      result = result.map { $0 | bits } ?? bits
+    }
+    return k.define("c", result ?? words[0][0])
+  }
+
+  /// The code of one column as a number, not yet counted from its zero.
+  func number(_ words: [[Expression]], step: Int, byte: Int) -> Expression {
+    guard let narrowCodes else {
+      return (words[0][0] << (24 - 8 * byte)).shiftedRightArithmetically(by: 24).asFloat
+    }
+    var result: Expression?
+    for (plane, loaded) in zip(narrowCodes.planes, words) {
+      let place = 8 * byte + step % plane.steps * plane.width
+      let bits = ((loaded[step / plane.steps] >> place) & .integer(1 << plane.width - 1)) << plane.shift
+      result = result.map { $0 | bits } ?? bits
+    }
+    return (result ?? words[0][0]).asFloat
+  }
+
+  // MARK: Prefetching
+
+  /// Asks for a line of the next panel in each group of each tile of tokens, so that it is there when its turn comes.
+  func prefetchNextPanel(_ group: Expression, of groups: Int) {
+    guard let ahead else { return }
+    let line = ahead * .integer(64 * groups) + group * 64
+    k.prefetch(w, .integer(layout.panelBytes) + .minimum(line, .integer(layout.panelBytes - 64)))
+  }
+
+  /// Asks for the group some groups ahead, so that few tokens stream weights at memory speed.
+  func prefetch(_ group: Pointer) {
+    let distance = 6144
+    for line in stride(from: 0, to: layout.groupBytes, by: 64) { k.prefetch(group, .integer(distance + line)) }
+  }
+}
