@@ -56,7 +56,8 @@ import Testing
 
   @Test(
     arguments: [
-      ("hidden_act", "relu6", "'hidden_act' 'relu6'"), ("rope_scaling", ["type": "yarn", "factor": 2], "'yarn'"),
+      ("hidden_act", "prelu", "'hidden_act' 'prelu'"),
+      ("rope_scaling", ["type": "proportional", "factor": 2], "'proportional'"),
       ("rope_scaling", ["type": "linear", "factor": 2, "beta": 3], "'rope_scaling.beta'"),
       ("rope_scaling", ["type": "default", "partial_rotary_factor": 0.5], "'rope_scaling.partial_rotary_factor'"),
       ("sliding_window", 128, "'sliding_window'"), ("partial_rotary_factor", 0.5, "'partial_rotary_factor'"),

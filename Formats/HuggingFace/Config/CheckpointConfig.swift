@@ -24,11 +24,17 @@ struct CheckpointConfig: Sendable {
   ]
 
   /// The field under the first of `keys` that exists; all of them count as read.
-  mutating func field(_ keys: String...) -> JSONField {
+  mutating func field(_ keys: String...) -> JSONField { field(anyOf: keys) }
+
+  /// The field under the first of `keys` that exists; all of them count as read.
+  mutating func field(anyOf keys: [String]) -> JSONField {
     readKeys.formUnion(keys)
     let fields = keys.map { root[$0] }
     return fields.first { $0.exists } ?? root[keys.first ?? ""]
   }
+
+  /// Notes that what these keys say has no effect on this architecture.
+  mutating func ignore(_ keys: String...) { readKeys.formUnion(keys) }
 
   /// Throws if a key that may matter has not been read.
   func requireAllRead(architecture: String) throws {
