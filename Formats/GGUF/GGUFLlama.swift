@@ -2,12 +2,15 @@ import Base
 import IR
 import Tensors
 
-/// The architecture `llama` of GGUF: the decoder of ``LlamaDecoder`` with rows of Q and K ordered so that rotary
-/// embedding turns pairs of neighbours.
+/// The architecture `llama` of GGUF, with rows of Q and K ordered so that rotary embedding turns pairs of neighbours.
 struct GGUFLlama: Sendable {
   static let name = "llama"
 
-  var decoder = LlamaDecoder()
+  private(set) var decoder = Decoder()
+  private var layers = 0
+  private var heads = 0
+  private var kvHeads = 0
+  private var headDim = 0
 
   /// Keys under `llama.` that say nothing about the function.
   private static let withoutEffect: Set<String> = [
@@ -18,14 +21,13 @@ struct GGUFLlama: Sendable {
     var keys = file.metadata
     let width = 1...limits.width
     decoder.width = try keys.int("llama.embedding_length", in: width)
-    decoder.feedForward = try keys.int("llama.feed_forward_length", in: width)
-    decoder.layers = try keys.int("llama.block_count", in: 1...limits.layers)
-    decoder.heads = try keys.int("llama.attention.head_count", in: 1...65536)
-    decoder.kvHeads = try keys.optionalInt("llama.attention.head_count_kv", in: 1...65536) ?? decoder.heads
-    guard decoder.heads % decoder.kvHeads == 0 else {
+    let feedForward = try keys.int("llama.feed_forward_length", in: width)
+    layers = try keys.int("llama.block_count", in: 1...limits.layers)
+    heads = try keys.int("llama.attention.head_count", in: 1...65536)
+    kvHeads = try keys.optionalInt("llama.attention.head_count_kv", in: 1...65536) ?? heads
+    guard heads % kvHeads == 0 else {
       throw keys.failure(
-        "'llama.attention.head_count' is \(decoder.heads), which 'llama.attention.head_count_kv', \(decoder.kvHeads), "
-          + "does not divide")
+        "'llama.attention.head_count' is \(heads), which 'llama.attention.head_count_kv', \(kvHeads), does not divide")
     }
     decoder.context = try keys.int("llama.context_length", in: 1...limits.context)
     try readHeads(&keys)
@@ -33,39 +35,57 @@ struct GGUFLlama: Sendable {
     guard epsilon >= 0, epsilon < 1 else {
       throw keys.failure("'llama.attention.layer_norm_rms_epsilon' is \(epsilon), expected 0 to 1")
     }
-    decoder.epsilon = Float(epsilon)
-    decoder.interleavesRotary = true
     for key in ["llama.expert_count", "llama.expert_used_count"]
     where try keys.optionalInt(key, in: 0...65536) ?? 0 != 0 {
       throw keys.failure("'\(key)' is not supported for the architecture 'llama'", kind: .unsupported)
     }
     try readVocabulary(&keys, file.tensors, limits)
-    decoder.inverseFrequencies = try Self.scaling(&keys, file.tensors, decoder.headDim).inverseFrequencies(
-      theta: try Self.theta(&keys), width: decoder.headDim)
+    let frequencies = try Self.scaling(&keys, file.tensors, headDim).inverseFrequencies(
+      theta: try Self.theta(&keys), width: headDim)
+    decoder.rotaries = [DecoderRotary(inverseFrequencies: frequencies, isInterleaved: true)]
     for key in keys.keys
     where key.hasPrefix("llama.") && !keys.readKeys.contains(key) && !Self.withoutEffect.contains(key) {
       throw keys.failure("'\(key)' is not supported for the architecture 'llama'", kind: .unsupported)
     }
-    let names = Set(file.tensors.map(\.name))
-    decoder.tiesEmbedding = !names.contains("output.weight")
-    decoder.attentionBias = names.contains("blk.0.attn_q.bias")
-    decoder.outputBias = names.contains("blk.0.attn_output.bias")
-    decoder.feedForwardBias = names.contains("blk.0.ffn_gate.bias")
+    addBlocks(epsilon: Float(epsilon), feedForward: feedForward, names: Set(file.tensors.map(\.name)))
     file.metadata = keys
+  }
+
+  private mutating func addBlocks(epsilon: Float, feedForward: Int, names: Set<String>) {
+    func linear(_ module: String, biasAs other: String? = nil) -> LinearModule {
+      LinearModule(module, bias: names.contains("blk.0.\(other ?? module).bias"))
+    }
+    decoder.embedding.module = "token_embd"
+    decoder.norm = NormModule("output_norm", epsilon: epsilon)
+    decoder.head.module = LinearModule("output")
+    decoder.head.isTied = !names.contains("output.weight")
+    let attention = DecoderAttention(
+      module: "attn", heads: heads, kvHeads: kvHeads, headDim: headDim, scale: 1 / Float(headDim).squareRoot(),
+      projections: .separate(
+        linear("attn_q"), linear("attn_k", biasAs: "attn_q"), linear("attn_v", biasAs: "attn_q")),
+      output: linear("attn_output"), rotary: 0)
+    let feedForward = DecoderFeedForward(
+      module: "ffn", width: feedForward,
+      projections: .gated(gate: linear("ffn_gate"), up: linear("ffn_up", biasAs: "ffn_gate")),
+      down: linear("ffn_down", biasAs: "ffn_gate"))
+    decoder.blocks = (0..<layers).map { layer in
+      DecoderBlock(
+        module: "blk.\(layer)", attentionNorm: NormModule("attn_norm", epsilon: epsilon),
+        feedForwardNorm: NormModule("ffn_norm", epsilon: epsilon), attention: attention, feedForward: feedForward)
+    }
   }
 
   private mutating func readHeads(_ keys: inout GGUFMetadata) throws {
     if let length = try keys.optionalInt("llama.attention.key_length", in: 2...65536) {
-      decoder.headDim = length
+      headDim = length
     } else {
-      guard decoder.width % decoder.heads == 0 else {
+      guard decoder.width % heads == 0 else {
         throw keys.failure(
-          "'llama.embedding_length' is \(decoder.width), which 'llama.attention.head_count', \(decoder.heads), does not "
+          "'llama.embedding_length' is \(decoder.width), which 'llama.attention.head_count', \(heads), does not "
             + "divide")
       }
-      decoder.headDim = decoder.width / decoder.heads
+      headDim = decoder.width / heads
     }
-    let headDim = decoder.headDim
     guard headDim % 2 == 0 else { throw keys.failure("heads of \(headDim) numbers, expected an even number") }
     for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
       if let other = try keys.optionalInt(key, in: 0...65536), other != headDim {
@@ -151,37 +171,12 @@ struct GGUFLlama: Sendable {
         layers = max(layers, number + 1)
       }
     }
-    guard layers == decoder.layers else {
+    guard layers == decoder.blocks.count else {
       throw CompileError(
-        .input, "'llama.block_count' is \(decoder.layers), but the tensors have \(layers) blocks",
+        .input, "'llama.block_count' is \(decoder.blocks.count), but the tensors have \(layers) blocks",
         subject: .init(file: tensors.place))
     }
     tensors.ignore("rope_freqs.weight")
-    try decoder.build(&tensors, names: Names(), into: &model, options: options)
-  }
-
-  /// The names of modules in GGUF files.
-  struct Names: LlamaNames {
-    var embedding: String { "token_embd" }
-    var norm: String { "output_norm" }
-    var head: String { "output" }
-
-    func block(_ layer: Int, _ part: LlamaPart) -> String {
-      let name =
-        switch part {
-        case .attentionNorm: "attn_norm"
-        case .query: "attn_q"
-        case .key: "attn_k"
-        case .value: "attn_v"
-        case .attention: "attn"
-        case .attentionOutput: "attn_output"
-        case .feedForwardNorm: "ffn_norm"
-        case .gate: "ffn_gate"
-        case .up: "ffn_up"
-        case .feedForward: "ffn"
-        case .down: "ffn_down"
-        }
-      return "blk.\(layer).\(name)"
-    }
+    try decoder.build(&tensors, into: &model, options: options)
   }
 }
