@@ -37,6 +37,7 @@ extension Architecture {
 enum ArchitectureRegistry {
   static let architectures: [any Architecture.Type] = [
     Bert.self, DistilBert.self, Llama.self, Roberta.self,
+    DeepseekV2.self, Mamba.self, Mixtral.self, Qwen3Moe.self, T5.self, ViT.self, Whisper.self, XLMRoberta.self,
   ]
 
   /// The architecture that `config.json` asks for.
