@@ -45,7 +45,7 @@ struct BertEncoder: Sendable {
   /// Rows of the table of token types; those of type 0 are used.
   var types = 0
   @Exact var epsilon: Float = 1e-12
-  var activation = UnaryFunction.gelu
+  var activation = FeedForwardActivation.gelu
 
   /// The longest text the table of positions has room for.
   var longest: Int { positions - firstPosition }
@@ -68,9 +68,8 @@ extension BertEncoder {
   ) throws {
     let most = try tokens(options)
     let length = Symbol("T", in: 1...most)
-    var emitter = Emitter(
-      builder: GraphBuilder(name: "encode", role: "encode", symbols: [length], constants: model.constants),
-      model: model, tensors: tensors, epsilon: epsilon)
+    var emitter = ModuleEmitter(
+      name: "encode", role: "encode", symbols: [length], model: model, tensors: tensors)
     let tokens = emitter.builder.input("tokens", TensorType(.i32, [.symbol(length)]))
     emitter.at(names.words)
     let embedding = try emitter.weight(names.words + ".weight", [vocabulary, width])
@@ -78,15 +77,12 @@ extension BertEncoder {
     let table = try positionTable(&emitter, names, rows: most)
     let rows = try emitter.builder.emit(Slice(axis: 0, start: 0, size: .symbol(length)), table)
     x = try emitter.builder.emit(Add(), x, rows)
-    x = try emitter.norm(x, names.norm, width)
+    x = try norm(x, names.norm, &emitter)
     for layer in 0..<layers { x = try block(layer, x, &emitter, names) }
     if let head { x = try predict(x, embedding, &emitter, head) }
     emitter.builder.output("output", x)
 
-    tensors = emitter.tensors
-    model = emitter.model
-    model.constants = emitter.builder.constants
-    model.functions.append(emitter.builder.graph)
+    emitter.finish(&model, &tensors)
     model[metadata: "vocabulary"] = "\(vocabulary)"
     model[metadata: "layers"] = "\(layers)"
     model[metadata: "context"] = "\(most)"
@@ -95,93 +91,58 @@ extension BertEncoder {
 
   /// What is added to the embedding of the word at each position: that of the position and that of token type 0.
   private func positionTable<Names: BertNames>(
-    _ emitter: inout Emitter, _ names: Names, rows: Int
+    _ emitter: inout ModuleEmitter, _ names: Names, rows: Int
   ) throws -> ValueID {
     emitter.at(names.positions)
-    let all = try emitter.wide(emitter.weight(names.positions + ".weight", [positions, width]))
+    let all = try emitter.wideWeight(names.positions + ".weight", [positions, width])
     let used = Slice(axis: 0, start: .fixed(firstPosition), size: .fixed(rows))
     let table = try emitter.builder.emit(used, all)
     guard let types = names.types else { return table }
     emitter.at(types)
-    let kinds = try emitter.wide(emitter.weight(types + ".weight", [self.types, width]))
+    let kinds = try emitter.wideWeight(types + ".weight", [self.types, width])
     let first = try emitter.builder.emit(Slice(axis: 0, start: 0, size: 1), kinds)
     return try emitter.builder.emit(Add(), table, first)
   }
 
   private func block<Names: BertNames>(
-    _ layer: Int, _ x: ValueID, _ emitter: inout Emitter, _ names: Names
+    _ layer: Int, _ x: ValueID, _ emitter: inout ModuleEmitter, _ names: Names
   ) throws -> ValueID {
     func name(_ part: BertPart) -> String { names.block(layer, part) }
-    let q = try emitter.linear(x, name(.query), width, width)
-    let k = try emitter.linear(x, name(.key), width, width)
-    let v = try emitter.linear(x, name(.value), width, width)
+    let q = try emitter.linear(x, LinearModule(name(.query), bias: true), width, width)
+    let k = try emitter.linear(x, LinearModule(name(.key), bias: true), width, width)
+    let v = try emitter.linear(x, LinearModule(name(.value), bias: true), width, width)
     emitter.at(name(.attention))
     let scale = 1 / Float(width / heads).squareRoot()
     let a = try emitter.builder.emit(Attention(heads: heads, kvHeads: heads, scale: scale, causal: false), q, k, v)
-    let o = try emitter.linear(a, name(.attentionOutput), width, width)
+    let o = try emitter.linear(a, LinearModule(name(.attentionOutput), bias: true), width, width)
     let sum = try emitter.builder.emit(Add(), o, x)
-    let y = try emitter.norm(sum, name(.attentionNorm), width)
-    let up = try emitter.linear(y, name(.intermediate), width, feedForward)
+    let y = try norm(sum, name(.attentionNorm), &emitter)
+    let up = try emitter.linear(y, LinearModule(name(.intermediate), bias: true), width, feedForward)
     let active = try emitter.activate(up, activation)
-    let down = try emitter.linear(active, name(.output), feedForward, width)
-    return try emitter.norm(try emitter.builder.emit(Add(), down, y), name(.outputNorm), width)
+    let down = try emitter.linear(active, LinearModule(name(.output), bias: true), feedForward, width)
+    return try norm(try emitter.builder.emit(Add(), down, y), name(.outputNorm), &emitter)
   }
 
   /// Logits of every token of the vocabulary at every position.
   private func predict(
-    _ x: ValueID, _ embedding: ValueID, _ emitter: inout Emitter, _ head: BertHeadNames
+    _ x: ValueID, _ embedding: ValueID, _ emitter: inout ModuleEmitter, _ head: BertHeadNames
   ) throws -> ValueID {
-    let dense = try emitter.linear(x, head.dense, width, width)
-    let n = try emitter.norm(try emitter.activate(dense, activation), head.norm, width)
+    let dense = try emitter.linear(x, LinearModule(head.dense, bias: true), width, width)
+    let n = try norm(try emitter.activate(dense, activation), head.norm, &emitter)
     emitter.at(head.decoder)
     emitter.tensors.ignore(head.decoder + ".weight")
     emitter.tensors.ignore(head.decoder + ".bias")
     let product = try emitter.builder.emit(MatMul(transposeB: true), n, embedding)
-    let bias = try emitter.wide(emitter.weight(head.bias, [vocabulary]))
+    let bias = try emitter.wideWeight(head.bias, [vocabulary])
     return try emitter.builder.emit(Add(), product, bias)
-  }
-}
-
-/// Emits the recurring pieces of an encoder.
-private struct Emitter {
-  var builder: GraphBuilder
-  var model: Model
-  var tensors: CheckpointTensors
-  let epsilon: Float
-
-  mutating func at(_ module: String) { builder.origin = Origin(module) }
-
-  mutating func weight(_ name: String, _ sizes: [Int]) throws -> ValueID {
-    try tensors.take(name, sizes, into: &model, &builder)
-  }
-
-  /// The weight in f32.
-  mutating func wide(_ weight: ValueID) throws -> ValueID {
-    builder.type(of: weight).element == .f32 ? weight : try builder.emit(Cast(.f32), weight)
   }
 
   /// Layer normalization; old checkpoints call its weight `gamma` and its bias `beta`.
-  mutating func norm(_ x: ValueID, _ module: String, _ width: Int) throws -> ValueID {
-    at(module)
-    let isOld = tensors[module + ".weight"] == nil && tensors[module + ".gamma"] != nil
-    let gain = try weight(module + (isOld ? ".gamma" : ".weight"), [width])
-    let bias = try weight(module + (isOld ? ".beta" : ".bias"), [width])
-    return try builder.emit(LayerNorm(axis: -1, epsilon: epsilon), x, wide(gain), wide(bias))
-  }
-
-  /// `x W^T + b`.
-  mutating func linear(_ x: ValueID, _ module: String, _ inputs: Int, _ outputs: Int) throws -> ValueID {
-    at(module)
-    let product = try builder.emit(MatMul(transposeB: true), x, try weight(module + ".weight", [outputs, inputs]))
-    return try builder.emit(Add(), product, wide(weight(module + ".bias", [outputs])))
-  }
-
-  mutating func activate(_ x: ValueID, _ function: UnaryFunction) throws -> ValueID {
-    switch function {
-    case .gelu: try builder.emit(GELU(), x)
-    case .geluTanh: try builder.emit(GELUTanh(), x)
-    case .relu: try builder.emit(ReLU(), x)
-    default: try builder.emit(SiLU(), x)
-    }
+  private func norm(_ x: ValueID, _ module: String, _ emitter: inout ModuleEmitter) throws -> ValueID {
+    emitter.at(module)
+    let isOld = !emitter.contains(module + ".weight") && emitter.contains(module + ".gamma")
+    let gain = try emitter.wideWeight(module + (isOld ? ".gamma" : ".weight"), [width])
+    let bias = try emitter.wideWeight(module + (isOld ? ".beta" : ".bias"), [width])
+    return try emitter.builder.emit(LayerNorm(axis: -1, epsilon: epsilon), x, gain, bias)
   }
 }

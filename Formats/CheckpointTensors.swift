@@ -30,6 +30,9 @@ package struct CheckpointTensors: Sendable {
   private var tensors: [CheckpointTensor] = []
   private var index: [String: Int] = [:]
   private var isTaken: [Bool] = []
+  /// What ``takeAdapted(_:_:into:_:)`` adds to weights, and whether it is to be taken out again.
+  var adapter: LowRankAdapter?
+  var separatesAdapter = false
 
   package init(place: String) { self.place = place }
 

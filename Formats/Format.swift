@@ -30,6 +30,10 @@ package struct LoadOptions: Sendable {
   package var cacheType: DType?
   /// Ranges of named symbolic sizes of inputs.
   package var dimensions: [String: ClosedRange<Int>] = [:]
+  /// A folder with a low-rank adapter of the checkpoint; nil for none.
+  package var adapter: String?
+  /// Whether its products stay beside the weights instead of being added to them.
+  package var keepsAdapter = false
   package var limits = LoadLimits()
 
   /// The context length unless the checkpoint or the caller says otherwise.
@@ -68,6 +72,8 @@ package struct LoadLimits: Sendable {
   package var rank = 8
   /// Blocks of a network.
   package var layers = 4096
+  /// Experts of a layer.
+  package var experts = 4096
   /// Width of a layer, heads times their width included.
   package var width = 1 << 24
   /// Tokens of a vocabulary.

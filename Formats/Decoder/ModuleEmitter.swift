@@ -65,7 +65,7 @@ struct ModuleEmitter {
 
   /// A weight as a dense value: quantized ones through `dequantize`.
   mutating func weight(_ name: String, _ sizes: [Int]) throws -> ValueID {
-    try tensors.take(prefix + name, sizes, into: &model, &builder)
+    try tensors.takeAdapted(prefix + name, sizes, into: &model, &builder)
   }
 
   /// The weight in f32.

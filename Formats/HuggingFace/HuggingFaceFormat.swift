@@ -25,8 +25,10 @@ package enum HuggingFaceFormat: Format {
       options.context = min(said, longest)
     }
     var tensors = try folder.tensors()
+    try tensors.attachAdapter(options)
     try architecture.build(&tensors, into: &model, options: options)
     try tensors.requireAllTaken()
+    try tensors.finishAdapter(&model)
     if let sentences {
       try sentences.addEmbedding(to: &model)
     } else if architecture.longestText != nil {

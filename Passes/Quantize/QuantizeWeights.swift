@@ -10,7 +10,8 @@ import Tensors
 ///     //    %y = matmul(%x, %d) {transposeB = true}
 ///     // and, with 8-bit activations, %x as dequantize(quantize(%x)), once for all its users
 ///
-/// Linear layers are matmuls whose right factor is a recipe of rank 2, stored with one row per output column. A weight
+/// Linear layers are matmuls whose right factor is a recipe of rank 2, stored with one row per output column, and the products
+/// of experts. A weight
 /// that is dequantized already, as from GGUF, keeps its codes. A table whose rows are gathered gets the format of the
 /// weights, unless these only change their type; if it is multiplied by as well (tied embeddings), it is stored once,
 /// with at least 8 bits. A weight that would not get smaller stays.
@@ -123,6 +124,8 @@ private struct Work {
       guard graph.isLive(id) else { continue }
       if graph[id].op is MatMul {
         try quantizeMatMul(id)
+      } else if graph[id].op is ExpertMatMul {
+        try quantizeExperts(id)
       } else if graph[id].op is Gather {
         try quantizeTable(of: id)
       }
@@ -220,6 +223,27 @@ private struct Work {
     let new = try replace(id, by: op, inputs)
     quantized += 1
     if case .block(let format) = storage { try quantizeInput(of: new, format) }
+  }
+
+  /// The weights of experts, which are read by nothing else.
+  private mutating func quantizeExperts(_ id: NodeID) throws {
+    let weight = graph[id].inputs[1]
+    guard recipes.contains(weight) else { return }
+    if case .block(let format) = graph.storedEncoding(of: weight) {
+      kept += 1
+      return try quantizeInput(of: id, format)
+    }
+    guard options.isChosen(weight, id, in: graph, constants),
+      let storage = storage(options.spec, of: graph.type(of: weight))
+    else {
+      kept += 1
+      return
+    }
+    let codes = try store(weight, storage, id)
+    quantized += 1
+    guard case .block(let format) = storage else { return graph.setInput(1, of: id, to: codes) }
+    graph.setInput(1, of: id, to: try emit(Dequantize(.f32), codes, graph[weight].name, id))
+    try quantizeInput(of: id, format)
   }
 
   /// Makes every gather from `table` read `codes`.

@@ -18,6 +18,13 @@ struct LoadArguments: ParsableArguments {
     name: .customLong("dim"), help: ArgumentHelp("A symbolic size of an input: N or A...B.", valueName: "name=range"))
   var dims: [String] = []
 
+  @Option(
+    help: ArgumentHelp("A low-rank adapter (LoRA, as peft saves it) to add to the weights.", valueName: "folder"))
+  var adapter: String?
+
+  @Flag(help: "Keeps the adapter's products beside the weights instead of adding them.")
+  var keepAdapter = false
+
   /// The options of the loader.
   func options() throws -> LoadOptions {
     var options = LoadOptions()
@@ -25,6 +32,9 @@ struct LoadArguments: ParsableArguments {
       guard context > 0 else { throw CompileError(.usage, "--context is \(context), expected at least 1") }
       options.context = context
     }
+    guard adapter != nil || !keepAdapter else { throw CompileError(.usage, "--keep-adapter needs --adapter") }
+    options.adapter = adapter
+    options.keepsAdapter = keepAdapter
     switch kv {
     case nil: break
     case 32?: options.cacheType = .f32

@@ -28,11 +28,13 @@ struct OperatorCase: Sendable, CustomTestStringConvertible {
     return results
   }
 
-  /// The cases computed by `Fixtures/operator_reference.py`.
+  /// The cases computed by `Fixtures/operator_reference.py` and `Fixtures/sequence_reference.py`.
   static let recorded: [OperatorCase] = {
     do {
-      let path = "\(Fixtures.packageRoot)/Tests/IRTests/Fixtures/operator_reference.json"
-      return try JSONField(path: path).elements().map { try OperatorCase($0) }
+      return try ["operator", "sequence"].flatMap { name in
+        let path = "\(Fixtures.packageRoot)/Tests/IRTests/Fixtures/\(name)_reference.json"
+        return try JSONField(path: path).elements().map { try OperatorCase($0) }
+      }
     } catch {
       Issue.record("the recorded cases cannot be read: \(error)")
       return []

@@ -74,15 +74,37 @@ struct Roberta: Architecture {
   }
 }
 
+/// XLM-RoBERTa (Conneau and others, 2020): RoBERTa for many languages.
+struct XLMRoberta: Architecture {
+  static let modelType = "xlm-roberta"
+  static let className = "XLMRobertaModel"
+  static let otherClassNames = ["XLMRobertaForMaskedLM"]
+
+  let network: Roberta
+
+  var vocabulary: Int { network.vocabulary }
+  var longestText: Int? { network.longestText }
+
+  init(_ config: inout CheckpointConfig, limits: LoadLimits) throws {
+    network = try Roberta(&config, limits: limits)
+  }
+
+  func build(_ tensors: inout CheckpointTensors, into model: inout Model, options: LoadOptions) throws {
+    try network.build(&tensors, into: &model, options: options)
+  }
+}
+
 /// DistilBERT (Sanh and others, 2019): BERT with half the blocks and no token types.
 struct DistilBert: Architecture {
   static let modelType = "distilbert"
   static let className = "DistilBertModel"
+  static let otherClassNames = ["DistilBertForMaskedLM"]
 
   let encoder: BertEncoder
+  let predicts: Bool
 
   var vocabulary: Int { encoder.vocabulary }
-  var longestText: Int? { encoder.longest }
+  var longestText: Int? { predicts ? nil : encoder.longest }
 
   init(_ config: inout CheckpointConfig, limits: LoadLimits) throws {
     for key in [
@@ -96,16 +118,21 @@ struct DistilBert: Architecture {
     encoder.layers = try config.field("n_layers").int(in: 1...limits.layers)
     encoder.heads = try config.field("n_heads").int(in: 1...65536)
     encoder.positions = try config.field("max_position_embeddings").int(in: 1...limits.context)
-    encoder.activation = try config.field("activation").encoderActivation()
+    encoder.activation = try config.field("activation").activation(or: "gelu")
     try encoder.check(config.root)
     self.encoder = encoder
+    predicts = try config.predictsTokens()
   }
 
   func build(_ tensors: inout CheckpointTensors, into model: inout Model, options: LoadOptions) throws {
     let prefix = tensors["distilbert.embeddings.word_embeddings.weight"] == nil ? "" : "distilbert."
     tensors.ignore(prefix + "embeddings.position_ids")
-    tensors.ignoreAll(prefix: "vocab_")
-    try encoder.build(&tensors, names: DistilBertModuleNames(prefix: prefix), into: &model, options: options)
+    if !predicts { tensors.ignoreAll(prefix: "vocab_") }
+    let head = BertHeadNames(
+      dense: "vocab_transform", norm: "vocab_layer_norm", decoder: "vocab_projector", bias: "vocab_projector.bias")
+    try encoder.build(
+      &tensors, names: DistilBertModuleNames(prefix: prefix), head: predicts ? head : nil, into: &model,
+      options: options)
   }
 }
 
@@ -134,29 +161,13 @@ extension BertEncoder {
       throw config.root.failure("'layer_norm_eps' is \(epsilon), expected 0 to 1")
     }
     self.epsilon = Float(epsilon)
-    activation = try config.field("hidden_act").encoderActivation()
+    activation = try config.field("hidden_act").activation(or: "gelu")
     try check(config.root)
   }
 
   fileprivate func check(_ config: JSONField) throws {
     guard width % heads == 0 else {
       throw config.failure("\(heads) attention heads do not divide the width \(width)")
-    }
-  }
-}
-
-extension JSONField {
-  /// The activation of a feed-forward layer; `gelu` is that with the error function.
-  fileprivate func encoderActivation() throws -> UnaryFunction {
-    switch try string(or: "gelu") {
-    case "gelu", "gelu_python": return .gelu
-    case "gelu_new", "gelu_pytorch_tanh", "gelu_fast": return .geluTanh
-    case "relu": return .relu
-    case "silu", "swish": return .silu
-    case let name:
-      throw CompileError(
-        .unsupported, "'\(path)' '\(name)' is not supported, only gelu, gelu_new, gelu_pytorch_tanh, relu and silu",
-        subject: .init(file: file))
     }
   }
 }

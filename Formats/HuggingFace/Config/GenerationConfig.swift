@@ -9,7 +9,9 @@ extension GenerationSettings {
     self.init()
     let places = [generation, config].compactMap { $0 }
     func first(_ key: String) -> JSONField? { places.lazy.map { $0[key] }.first { $0.exists } }
-    if let field = first("bos_token_id") { beginID = try field.int(in: 0...max(vocabulary - 1, 0)) }
+    // The decoder of a network with an encoder begins with a token of its own.
+    let start = try config["is_encoder_decoder"].bool(or: false) ? first("decoder_start_token_id") : nil
+    if let field = start ?? first("bos_token_id") { beginID = try field.int(in: 0...max(vocabulary - 1, 0)) }
     if let field = first("eos_token_id") {
       let fields = field.value?.array == nil ? [field] : try field.elements()
       // -1 stands for none in some configurations.

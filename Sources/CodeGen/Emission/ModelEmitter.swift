@@ -197,12 +197,13 @@ package struct ModelEmitter {
       return (encode.symbols[0].maximum, model[metadata: "vocabulary"].flatMap { Int($0) } ?? 0, 0, 0)
     }
     guard let decode = schedule.functions.first(where: { $0.role == "decode" }) else { return (0, 0, 0, 0) }
-    let rows = schedule.states.compactMap { $0.type.shape.dims.first?.fixedValue }
+    // States that do not grow leave the length of a text to the importer.
+    let rows = model.function(role: "decode")?.cacheRows ?? model[metadata: "context"].flatMap { Int($0) } ?? 1 << 20
     let vocabulary = decode.outputs.first { $0.name == "logits" }.flatMap {
       decode.buffers[$0.buffer].type.shape.last.fixedValue
     }
     return (
-      rows.min() ?? 0, vocabulary ?? 0,
+      rows, vocabulary ?? 0,
       Int(decode.steps.reduce(0) { $0 + $1.work.weightBytes.value([:]) }.rounded()), schedule.cacheBytesPerToken ?? 0
     )
   }

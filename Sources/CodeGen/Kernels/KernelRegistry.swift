@@ -11,6 +11,7 @@ package struct KernelRegistry: KernelLibrary {
     PoolScalarKernel.self,
     NormalizationKernel.self, SoftmaxKernel.self, ReduceKernel.self,
     RotaryKernel.self, RotaryTableKernel.self, CacheUpdateKernel.self, AttentionKernel.self,
+    RelativeBiasKernel.self, SelectiveScanKernel.self, RouteKernel.self, ExpertMatMulKernel.self,
     GatherKernel.self, ElementwiseKernel.self, MovementKernel.self, SizesKernel.self,
   ]
 

@@ -101,7 +101,7 @@ extension MatMulConfig {
   }
 
   /// Applies the epilogue to the sums of one token in one panel and stores the results.
-  private func storeRow(
+  func storeRow(
     _ k: KernelBuilder, _ sums: [Expression], panel: Expression, token: Expression, bias: Pointer?, residual: Pointer?,
     y: Pointer
   ) {

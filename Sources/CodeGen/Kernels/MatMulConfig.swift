@@ -176,6 +176,13 @@ package struct PanelLayout: Hashable, Sendable {
 
   /// The panels that a packed layout describes; nil if it is of another kind.
   package init?(_ layout: PackedLayout) {
+    self.init(unchecked: layout)
+    guard packed == layout else { return nil }
+  }
+
+  /// The panels that the name and the parameters of a packed layout describe, whatever its sizes; nil if it is of another
+  /// kind.
+  init?(unchecked layout: PackedLayout) {
     guard layout.name.hasPrefix("panel_"), let weights = WeightType(text: layout.name.dropFirst(6)),
       layout.parameters.count == 7
     else { return nil }
@@ -184,7 +191,6 @@ package struct PanelLayout: Hashable, Sendable {
     self.init(
       weights: weights, rows: numbers[0], depth: numbers[1], lanes: numbers[2], vectors: numbers[3],
       gated: numbers[4] != 0, offset: numbers[5] != 0, paddedDepth: numbers[6])
-    guard packed == layout else { return nil }
   }
 
   /// The layout as an encoding of tensor types.

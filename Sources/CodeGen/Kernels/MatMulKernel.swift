@@ -120,12 +120,12 @@ package enum MatMulKernel: Kernel {
   }
 
   /// How x is read: the group of quantized activations, nil for f32 ones.
-  private struct ActivationKind {
+  struct ActivationKind {
     var group: Int?
   }
 
   /// How x is read; nil if the two sides do not fit.
-  private static func activationGroup(_ x: KernelQuery.Operand, weights: WeightType) -> ActivationKind? {
+  static func activationGroup(_ x: KernelQuery.Operand, weights: WeightType) -> ActivationKind? {
     if x.type.isDense { return x.dequantized == nil && x.type.element == .f32 ? ActivationKind(group: nil) : nil }
     guard x.rowStride == nil else { return nil }
     let group: Int

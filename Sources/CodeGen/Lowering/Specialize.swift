@@ -41,7 +41,7 @@ package struct Specialize: Pass {
         functions.append(copy)
         continue
       }
-      let rows = graph.states.compactMap { graph.type(of: $0.value).shape.dims.first?.fixedValue }.min() ?? chunk
+      let rows = graph.cacheRows ?? chunk
       let limit = min(chunk, rows)
       let one = try graph.specialized(name: "decode", role: "decode") { ["T", "L"].contains($0.name) ? 1 : nil }
       let many = try graph.specialized(name: "prefill", role: "prefill") { symbol in
@@ -56,6 +56,24 @@ package struct Specialize: Pass {
 }
 
 extension Graph {
+  /// The states that grow by a row per token, by name: those updated by `cache_update`.
+  var caches: Set<String> {
+    var names: Set<String> = []
+    for state in states {
+      guard let node = definingNode(of: viewRoot(of: state.update)) else { continue }
+      let op = (self[node].op as? KernelCall)?.operation.op ?? self[node].op
+      if op is CacheUpdate { names.insert(self[state.value].name) }
+    }
+    return names
+  }
+
+  /// The rows of the shortest cache; nil without caches.
+  package var cacheRows: Int? {
+    let caches = caches
+    return states.filter { caches.contains(self[$0.value].name) }
+      .compactMap { type(of: $0.value).shape.dims.first?.fixedValue }.min()
+  }
+
   /// The function for other sizes: symbols replaced in types and attributes, and operators that do nothing for these
   /// sizes left out.
   package func specialized(name: String, role: String?, _ replacement: (Symbol) -> Dim?) throws -> Graph {

@@ -16,7 +16,7 @@
 
 /* The command line; negative numbers and NULL: not given. */
 static struct {
-  const char *prompt_file, *prompt_ids;
+  const char *prompt_file, *prompt_ids, *features;
   int64_t count, top_k, seed, threads;
   double temperature, top_p, repeat_penalty;
   mcc_texts stops;
@@ -35,6 +35,7 @@ static const mcc_option options[] = {
     {"--ignore-eos", MCC_OPTION_FLAG, &given.ignore_eos, NULL, "go on after the end-of-text token", 0, 0},
     {"--prompt-file", MCC_OPTION_TEXT, &given.prompt_file, "FILE", "the prompt is in a file; -: standard input", 0, 0},
     {"--prompt-ids", MCC_OPTION_TEXT, &given.prompt_ids, "1,2,3", "token ids as the prompt, taken as they are", 0, 0},
+    {"--features", MCC_OPTION_TEXT, &given.features, "FILE", "an array as the source, of models that take one", 0, 0},
     {"--print-ids", MCC_OPTION_FLAG, &given.print_ids, NULL, "print one line of token ids, prompt first", 0, 0},
     MCC_COMMON_OPTIONS(&given.threads, &given.help),
 };
@@ -77,6 +78,22 @@ static mcc_ids read_prompt(const mcc_language_model *model, mcc_arguments argume
              (long long)mcc_model.context);
   }
   return ids;
+}
+
+/* Encodes the source, which is the prompt unless it is an array; the text then begins with the model's first token. */
+static void read_source(mcc_language_model *model, mcc_ids *ids, mcc_text *text) {
+  bool takes_features = mcc_language_model_takes_features(model);
+  if ((given.features != NULL) != takes_features) {
+    mcc_fail(MCC_EXIT_USAGE, takes_features ? "option '--features' is missing" : "this model takes no features");
+  }
+  if (takes_features) {
+    mcc_language_model_read_features(model, given.features);
+  } else if (model->cross != NULL) {
+    if (model->settings.bos < 0) mcc_fail(MCC_EXIT_UNSUPPORTED, "the model has no token to begin an answer with");
+    mcc_language_model_read_ids(model, ids->data, ids->count);
+    ids->count = text->count = 0;
+    mcc_ids_append(ids, model->settings.bos);
+  }
 }
 
 static uint64_t choose_seed(void) {
@@ -176,6 +193,7 @@ int mcc_command_generate(int argc, char **argv) {
   check_stops(printer.tokenizer != NULL);
   mcc_text text = {0};
   mcc_ids ids = read_prompt(&model, arguments, &text);
+  read_source(&model, &ids, &text);
   mcc_sampler *sampler = make_sampler(&model.settings);
 
   mcc_catch_interrupt();

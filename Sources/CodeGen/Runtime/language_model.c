@@ -6,6 +6,7 @@
 
 #include "commands.h"
 #include "failure.h"
+#include "tensor_file.h"
 
 static volatile sig_atomic_t interrupted;
 
@@ -38,7 +39,8 @@ static void check_function(const mcc_function *function) {
 
 mcc_language_model mcc_language_model_start(int64_t threads) {
   mcc_bundle bundle = mcc_bundle_map();
-  mcc_language_model it = {.decode = mcc_find_function("decode"), .prefill = mcc_find_function("prefill")};
+  mcc_language_model it = {.decode = mcc_find_function("decode"), .prefill = mcc_find_function("prefill"),
+                           .cross = mcc_find_function("cross"), .source = 1};
   if (it.decode == NULL) mcc_fail(MCC_EXIT_INTERNAL, "the model has no function 'decode'");
   check_function(it.decode);
   it.chunk = it.rows = 1;
@@ -77,6 +79,8 @@ static const float *call(mcc_language_model *it, const int32_t *ids, int64_t cou
     symbols[mcc_find_symbol(function, "T")] = count;
     symbols[mcc_find_symbol(function, "L")] = rows;
   }
+  int source = mcc_find_symbol(function, "S");
+  if (source >= 0) symbols[source] = it->source;
   const mcc_tensor *tokens = mcc_find_tensor(function->inputs, function->input_count, "tokens");
   const mcc_tensor *position = mcc_find_tensor(function->inputs, function->input_count, "position");
   const mcc_tensor *logits = mcc_find_tensor(function->outputs, function->output_count, "logits");
@@ -98,6 +102,52 @@ const float *mcc_language_model_feed(mcc_language_model *it, const int32_t *ids,
     count -= part;
   }
   return logits;
+}
+
+static const mcc_tensor *source_input(const mcc_language_model *it, const char *name) {
+  return it->cross == NULL ? NULL : mcc_find_tensor(it->cross->inputs, it->cross->input_count, name);
+}
+
+bool mcc_language_model_takes_features(const mcc_language_model *it) {
+  return source_input(it, "features") != NULL;
+}
+
+void mcc_language_model_read_ids(mcc_language_model *it, const int32_t *ids, int64_t count) {
+  const mcc_tensor *tokens = source_input(it, "tokens");
+  if (tokens == NULL) mcc_fail(MCC_EXIT_USAGE, "this model takes no token ids as a source");
+  int64_t symbols[MCC_MAX_SYMBOLS] = {0};
+  int symbol = mcc_find_symbol(it->cross, "S");
+  if (symbol >= 0) {
+    int64_t most = it->cross->symbols[symbol].maximum;
+    if (count > most) {
+      mcc_fail(MCC_EXIT_INPUT, "the source has %lld tokens; the context holds %lld", (long long)count, (long long)most);
+    }
+    symbols[symbol] = count;
+  }
+  memcpy(it->session.arena + tokens->offset, ids, (size_t)count * sizeof *ids);
+  mcc_session_call(&it->session, it->cross, symbols);
+  it->source = count;
+}
+
+void mcc_language_model_read_features(mcc_language_model *it, const char *path) {
+  const mcc_tensor *features = source_input(it, "features");
+  if (features == NULL) mcc_fail(MCC_EXIT_USAGE, "this model takes no features as a source");
+  int64_t symbols[MCC_MAX_SYMBOLS] = {0};
+  mcc_array_file file = mcc_array_file_read(path);
+  if (file.count != 1) mcc_fail(MCC_EXIT_INPUT, "'%s' holds %d arrays; one is expected", path, file.count);
+  const mcc_array *array = &file.arrays[0];
+  int32_t extra = array->rank - features->rank;
+  bool fits = extra == 0 || (extra == 1 && array->dims[0] == 1);
+  for (int32_t axis = 0; fits && axis < features->rank; axis++) {
+    fits = array->dims[axis + extra] == mcc_dim_size(&features->dims[axis], symbols);
+  }
+  if (!fits) {
+    mcc_fail(MCC_EXIT_INPUT, "the features in '%s' must have the shape [1, %lld, %lld]", path,
+             (long long)mcc_dim_size(&features->dims[0], symbols), (long long)mcc_dim_size(&features->dims[1], symbols));
+  }
+  mcc_array_convert(array, features->dtype, it->session.arena + features->offset, "features");
+  mcc_array_file_free(&file);
+  mcc_session_call(&it->session, it->cross, symbols);
 }
 
 const mcc_command mcc_commands[] = {

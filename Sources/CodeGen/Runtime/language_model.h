@@ -11,6 +11,8 @@ typedef struct mcc_language_model {
   mcc_tokenizer *tokenizer; /* NULL: ids only */
   mcc_generation_settings settings;
   const mcc_function *decode, *prefill; /* prefill may be NULL */
+  const mcc_function *cross;            /* encodes a source that the text answers; NULL for a decoder alone */
+  int64_t source;                       /* rows of the encoded source */
   int64_t chunk;                        /* most tokens of one call */
   int64_t rows;                         /* most rows of logits of one call */
   int64_t position;                     /* tokens in the cache */
@@ -29,6 +31,16 @@ void mcc_language_model_restart(mcc_language_model *model);
  * count <= chunk and rows <= model->rows.
  */
 const float *mcc_language_model_feed(mcc_language_model *model, const int32_t *ids, int64_t count, int64_t rows);
+
+/*
+ * For a model with `cross`: encodes the source that the text answers, as token ids or as an array of features from a file.
+ * Without, the source is one row of zeros.
+ */
+void mcc_language_model_read_ids(mcc_language_model *model, const int32_t *ids, int64_t count);
+void mcc_language_model_read_features(mcc_language_model *model, const char *path);
+
+/* Whether the source is an array of features, not token ids. */
+bool mcc_language_model_takes_features(const mcc_language_model *model);
 
 /* From now on Ctrl-C only sets a flag; a second one ends the program. */
 void mcc_catch_interrupt(void);

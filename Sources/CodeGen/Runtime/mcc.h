@@ -153,6 +153,12 @@ typedef struct mcc_symbol {
  *   "decode"   inputs tokens: i32[1], position: i32[1]; output logits: f32[1, vocabulary]; no symbols
  *   "prefill"  inputs tokens: i32[T], position: i32[1]; output logits: f32[L, vocabulary]; symbols T and L, L <= T
  *
+ * One with an encoder has besides
+ *
+ *   "cross"    input tokens: i32[S], or features: f32[...]; fills states that the others read; symbol S
+ *
+ * and `decode` and `prefill` have the symbol S as well, the number of tokens of the source, if `cross` has it.
+ *
  * An encoder has
  *
  *   "encode"   input tokens: i32[T]; outputs output: f32[T, ...] and perhaps embedding: f32[W]; symbol T

@@ -141,6 +141,7 @@ int mcc_command_perplexity(int argc, char **argv) {
   if (arguments.count != 1) mcc_fail(MCC_EXIT_USAGE, "perplexity takes one FILE, not %d", arguments.count);
   check_window();
   mcc_language_model model = mcc_language_model_start(given.threads);
+  if (model.cross != NULL) mcc_fail(MCC_EXIT_USAGE, "this model answers a source; a text alone has no perplexity");
   if (model.tokenizer == NULL) mcc_fail(MCC_EXIT_USAGE, "this model has no tokenizer, so it cannot read a text");
   int32_t bos = choose_bos(&model);
   size_t size;

@@ -24,6 +24,8 @@ package struct Schedule: Sendable {
     package var type: TensorType
     /// In the arena.
     package var offset: Int
+    /// Whether a token adds a row.
+    package var isCache = true
   }
 
   /// What a buffer is for.
@@ -117,11 +119,11 @@ package struct Schedule: Sendable {
   package var stateBytes = 0
   package var arenaBytes = 0
 
-  /// Bytes of one row of every state, which a decoded token adds; nil without states.
+  /// Bytes of one row of every cache, which a decoded token adds; nil without states.
   package var cacheBytesPerToken: Int? {
     states.isEmpty
       ? nil
-      : states.reduce(0) { sum, state in
+      : states.filter(\.isCache).reduce(0) { sum, state in
         guard let rows = state.type.shape.dims.first?.fixedValue, rows > 0 else { return sum }
         return sum + (state.type.byteCount ?? 0) / rows
       }

@@ -51,6 +51,8 @@ package struct Scheduler {
   }
 
   private mutating func placeStates(_ model: Model) throws {
+    let caches = model.functions.first { $0.role == "decode" }.map { [$0] } ?? model.functions
+    let growing = caches.reduce(into: Set<String>()) { $0.formUnion($1.caches) }
     for graph in model.functions {
       for state in graph.states {
         let name = graph[state.value].name, type = graph.type(of: state.value)
@@ -65,7 +67,8 @@ package struct Scheduler {
           continue
         }
         stateNumbers[name] = schedule.states.count
-        schedule.states.append(.init(name: name, type: type, offset: schedule.stateBytes))
+        schedule.states.append(
+          .init(name: name, type: type, offset: schedule.stateBytes, isCache: growing.contains(name)))
         schedule.stateBytes += bytes.aligned(to: 64)
       }
     }

@@ -54,7 +54,7 @@ package struct StepWork: Hashable, Sendable {
     let result = results.first.map { SizePolynomial(count: $0.shape) } ?? SizePolynomial()
     operations = result
     var read = stored.indices.map { Self.bytes(stored[$0], seen: operands[$0].type) }
-    if operands.count > 1, op is MatMul || op is Conv2D {
+    if operands.count > 1, op is MatMul || op is Conv2D || op is ExpertMatMul {
       let isRounded = chain?.before.contains { $0.operation.op is Quantize } ?? false
       arithmetic = Self.arithmetic(operands[0], operands[1], isRounded: isRounded)
     }
@@ -63,6 +63,14 @@ package struct StepWork: Hashable, Sendable {
       let rank = shapes[1].rank
       operations =
         SizePolynomial(count: shapes[0]) * SizePolynomial(size: shapes[1][rank - (op.transposeB ? 2 : 1)]) * 2
+    case is ExpertMatMul where shapes.count > 2:
+      // Of the weights no more than the chosen experts' are read.
+      let rows = SizePolynomial(count: shapes[2])
+      operations = rows * SizePolynomial(size: shapes[1][1]) * SizePolynomial(size: shapes[1][2]) * 2
+      if let experts = shapes[1][0].fixedValue, experts > 0, let slots = shapes[2][1].fixedValue {
+        let tokens = shapes[2][0].maximum
+        read[1] = read[1] * min(1, Double(tokens * slots) / Double(experts))
+      }
     case is Conv2D where shapes.count > 1:
       // Each result is a sum over all of a filter but its first axis; gated epilogues have no convolutions.
       operations = shapes[1].dims.dropFirst().reduce(result * 2) { $0 * SizePolynomial(size: $1) }

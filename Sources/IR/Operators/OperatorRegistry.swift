@@ -37,7 +37,8 @@ package struct OperatorRegistry: Sendable {
   package static let core = OperatorRegistry([
     MatMul.self, Conv2D.self, ConvTranspose2D.self, MaxPool2D.self, AveragePool2D.self, Resize2D.self, Reduce.self,
     Softmax.self, LogSoftmax.self, RMSNorm.self, LayerNorm.self, BatchNorm.self,
-    RopeTable.self, Rope.self, CacheUpdate.self, Attention.self,
+    RopeTable.self, Rope.self, CacheUpdate.self, Attention.self, DistanceBias.self, RelativeBias.self,
+    CausalConv.self, SelectiveScan.self, Route.self, Stack.self, ExpertMatMul.self, LowRankUpdate.self,
     Gather.self, Reshape.self, Transpose.self, Slice.self, Concat.self, Interleave.self, Pad.self, Expand.self,
     Iota.self, Sizes.self,
     Quantize.self, Dequantize.self, DequantizeGGML.self, QuantizeLinear.self, DequantizeLinear.self,
