@@ -30,7 +30,8 @@ final class FlatBuffer {
     _ type: Value.Type, at offset: Int, _ what: @autoclosure () -> String
   ) throws -> Value {
     guard offset >= 0, offset <= bytes.count - MemoryLayout<Value>.size else {
-      throw failure("\(what()) at byte \(offset) lies outside of the \(bytes.count) bytes", at: min(offset, bytes.count))
+      throw failure(
+        "\(what()) at byte \(offset) lies outside of the \(bytes.count) bytes", at: min(offset, bytes.count))
     }
     return Value(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: type))
   }

@@ -119,7 +119,9 @@ struct TFLiteImporter {
     let place = CompileError.Subject(file: file.path, object: "subgraph 0, operator \(index)")
     guard let mapping = TFLiteOperators.byType[node.type] else {
       var error = CompileError(.unsupported, "unsupported operator '\(node.type)'", subject: place)
-      if let near = nearest(node.type, in: TFLiteOperators.all.map(\.type)) { error.notes.append("nearest is '\(near)'") }
+      if let near = nearest(node.type, in: TFLiteOperators.all.map(\.type)) {
+        error.notes.append("nearest is '\(near)'")
+      }
       throw error
     }
     builder.origin = Origin("\(node.type)_\(index)")
@@ -251,7 +253,8 @@ extension TFLiteImporter {
     let found = builder.type(of: value).element
     guard found == element else {
       throw CompileError(
-        .input, "'\(tensor.name)' has the element type \(tensor.element.rawValue), its operator gives \(found.rawValue)")
+        .input, "'\(tensor.name)' has the element type \(tensor.element.rawValue), its operator gives \(found.rawValue)"
+      )
     }
     _ = try TensorType.checkedByteCount(
       sizes: builder.type(of: value).shape.maximumSizes, element: .f64, of: "'\(tensor.name)'")
