@@ -22,6 +22,9 @@ private let handCases: [OperatorCase] = [
   OperatorCase(
     Dequantize(.f32), [quantized(.w8c, [2, 3], [0, 0, 0, 64, 127, 0, 254, 0, 0, 0, 0, 0, 0, 0])],
     [.f32([2, 3], [254, 0, -4, 0, 0, 0])]),
+  OperatorCase(
+    QuantizedRows(), [Tensor(.i8, [2, 3], [0, 127, -1, 5, -128, 7] as [Int8]), .f32([2], [2, 1])],
+    [quantized(.w8c, [2, 3], [0, 0, 0, 64, 0, 127, 255, 0, 0, 128, 63, 5, 128, 7])]),
   // Half to even, held to 0 ... 255.
   OperatorCase(
     QuantizeLinear(AffineCode(scale: 1, zeroPoint: 2)), [.f32([7], [-9, -1, 0.5, 1.5, -0.5, 300, .infinity])],

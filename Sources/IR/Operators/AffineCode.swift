@@ -23,7 +23,7 @@ package struct AffineCode: Hashable, Codable, Sendable {
   }
 
   /// Whether the attributes are usable: a positive normal scale and a zero point that is a code.
-  var isValid: Bool { scale.isNormal && scale > 0 && (0...255).contains(zeroPoint) }
+  package var isValid: Bool { scale.isNormal && scale > 0 && (0...255).contains(zeroPoint) }
 
   /// Codes of the numbers that an activation lets pass, for those that only cut off: no activation, relu and relu6.
   package func limits(of activation: Activation) -> ClosedRange<Int>? {

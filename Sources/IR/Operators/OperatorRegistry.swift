@@ -42,7 +42,7 @@ package struct OperatorRegistry: Sendable {
     Gather.self, Reshape.self, Transpose.self, Slice.self, Concat.self, Interleave.self, Pad.self, Expand.self,
     Iota.self, Sizes.self,
     Quantize.self, Dequantize.self, DequantizeGGML.self, QuantizeLinear.self, DequantizeLinear.self,
-    QuantizedConv2D.self, Cast.self,
+    QuantizedRows.self, QuantizedConv2D.self, Cast.self,
     FusedElementwise.self, Clip.self, LeakyReLU.self, Select.self,
     Negate.self, Abs.self, Sqrt.self, Rsqrt.self, Reciprocal.self, Exp.self, Log.self, Sin.self, Cos.self, Tanh.self,
     Sigmoid.self, ReLU.self, SiLU.self, GELU.self, GELUTanh.self, Erf.self, Floor.self, Ceil.self, Round.self,
