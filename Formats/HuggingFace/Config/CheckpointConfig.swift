@@ -33,16 +33,21 @@ struct CheckpointConfig: Sendable {
   /// Throws if a key that may matter has not been read.
   func requireAllRead(architecture: String) throws {
     for (key, field) in try root.members() {
-      if readKeys.contains(key) || Self.withoutEffect.contains(key) || key.hasPrefix("_") { continue }
-      switch field.value {
-      case nil, .bool(false)?: continue
-      case .array(let elements)? where elements.isEmpty: continue
-      case .object(let members)? where members.isEmpty: continue
-      default:
-        throw CompileError(
-          .unsupported, "'\(key)' is not supported for the architecture '\(architecture)'",
-          subject: .init(file: root.file))
-      }
+      if readKeys.contains(key) || Self.isNeutral(key, field.value) { continue }
+      throw CompileError(
+        .unsupported, "'\(key)' is not supported for the architecture '\(architecture)'",
+        subject: .init(file: root.file))
+    }
+  }
+
+  /// Whether a key does not matter for what a network computes, or holds a value that says nothing.
+  static func isNeutral(_ key: String, _ value: JSON?) -> Bool {
+    if withoutEffect.contains(key) || key.hasPrefix("_") { return true }
+    switch value {
+    case nil, .null?, .bool(false)?: return true
+    case .array(let elements)?: return elements.isEmpty
+    case .object(let members)?: return members.isEmpty
+    default: return false
     }
   }
 }

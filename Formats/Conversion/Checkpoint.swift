@@ -1,0 +1,145 @@
+import Base
+import IR
+import Tensors
+
+/// A checkpoint as data, in the naming of Hugging Face: what `mcc convert` reads every format into and writes every format
+/// from.
+///
+/// Tensors are constants or recipes on constants, so that nothing is computed before it is written.
+package struct Checkpoint {
+  package var name: String
+  /// The hyper-parameters as `config.json` spells them.
+  package var config: JSONObject
+  /// The members of `generation_config.json`.
+  package var generation: JSONObject?
+  /// Files of the tokenizer and the like, which a folder takes over as they are.
+  package var companions: [(name: String, file: MappedFile)] = []
+  package var tokenizer: Tokenizer?
+  /// What could not be represented as it was.
+  package var notes: [String] = []
+  /// The names of the tensors in order.
+  package private(set) var names: [String] = []
+  private var values: [String: ValueID] = [:]
+  private var model: Model
+  private var builder = GraphBuilder(name: "tensors")
+
+  package init(name: String, config: JSONObject) {
+    self.name = name
+    self.config = config
+    model = Model(name: name)
+  }
+
+  /// Adds a tensor of a file under `name`; quantized ones become recipes.
+  package mutating func add(_ tensor: CheckpointTensor, as name: String) throws {
+    let constant = Constant(
+      name: tensor.name, type: tensor.type, source: .archive(model.addArchive(tensor.file), tensor.range))
+    var value = builder.constant(constant)
+    if let blocks = tensor.blocks { value = try builder.emit(DequantizeGGML(blocks), value) }
+    try set(name, value)
+  }
+
+  /// Adds a small tensor of numbers.
+  package mutating func add(_ numbers: [Float], as name: String) throws {
+    try set(name, builder.constant(.inline(name, .f32, [numbers.count], numbers)))
+  }
+
+  private mutating func set(_ name: String, _ value: ValueID) throws {
+    guard values.updateValue(value, forKey: name) == nil else {
+      throw CompileError(.input, "tensor '\(name)' occurs twice", subject: .init(file: model.archives.first?.file.path))
+    }
+    names.append(name)
+  }
+
+  /// Whether there is a tensor of that name.
+  package func contains(_ name: String) -> Bool { values[name] != nil }
+
+  /// The type of a tensor; nil if there is none of that name.
+  package func type(of name: String) -> TensorType? { values[name].map { builder.type(of: $0) } }
+
+  /// Replaces a tensor by a recipe on it, under another name.
+  package mutating func rename(
+    _ name: String, to other: String, _ recipe: (inout GraphBuilder, ValueID) throws -> ValueID = { $1 }
+  ) throws {
+    guard let value = values.removeValue(forKey: name), let place = names.firstIndex(of: name) else {
+      throw CompileError(.input, "missing tensor '\(name)'", subject: .init(file: self.name))
+    }
+    names.remove(at: place)
+    try set(other, try recipe(&builder, value))
+  }
+
+  /// Replaces tensors by one that a recipe makes of them.
+  package mutating func join(
+    _ parts: [String], to other: String, _ recipe: (inout GraphBuilder, [ValueID]) throws -> ValueID
+  ) throws {
+    var inputs: [ValueID] = []
+    for part in parts {
+      guard let value = values.removeValue(forKey: part) else {
+        throw CompileError(.input, "missing tensor '\(part)'", subject: .init(file: name))
+      }
+      inputs.append(value)
+    }
+    let gone = Set(parts)
+    names.removeAll { gone.contains($0) }
+    try set(other, try recipe(&builder, inputs))
+  }
+
+  /// Replaces a tensor by several that recipes make of it.
+  package mutating func split(
+    _ name: String, to others: [String], _ recipe: (inout GraphBuilder, ValueID) throws -> [ValueID]
+  ) throws {
+    guard let value = values.removeValue(forKey: name), let place = names.firstIndex(of: name) else {
+      throw CompileError(.input, "missing tensor '\(name)'", subject: .init(file: self.name))
+    }
+    names.remove(at: place)
+    for (other, part) in zip(others, try recipe(&builder, value)) { try set(other, part) }
+  }
+
+  /// Drops a tensor.
+  package mutating func remove(_ name: String) {
+    values[name] = nil
+    names.removeAll { $0 == name }
+  }
+
+  /// Computes a tensor in blocks of rows and writes it to the end of a file.
+  ///
+  /// - Returns: the offset of its first byte.
+  @discardableResult
+  package func write(_ name: String, to file: AtomicFile) throws -> Int {
+    guard let value = values[name] else { throw CompileError(.internal, "missing tensor '\(name)'") }
+    let start = try file.reserve(builder.type(of: value).byteCount ?? 0)
+    var model = model
+    model.constants = builder.constants
+    // An evaluator keeps what it computed whole, so that each tensor has its own.
+    try ConstantEvaluator(model, builder.graph).stream(value) { _, offset, bytes in
+      try file.write(bytes, at: start + offset)
+    }
+    return start
+  }
+
+  /// The whole tensor.
+  package func tensor(_ name: String) throws -> Tensor {
+    guard let value = values[name] else { throw CompileError(.internal, "missing tensor '\(name)'") }
+    var model = model
+    model.constants = builder.constants
+    return try ConstantEvaluator(model, builder.graph).tensor(value)
+  }
+}
+
+extension GraphBuilder {
+  /// The numbers of a value in `type`, quantized ones included.
+  mutating func cast(_ value: ValueID, to type: DType) throws -> ValueID {
+    let stored = self.type(of: value)
+    if !stored.isDense { return try emit(Dequantize(type), value) }
+    return stored.element == type ? value : try emit(Cast(type), value)
+  }
+
+  /// The numbers of a value with their rows in the order of another reading: the first axis, parted into `parts`, with the
+  /// parts in the order `permutation`.
+  mutating func reorderRows(_ value: ValueID, parts: [Int], permutation: [Int]) throws -> ValueID {
+    let shape = type(of: value).shape
+    let rest = Array(shape.dims.dropFirst())
+    let parted = try emit(Reshape(parts.map { .fixed($0) } + rest), value)
+    let order = permutation + rest.indices.map { parts.count + $0 }
+    return try emit(Reshape(shape.dims), emit(Transpose(order), parted))
+  }
+}

@@ -1,0 +1,29 @@
+import ArgumentParser
+import Base
+import Driver
+import Formats
+
+/// `mcc convert`: a checkpoint in another form.
+struct Convert: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Writes a checkpoint in another form.",
+    discussion: """
+      The form follows from the name of the output: .gguf, .safetensors, .npz, .bin (llama2.c), .onnx, .mir, or a folder \
+      (Hugging Face).
+      """)
+
+  @Argument(help: "A checkpoint.")
+  var input: String
+
+  @Argument(help: "The file or folder to write.")
+  var output: String
+
+  @Flag(name: .shortAndLong, help: "Prints nothing.")
+  var quiet = false
+
+  func run() async throws {
+    let notes = try Converter().convert(input, to: output)
+    if quiet { return }
+    for line in notes { Standard.error("note: \(line)") }
+  }
+}
