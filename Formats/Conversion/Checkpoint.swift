@@ -102,15 +102,20 @@ package struct Checkpoint {
 
   /// Computes a tensor in blocks of rows and writes it to the end of a file.
   ///
+  /// `seeing` is called with each block and its offset in the tensor, from several threads, in no fixed order.
+  ///
   /// - Returns: the offset of its first byte.
   @discardableResult
-  package func write(_ name: String, to file: AtomicFile) throws -> Int {
+  package func write(
+    _ name: String, to file: AtomicFile, seeing: (@Sendable (Int, UnsafeRawBufferPointer) -> Void)? = nil
+  ) throws -> Int {
     guard let value = values[name] else { throw CompileError(.internal, "missing tensor '\(name)'") }
     let start = try file.reserve(builder.type(of: value).byteCount ?? 0)
     var model = model
     model.constants = builder.constants
     // An evaluator keeps what it computed whole, so that each tensor has its own.
     try ConstantEvaluator(model, builder.graph).stream(value) { _, offset, bytes in
+      seeing?(offset, bytes)
       try file.write(bytes, at: start + offset)
     }
     return start

@@ -50,7 +50,7 @@ extension GGUFSchema {
       let value: JSON?
       switch key.kind {
       case .int: value = try keys.optionalInt(full, in: 0...1 << 40).map { .int($0) }
-      case .float: value = try keys.optionalDouble(full).map { .number($0) }
+      case .float: value = try keys.optionalDouble(full).map { .number(Self.decimal($0)) }
       case .bool: value = try keys.optionalBool(full).map { .bool($0) }
       }
       if let value = value ?? key.fallback {
@@ -84,6 +84,11 @@ extension GGUFSchema {
     return config
   }
 
+  /// The number of the fewest decimal digits that a number of 32 bits stands for: 1e-05, not 9.99999974e-06.
+  private static func decimal(_ value: Double) -> Double {
+    Double(exactly: Float(value)) == value ? Double("\(Float(value))") ?? value : value
+  }
+
   private func readHeads(_ keys: inout GGUFMetadata, _ config: inout JSONObject) throws {
     let width = config["hidden_size"]?.int ?? config["n_embd"]?.int ?? 0
     let heads = max(config["num_attention_heads"]?.int ?? config["n_head"]?.int ?? 1, 1)
@@ -108,7 +113,7 @@ extension GGUFSchema {
     let width = config["hidden_size"]?.int ?? 0
     let heads = max(config["num_attention_heads"]?.int ?? 1, 1)
     let headDim = config["head_dim"]?.int ?? width / heads
-    let theta = try keys.optionalDouble("\(name).rope.freq_base") ?? 10000
+    let theta = Self.decimal(try keys.optionalDouble("\(name).rope.freq_base") ?? 10000)
     var table = JSONObject([("rope_type", .string("default")), ("rope_theta", .number(theta))])
     let turned = try keys.optionalInt("\(name).rope.dimension_count", in: 0...65536) ?? headDim
     if turned != headDim {
@@ -146,7 +151,7 @@ extension GGUFSchema {
     let plain = RotaryScaling.none.inverseFrequencies(theta: theta, width: width)
     // The lowest frequency is divided by the whole factor; contexts are powers of two.
     let factor = Double(factors.last ?? 1).rounded()
-    for context in (8...20).map({ 1 << $0 }) {
+    for context in (4...20).map({ 1 << $0 }) {
       for high in [4.0, 2, 8, 16] {
         let scaling = RotaryScaling.llama3(factor: factor, lowFactor: 1, highFactor: high, originalContext: context)
         let scaled = scaling.inverseFrequencies(theta: theta, width: width)

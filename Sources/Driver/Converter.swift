@@ -22,10 +22,17 @@ package struct Converter {
       let suffix = String(name[name.index(after: dot)...])
       if let form = Form(rawValue: suffix), form != .folder {
         self = form
+      } else if Self.unwritten.contains(suffix) {
+        throw CompileError(
+          .unsupported, "no .\(suffix) files are written",
+          notes: ["forms: a folder (Hugging Face), .gguf, .safetensors, .npz, .bin (llama2.c), .onnx and .mir"])
       } else {
         self = .folder
       }
     }
+
+    /// Endings of other formats, which are no names of folders.
+    private static let unwritten: Set<String> = ["pt", "pth", "ckpt", "npy", "tflite", "h5", "pb", "json", "zip"]
   }
 
   package init() {}
@@ -52,6 +59,8 @@ package struct Converter {
       switch form {
       case .gguf: try checkpoint.write(gguf: output)
       case .safetensors: try SafetensorsWriter.write(checkpoint, to: output)
+      case .npz: try checkpoint.write(npz: output)
+      case .bin: try checkpoint.write(llama2C: output)
       default: try checkpoint.write(folder: output)
       }
       return checkpoint.notes

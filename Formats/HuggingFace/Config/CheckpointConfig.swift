@@ -19,7 +19,8 @@ struct CheckpointConfig: Sendable {
     "unsloth_fixed", "finetuning_task", "id2label", "label2id", "problem_type", "task_specific_params", "max_length",
     "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "rope_theta_original",
     "max_sequence_length", "model_max_length", "tokenizer_model_max_length", "chunk_size_feed_forward",
-    "temperature", "top_k", "top_p", "do_sample",
+    "router_aux_loss_coef", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels",
+    "summary_first_dropout", "temperature", "top_k", "top_p", "do_sample",
     "repetition_penalty", "base_model_name_or_path", "vocab_size_original", "neftune_noise_alpha",
   ]
 
