@@ -11,7 +11,9 @@ extension Checkpoint {
 
   /// Writes a GGUF file.
   package func write(gguf path: String) throws {
-    let (checkpoint, writer) = try GGUFSchema.prepared(self)
+    let (renamed, writer) = try GGUFSchema.prepared(self)
+    var checkpoint = renamed
+    try checkpoint.quantize(quantization)
     var complete = writer
     if complete["tokenizer.ggml.model"] == nil { complete["tokenizer.ggml.model"] = .string("no_vocab") }
     try complete.write(checkpoint, to: path)

@@ -23,7 +23,9 @@ extension Checkpoint {
       try writer.add(name, header: NumPyArray.header(element, sizes), dataBytes: bytes) { file in
         // Blocks come in any order, their checksums are joined in that of the file.
         let parts = Mutex<[(offset: Int, count: Int, crc: UInt32)]>([])
-        try source.write(name, to: file) { (offset: Int, bytes: UnsafeRawBufferPointer) in
+        let start = try file.reserve(bytes)
+        try source.stream(name) { offset, bytes in
+          try file.write(bytes, at: start + offset)
           let crc = Zlib.crc32(bytes)
           parts.withLock { $0.append((offset, bytes.count, crc)) }
         }

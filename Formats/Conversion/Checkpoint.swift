@@ -20,6 +20,8 @@ package struct Checkpoint {
   /// The names of the tensors in order.
   package private(set) var names: [String] = []
   private var values: [String: ValueID] = [:]
+  /// How matrices made of constants are quantized, by the names of these.
+  package var quantization: [String: BlockFormat] = [:]
   private var model: Model
   private var builder = GraphBuilder(name: "tensors")
 
@@ -100,33 +102,41 @@ package struct Checkpoint {
     names.removeAll { $0 == name }
   }
 
-  /// Computes a tensor in blocks of rows and writes it to the end of a file.
-  ///
-  /// `seeing` is called with each block and its offset in the tensor, from several threads, in no fixed order.
-  ///
-  /// - Returns: the offset of its first byte.
-  @discardableResult
-  package func write(
-    _ name: String, to file: AtomicFile, seeing: (@Sendable (Int, UnsafeRawBufferPointer) -> Void)? = nil
-  ) throws -> Int {
+  /// Computes a tensor in blocks of rows: `sink` is called with each block and the offset of its bytes, from several
+  /// threads, in no fixed order.
+  package func stream(_ name: String, to sink: @Sendable (Int, UnsafeRawBufferPointer) throws -> Void) throws {
     guard let value = values[name] else { throw CompileError(.internal, "missing tensor '\(name)'") }
-    let start = try file.reserve(builder.type(of: value).byteCount ?? 0)
     var model = model
     model.constants = builder.constants
     // An evaluator keeps what it computed whole, so that each tensor has its own.
-    try ConstantEvaluator(model, builder.graph).stream(value) { _, offset, bytes in
-      seeing?(offset, bytes)
-      try file.write(bytes, at: start + offset)
-    }
-    return start
+    try ConstantEvaluator(model, builder.graph).stream(value) { _, offset, bytes in try sink(offset, bytes) }
   }
 
-  /// The whole tensor.
-  package func tensor(_ name: String) throws -> Tensor {
-    guard let value = values[name] else { throw CompileError(.internal, "missing tensor '\(name)'") }
-    var model = model
-    model.constants = builder.constants
-    return try ConstantEvaluator(model, builder.graph).tensor(value)
+  /// Computes a tensor and writes it to the end of a file.
+  package func write(_ name: String, to file: AtomicFile) throws {
+    let start = try file.reserve(type(of: name)?.byteCount ?? 0)
+    try stream(name) { offset, bytes in try file.write(bytes, at: start + offset) }
+  }
+
+  /// Quantizes the tensors that are made of the constants named in `formats`, if they are matrices or stacks of them.
+  mutating func quantize(_ formats: [String: BlockFormat]) throws {
+    for name in names {
+      guard let value = values[name], builder.type(of: value).rank >= 2, builder.type(of: value).isDense,
+        let format = constants(of: value).lazy.compactMap({ formats[$0] }).first
+      else { continue }
+      values[name] = try builder.emit(Quantize(format), value)
+    }
+  }
+
+  /// The names of the constants that a value is made of.
+  private func constants(of value: ValueID) -> Set<String> {
+    var names: Set<String> = []
+    var stack = [value]
+    while let next = stack.popLast() {
+      if let id = builder.graph.constant(of: next) { names.insert(builder.constants[id].name) }
+      if let node = builder.graph.definingNode(of: next) { stack += builder.graph[node].inputs }
+    }
+    return names
   }
 }
 

@@ -83,46 +83,62 @@ struct GGUFWriter {
       guard name.utf8.count < 64 else {
         throw CompileError(.unsupported, "the tensor name '\(name)' is longer than GGUF allows")
       }
-      guard sizes.count <= 4, let kind = GGUFTensorType.number(of: type) else {
-        throw CompileError(.unsupported, "GGUF has no type for tensor '\(name)' of \(type)")
+      guard sizes.count <= 4, let (kind, byteCount) = GGUFTensorType.storing(type) else {
+        throw CompileError(.unsupported, "GGUF has no type that holds tensor '\(name)' of \(type) exactly")
       }
       string(name)
       number(UInt32(max(sizes.count, 1)))
       for size in sizes.isEmpty ? [1] : sizes.reversed() { number(UInt64(size)) }
       number(kind)
       number(UInt64(offset))
-      offset += ((type.byteCount ?? 0) + Self.alignment - 1) / Self.alignment * Self.alignment
+      offset += (byteCount + Self.alignment - 1) / Self.alignment * Self.alignment
     }
     let file = try AtomicFile(path: path)
     try file.append(head)
     for name in checkpoint.names {
       try file.pad(to: Self.alignment)
-      try checkpoint.write(name, to: file)
+      try Self.write(name, of: checkpoint, to: file)
     }
     try file.pad(to: Self.alignment)
     try file.commit()
   }
+
+  /// Writes a tensor, its blocks as those of ggml that hold the same numbers.
+  private static func write(_ name: String, of checkpoint: Checkpoint, to file: AtomicFile) throws {
+    guard let type = checkpoint.type(of: name), case .block(let format) = type.encoding,
+      let columns = type.shape.last.fixedValue, let blocks = GGUFExactBlocks(format, columns: columns)
+    else { return try checkpoint.write(name, to: file) }
+    let (from, to) = (format.rowBytes(columns: columns), blocks.rowBytes(columns: columns))
+    let start = try file.reserve((type.byteCount ?? 0) / from * to)
+    try checkpoint.stream(name) { offset, bytes in
+      guard let source = bytes.baseAddress else { return }
+      let rows = bytes.count / from
+      try withUnsafeTemporaryAllocation(byteCount: rows * to, alignment: 8) { buffer in
+        guard let target = buffer.baseAddress else { return }
+        for row in 0..<rows { blocks.row(source + row * from, columns: columns, into: target + row * to) }
+        try file.write(UnsafeRawBufferPointer(buffer), at: start + offset / from * to)
+      }
+    }
+  }
 }
 
 extension GGUFTensorType {
-  /// The number of the type that holds exactly what `type` does; nil if there is none.
-  static func number(of type: TensorType) -> UInt32? {
+  /// The number of the type that holds exactly what `type` does, and the bytes of such a tensor; nil if there is none.
+  static func storing(_ type: TensorType) -> (number: UInt32, byteCount: Int)? {
     let name: String
-    switch (type.encoding, type.element) {
-    case (.dense, .f32): name = "F32"
-    case (.dense, .f16): name = "F16"
-    case (.dense, .bf16): name = "BF16"
-    case (.dense, .f64): name = "F64"
-    case (.dense, .i8): name = "I8"
-    case (.dense, .i16): name = "I16"
-    case (.dense, .i32): name = "I32"
-    case (.dense, .i64): name = "I64"
-    case (.block(.w8(32)), _): name = "Q8_0"
-    case (.block(.w4(32)), _): name = "Q4_0"
-    default: return nil
+    var byteCount = type.byteCount ?? 0
+    switch type.encoding {
+    case .dense:
+      guard [.f64, .f32, .f16, .bf16, .i8, .i16, .i32, .i64].contains(type.element) else { return nil }
+      name = type.element.rawValue.uppercased()
+    case .block(let format):
+      guard let columns = type.shape.last.fixedValue, let blocks = GGUFExactBlocks(format, columns: columns) else {
+        return nil
+      }
+      name = blocks.typeName
+      byteCount = byteCount / max(format.rowBytes(columns: columns), 1) * blocks.rowBytes(columns: columns)
+    case .packed: return nil
     }
-    // Rows are whole blocks.
-    if case .block = type.encoding, (type.shape.last.fixedValue ?? 1) % 32 != 0 { return nil }
-    return names.firstIndex(of: name).map { UInt32($0) }
+    return names.firstIndex(of: name).map { (UInt32($0), byteCount) }
   }
 }

@@ -1,6 +1,7 @@
 import Base
 import Formats
 import IR
+import Tensors
 
 /// Writes a checkpoint in another form, which the name of the output tells.
 package struct Converter {
@@ -35,13 +36,19 @@ package struct Converter {
     private static let unwritten: Set<String> = ["pt", "pth", "ckpt", "npy", "tflite", "h5", "pb", "json", "zip"]
   }
 
-  package init() {}
+  /// How linear layers are quantized; nil for as they are.
+  package var quantization: QuantizationSpec?
+
+  package init(quantization: QuantizationSpec? = nil) { self.quantization = quantization }
 
   /// Converts `input` to `output`.
   ///
   /// - Returns: sentences about what could not be represented as it was.
   package func convert(_ input: String, to output: String) throws -> [String] {
     let form = try Form(path: output)
+    guard quantization == nil || form == .gguf else {
+      throw CompileError(.usage, "--quantize is for .gguf files")
+    }
     switch form {
     case .onnx:
       var options = LoadOptions()
@@ -55,7 +62,8 @@ package struct Converter {
       try AtomicFile.write(try Printer.print(model, relativeTo: ArchivePath.folder(of: output)), to: output)
       return []
     case .gguf, .safetensors, .npz, .bin, .folder:
-      let checkpoint = try Checkpoint.read(input)
+      var checkpoint = try Checkpoint.read(input)
+      if quantization != nil { checkpoint.quantization = try formats(input) }
       switch form {
       case .gguf: try checkpoint.write(gguf: output)
       case .safetensors: try SafetensorsWriter.write(checkpoint, to: output)
@@ -65,5 +73,27 @@ package struct Converter {
       }
       return checkpoint.notes
     }
+  }
+
+  /// The formats that the quantization passes give to the constants of a model.
+  private func formats(_ input: String) throws -> [String: BlockFormat] {
+    var options = FrontendOptions()
+    options.quantization = quantization
+    var frontend = Frontend(options)
+    let model = try frontend.run(input)
+    var formats: [String: BlockFormat] = [:]
+    for graph in model.functions {
+      for node in graph.nodeIDs {
+        guard let quantize = graph[node].op as? Quantize,
+          ConstantEvaluator.isRecipe(graph[node].results[0], in: graph)
+        else { continue }
+        var stack = graph[node].inputs
+        while let value = stack.popLast() {
+          if let id = graph.constant(of: value) { formats[model.constants[id].name] = quantize.format }
+          if let producer = graph.definingNode(of: value) { stack += graph[producer].inputs }
+        }
+      }
+    }
+    return formats
   }
 }

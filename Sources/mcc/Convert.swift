@@ -2,6 +2,7 @@ import ArgumentParser
 import Base
 import Driver
 import Formats
+import IR
 
 /// `mcc convert`: a checkpoint in another form.
 struct Convert: AsyncParsableCommand {
@@ -18,11 +19,15 @@ struct Convert: AsyncParsableCommand {
   @Argument(help: "The file or folder to write.")
   var output: String
 
+  @Option(help: "Quantizes the linear layers (w8g32, w4g64, ...), for GGUF.")
+  var quantize: String?
+
   @Flag(name: .shortAndLong, help: "Prints nothing.")
   var quiet = false
 
   func run() async throws {
-    let notes = try Converter().convert(input, to: output)
+    let converter = Converter(quantization: try quantize.map { try QuantizationSpec(parsing: $0) })
+    let notes = try converter.convert(input, to: output)
     if quiet { return }
     for line in notes { Standard.error("note: \(line)") }
   }
