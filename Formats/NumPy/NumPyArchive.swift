@@ -67,54 +67,16 @@ package struct NumPyArchive: Sendable, Equatable {
 
   /// Writes a .npz file without compression; equal archives give equal bytes.
   ///
-  /// - Throws: `CompileError` if the file cannot be written or would need the 64-bit form of zip.
+  /// - Throws: `CompileError` if the file cannot be written.
   package func write(to path: String) throws {
-    let file = try AtomicFile(path: path)
-    var directory: [UInt8] = []
-    func number<Value: FixedWidthInteger>(_ value: Value, to output: inout [UInt8]) {
-      withUnsafeBytes(of: value.littleEndian) { output.append(contentsOf: $0) }
-    }
-    func fits(_ value: Int) throws -> UInt32 {
-      guard value < 0xFFFF_FFFF else {
-        throw CompileError(.unsupported, "archives above 4 GiB are not written", subject: .init(file: path))
-      }
-      return UInt32(value)
-    }
-    guard names.count < 0xFFFF else {
-      throw CompileError(.unsupported, "archives of \(names.count) arrays are not written", subject: .init(file: path))
-    }
+    var writer = try NumPyArchiveWriter(path: path)
     for (name, array) in zip(names, arrays) {
-      let data = array.npyBytes
-      let member = Array((name + ".npy").utf8)
-      guard member.count <= 0xFFFF else {
-        throw CompileError(.input, "an array name of \(member.count) bytes is too long", subject: .init(file: path))
+      let stored = NumPyArray.holds(array.type) ? array : array.converted(to: .f32)
+      try writer.add(name, header: stored.npyHeader, dataBytes: stored.bytes.count) { file in
+        try file.append(stored.bytes)
+        return stored.bytes.withUnsafeBytes { Zlib.crc32($0) }
       }
-      let offset = try fits(file.offset), size = try fits(data.count)
-      // Version 2.0, UTF-8 names, stored, 1 January 1980.
-      var common: [UInt8] = [20, 0, 0, 8, 0, 0, 0, 0, 0x21, 0]
-      number(data.withUnsafeBytes { Zlib.crc32($0) }, to: &common)
-      number(size, to: &common)
-      number(size, to: &common)
-      number(UInt16(member.count), to: &common)
-      number(UInt16(0), to: &common)
-      try file.append([0x50, 0x4B, 3, 4] + common + member)
-      try file.append(data)
-      directory += [0x50, 0x4B, 1, 2, 20, 3] + common
-      number(UInt16(0), to: &directory)
-      number(UInt16(0), to: &directory)
-      number(UInt16(0), to: &directory)
-      number(UInt32(0o100644) << 16, to: &directory)
-      number(offset, to: &directory)
-      directory += member
     }
-    let start = try fits(file.offset), size = try fits(directory.count)
-    directory += [0x50, 0x4B, 5, 6, 0, 0, 0, 0]
-    number(UInt16(names.count), to: &directory)
-    number(UInt16(names.count), to: &directory)
-    number(size, to: &directory)
-    number(start, to: &directory)
-    number(UInt16(0), to: &directory)
-    try file.append(directory)
-    try file.commit()
+    try writer.commit()
   }
 }

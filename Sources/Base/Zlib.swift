@@ -51,6 +51,11 @@ package enum Zlib {
     return output
   }
 
+  /// The CRC-32 of two pieces of data one after the other, of which the second has `byteCount` bytes.
+  package static func crc32(_ first: UInt32, followedBy second: UInt32, byteCount: Int) -> UInt32 {
+    UInt32(truncatingIfNeeded: crc32_combine(UInt(first), UInt(second), byteCount))
+  }
+
   /// The CRC-32 of zip, gzip and PNG.
   package static func crc32(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
     var value = CZlib.crc32(0, nil, 0)

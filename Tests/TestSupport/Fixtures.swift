@@ -45,6 +45,14 @@ package enum Fixtures {
     if isStrict { Issue.record("skipped: \(reason)", sourceLocation: sourceLocation) }
   }
 
+  /// Whether Python has the given modules; says so if not.
+  package static func python(_ modules: [String], sourceLocation: SourceLocation = #_sourceLocation) -> Bool {
+    let list = modules.joined(separator: ", ")
+    if (try? Command.run("python3", ["-c", "import \(list)"]))?.exitCode == 0 { return true }
+    skip("needs Python with \(list)", sourceLocation: sourceLocation)
+    return false
+  }
+
   private static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
   private static func resolved(_ path: String) -> String {

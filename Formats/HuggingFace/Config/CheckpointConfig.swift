@@ -19,7 +19,7 @@ struct CheckpointConfig: Sendable {
     "unsloth_fixed", "finetuning_task", "id2label", "label2id", "problem_type", "task_specific_params", "max_length",
     "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "rope_theta_original",
     "max_sequence_length", "model_max_length", "tokenizer_model_max_length", "chunk_size_feed_forward",
-    "temperature", "top_k", "top_p", "do_sample",
+    "router_aux_loss_coef", "temperature", "top_k", "top_p", "do_sample",
     "repetition_penalty", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels",
     "summary_first_dropout", "residual_dropout", "embedding_dropout", "dropout", "activation_dropout", "layerdrop",
     "init_std", "cache_implementation", "prefix", "base_model_name_or_path",
@@ -45,16 +45,21 @@ struct CheckpointConfig: Sendable {
   /// Throws if a key that may matter has not been read.
   func requireAllRead(architecture: String) throws {
     for (key, field) in try root.members() {
-      if readKeys.contains(key) || Self.withoutEffect.contains(key) || key.hasPrefix("_") { continue }
-      switch field.value {
-      case nil, .bool(false)?: continue
-      case .array(let elements)? where elements.isEmpty: continue
-      case .object(let members)? where members.isEmpty: continue
-      default:
-        throw CompileError(
-          .unsupported, "'\(key)' is not supported for the architecture '\(architecture)'",
-          subject: .init(file: root.file))
-      }
+      if readKeys.contains(key) || Self.isNeutral(key, field.value) { continue }
+      throw CompileError(
+        .unsupported, "'\(key)' is not supported for the architecture '\(architecture)'",
+        subject: .init(file: root.file))
+    }
+  }
+
+  /// Whether a key does not matter for what a network computes, or holds a value that says nothing.
+  static func isNeutral(_ key: String, _ value: JSON?) -> Bool {
+    if withoutEffect.contains(key) || key.hasPrefix("_") { return true }
+    switch value {
+    case nil, .null?, .bool(false)?: return true
+    case .array(let elements)?: return elements.isEmpty
+    case .object(let members)?: return members.isEmpty
+    default: return false
     }
   }
 }

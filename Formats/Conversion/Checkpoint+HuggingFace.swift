@@ -1,0 +1,44 @@
+import Base
+import Glibc
+import IR
+import Tensors
+
+extension Checkpoint {
+  /// Files of a Hugging Face folder that say how text becomes tokens and how it is sampled.
+  private static let companionNames = [
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "vocab.json", "vocab.txt",
+    "merges.txt", "added_tokens.json", "chat_template.jinja",
+  ]
+
+  /// Reads the checkpoint of a Hugging Face folder.
+  package init(folder path: String, limits: LoadLimits = LoadLimits()) throws {
+    let folder = CheckpointFolder(path: path, limits: limits)
+    let root = try folder.json("config.json", limit: limits.configBytes)
+    guard let config = root.value?.object else { throw root.failure("the configuration is no object") }
+    self.init(name: try Candidate(path: path).modelName, config: config)
+    for tensor in try folder.tensors().all { try add(tensor, as: tensor.name) }
+    generation = try folder.optionalJSON("generation_config.json", limit: limits.configBytes)?.value?.object
+    for name in Self.companionNames where folder.contains(name) {
+      companions.append((name, try MappedFile(path: "\(path)/\(name)")))
+    }
+  }
+
+  /// Writes a Hugging Face folder: `config.json`, `model.safetensors`, and the files of the tokenizer.
+  ///
+  /// - Throws: ``CompileError`` of kind `.create` if the folder cannot be made, or already holds a checkpoint.
+  package func write(folder path: String) throws {
+    guard mkdir(path, 0o755) == 0 || errno == EEXIST else {
+      throw CompileError(.create, "cannot create the folder '\(path)': \(describeErrno(errno))")
+    }
+    try SafetensorsWriter.write(self, to: "\(path)/model.safetensors")
+    try AtomicFile.write(JSON.object(config).bytes(pretty: true), to: "\(path)/config.json")
+    if let generation {
+      try AtomicFile.write(JSON.object(generation).bytes(pretty: true), to: "\(path)/generation_config.json")
+    }
+    for (name, file) in companions {
+      let copy = try AtomicFile(path: "\(path)/\(name)")
+      try withExtendedLifetime(file) { try copy.append(file.bytes) }
+      try copy.commit()
+    }
+  }
+}

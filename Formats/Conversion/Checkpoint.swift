@@ -1,0 +1,160 @@
+import Base
+import IR
+import Tensors
+
+/// A checkpoint as data, in the naming of Hugging Face: what `mcc convert` reads every format into and writes every format
+/// from.
+///
+/// Tensors are constants or recipes on constants, so that nothing is computed before it is written.
+package struct Checkpoint {
+  package var name: String
+  /// The hyper-parameters as `config.json` spells them.
+  package var config: JSONObject
+  /// The members of `generation_config.json`.
+  package var generation: JSONObject?
+  /// Files of the tokenizer and the like, which a folder takes over as they are.
+  package var companions: [(name: String, file: MappedFile)] = []
+  package var tokenizer: Tokenizer?
+  /// What could not be represented as it was.
+  package var notes: [String] = []
+  /// The names of the tensors in order.
+  package private(set) var names: [String] = []
+  private var values: [String: ValueID] = [:]
+  /// How matrices made of constants are quantized, by the names of these.
+  package var quantization: [String: BlockFormat] = [:]
+  private var model: Model
+  private var builder = GraphBuilder(name: "tensors")
+
+  package init(name: String, config: JSONObject) {
+    self.name = name
+    self.config = config
+    model = Model(name: name)
+  }
+
+  /// Adds a tensor of a file under `name`; quantized ones become recipes.
+  package mutating func add(_ tensor: CheckpointTensor, as name: String) throws {
+    let constant = Constant(
+      name: tensor.name, type: tensor.type, source: .archive(model.addArchive(tensor.file), tensor.range))
+    var value = builder.constant(constant)
+    if let blocks = tensor.blocks { value = try builder.emit(DequantizeGGML(blocks), value) }
+    try set(name, value)
+  }
+
+  /// Adds a small tensor of numbers.
+  package mutating func add(_ numbers: [Float], as name: String) throws {
+    try set(name, builder.constant(.inline(name, .f32, [numbers.count], numbers)))
+  }
+
+  private mutating func set(_ name: String, _ value: ValueID) throws {
+    guard values.updateValue(value, forKey: name) == nil else {
+      throw CompileError(.input, "tensor '\(name)' occurs twice", subject: .init(file: model.archives.first?.file.path))
+    }
+    names.append(name)
+  }
+
+  /// Whether there is a tensor of that name.
+  package func contains(_ name: String) -> Bool { values[name] != nil }
+
+  /// The type of a tensor; nil if there is none of that name.
+  package func type(of name: String) -> TensorType? { values[name].map { builder.type(of: $0) } }
+
+  /// Replaces a tensor by a recipe on it, under another name.
+  package mutating func rename(
+    _ name: String, to other: String, _ recipe: (inout GraphBuilder, ValueID) throws -> ValueID = { $1 }
+  ) throws {
+    guard let value = values.removeValue(forKey: name), let place = names.firstIndex(of: name) else {
+      throw CompileError(.input, "missing tensor '\(name)'", subject: .init(file: self.name))
+    }
+    names.remove(at: place)
+    try set(other, try recipe(&builder, value))
+  }
+
+  /// Replaces tensors by one that a recipe makes of them.
+  package mutating func join(
+    _ parts: [String], to other: String, _ recipe: (inout GraphBuilder, [ValueID]) throws -> ValueID
+  ) throws {
+    var inputs: [ValueID] = []
+    for part in parts {
+      guard let value = values.removeValue(forKey: part) else {
+        throw CompileError(.input, "missing tensor '\(part)'", subject: .init(file: name))
+      }
+      inputs.append(value)
+    }
+    let gone = Set(parts)
+    names.removeAll { gone.contains($0) }
+    try set(other, try recipe(&builder, inputs))
+  }
+
+  /// Replaces a tensor by several that recipes make of it.
+  package mutating func split(
+    _ name: String, to others: [String], _ recipe: (inout GraphBuilder, ValueID) throws -> [ValueID]
+  ) throws {
+    guard let value = values.removeValue(forKey: name), let place = names.firstIndex(of: name) else {
+      throw CompileError(.input, "missing tensor '\(name)'", subject: .init(file: self.name))
+    }
+    names.remove(at: place)
+    for (other, part) in zip(others, try recipe(&builder, value)) { try set(other, part) }
+  }
+
+  /// Drops a tensor.
+  package mutating func remove(_ name: String) {
+    values[name] = nil
+    names.removeAll { $0 == name }
+  }
+
+  /// Computes a tensor in blocks of rows: `sink` is called with each block and the offset of its bytes, from several
+  /// threads, in no fixed order.
+  package func stream(_ name: String, to sink: @Sendable (Int, UnsafeRawBufferPointer) throws -> Void) throws {
+    guard let value = values[name] else { throw CompileError(.internal, "missing tensor '\(name)'") }
+    var model = model
+    model.constants = builder.constants
+    // An evaluator keeps what it computed whole, so that each tensor has its own.
+    try ConstantEvaluator(model, builder.graph).stream(value) { _, offset, bytes in try sink(offset, bytes) }
+  }
+
+  /// Computes a tensor and writes it to the end of a file.
+  package func write(_ name: String, to file: AtomicFile) throws {
+    let start = try file.reserve(type(of: name)?.byteCount ?? 0)
+    try stream(name) { offset, bytes in try file.write(bytes, at: start + offset) }
+  }
+
+  /// Quantizes the tensors that are made of the constants named in `formats`, if they are matrices or stacks of them.
+  mutating func quantize(_ formats: [String: BlockFormat]) throws {
+    for name in names {
+      guard let value = values[name], builder.type(of: value).rank >= 2, builder.type(of: value).isDense,
+        let format = constants(of: value).lazy.compactMap({ formats[$0] }).first
+      else { continue }
+      values[name] = try builder.emit(Quantize(format), value)
+    }
+  }
+
+  /// The names of the constants that a value is made of.
+  private func constants(of value: ValueID) -> Set<String> {
+    var names: Set<String> = []
+    var stack = [value]
+    while let next = stack.popLast() {
+      if let id = builder.graph.constant(of: next) { names.insert(builder.constants[id].name) }
+      if let node = builder.graph.definingNode(of: next) { stack += builder.graph[node].inputs }
+    }
+    return names
+  }
+}
+
+extension GraphBuilder {
+  /// The numbers of a value in `type`, quantized ones included.
+  mutating func cast(_ value: ValueID, to type: DType) throws -> ValueID {
+    let stored = self.type(of: value)
+    if !stored.isDense { return try emit(Dequantize(type), value) }
+    return stored.element == type ? value : try emit(Cast(type), value)
+  }
+
+  /// The numbers of a value with their rows in the order of another reading: the first axis, parted into `parts`, with the
+  /// parts in the order `permutation`.
+  mutating func reorderRows(_ value: ValueID, parts: [Int], permutation: [Int]) throws -> ValueID {
+    let shape = type(of: value).shape
+    let rest = Array(shape.dims.dropFirst())
+    let parted = try emit(Reshape(parts.map { .fixed($0) } + rest), value)
+    let order = permutation + rest.indices.map { parts.count + $0 }
+    return try emit(Reshape(shape.dims), emit(Transpose(order), parted))
+  }
+}

@@ -1,0 +1,99 @@
+import Base
+import Formats
+import IR
+import Tensors
+
+/// Writes a checkpoint in another form, which the name of the output tells.
+package struct Converter {
+  /// A form that can be written.
+  package enum Form: String, CaseIterable, Sendable {
+    case gguf, safetensors, npz, onnx, mir
+    /// llama2.c.
+    case bin
+    /// A Hugging Face folder.
+    case folder
+
+    /// The form that a path names.
+    init(path: String) throws {
+      let name = ArchivePath.name(of: path)
+      guard let dot = name.lastIndex(of: "."), dot != name.startIndex, !path.hasSuffix("/") else {
+        self = .folder
+        return
+      }
+      let suffix = String(name[name.index(after: dot)...])
+      if let form = Form(rawValue: suffix), form != .folder {
+        self = form
+      } else if Self.unwritten.contains(suffix) {
+        throw CompileError(
+          .unsupported, "no .\(suffix) files are written",
+          notes: ["forms: a folder (Hugging Face), .gguf, .safetensors, .npz, .bin (llama2.c), .onnx and .mir"])
+      } else {
+        self = .folder
+      }
+    }
+
+    /// Endings of other formats, which are no names of folders.
+    private static let unwritten: Set<String> = ["pt", "pth", "ckpt", "npy", "tflite", "h5", "pb", "json", "zip"]
+  }
+
+  /// How linear layers are quantized; nil for as they are.
+  package var quantization: QuantizationSpec?
+
+  package init(quantization: QuantizationSpec? = nil) { self.quantization = quantization }
+
+  /// Converts `input` to `output`.
+  ///
+  /// - Returns: sentences about what could not be represented as it was.
+  package func convert(_ input: String, to output: String) throws -> [String] {
+    let form = try Form(path: output)
+    guard quantization == nil || form == .gguf else {
+      throw CompileError(.usage, "--quantize is for .gguf files")
+    }
+    switch form {
+    case .onnx:
+      var options = LoadOptions()
+      options.cacheType = .f32
+      let exporter = try ONNXExporter(ModelLoader.load(input, options))
+      let notes = exporter.notes
+      try exporter.write(to: output)
+      return notes
+    case .mir:
+      let model = try ModelLoader.load(input)
+      try AtomicFile.write(try Printer.print(model, relativeTo: ArchivePath.folder(of: output)), to: output)
+      return []
+    case .gguf, .safetensors, .npz, .bin, .folder:
+      var checkpoint = try Checkpoint.read(input)
+      if quantization != nil { checkpoint.quantization = try formats(input) }
+      switch form {
+      case .gguf: try checkpoint.write(gguf: output)
+      case .safetensors: try SafetensorsWriter.write(checkpoint, to: output)
+      case .npz: try checkpoint.write(npz: output)
+      case .bin: try checkpoint.write(llama2C: output)
+      default: try checkpoint.write(folder: output)
+      }
+      return checkpoint.notes
+    }
+  }
+
+  /// The formats that the quantization passes give to the constants of a model.
+  private func formats(_ input: String) throws -> [String: BlockFormat] {
+    var options = FrontendOptions()
+    options.quantization = quantization
+    var frontend = Frontend(options)
+    let model = try frontend.run(input)
+    var formats: [String: BlockFormat] = [:]
+    for graph in model.functions {
+      for node in graph.nodeIDs {
+        guard let quantize = graph[node].op as? Quantize,
+          ConstantEvaluator.isRecipe(graph[node].results[0], in: graph)
+        else { continue }
+        var stack = graph[node].inputs
+        while let value = stack.popLast() {
+          if let id = graph.constant(of: value) { formats[model.constants[id].name] = quantize.format }
+          if let producer = graph.definingNode(of: value) { stack += graph[producer].inputs }
+        }
+      }
+    }
+    return formats
+  }
+}

@@ -1,0 +1,116 @@
+import Base
+import Driver
+import Formats
+import IR
+import Tensors
+import TestSupport
+import Testing
+
+/// `mcc convert`: what is written is what was read.
+@Suite struct ConvertTests {
+  /// The tensors of a Hugging Face folder by name, in f32.
+  private static func tensors(_ folder: String) throws -> [String: (shape: Shape, values: [Float])] {
+    let file = try SafetensorsFile(MappedFile(path: "\(folder)/model.safetensors"))
+    return try Dictionary(
+      uniqueKeysWithValues: file.tensors.map { tensor in
+        (tensor.name, (tensor.type.shape, floats(try tensor.file.slice(tensor.range), tensor.type.element)))
+      })
+  }
+
+  /// To GGUF, whose names, orders of rows and stacked experts differ, and back. Gemma's gains are stored plus 1, which
+  /// rounds them to the last bit of numbers around 1.
+  @Test(arguments: [
+    "llama", "llama3-rope", "qwen2", "qwen3", "qwen3-moe", "mixtral", "gemma2", "gemma3", "phi3", "gpt2", "gpt-neox",
+    "olmo2",
+  ])
+  func ggufAndBack(_ name: String) throws {
+    guard let source = Fixtures.path("architectures/\(name)") else { return }
+    let folder = try TemporaryFolder()
+    _ = try Converter().convert(source, to: folder.path("model.gguf"))
+    _ = try Converter().convert(folder.path("model.gguf"), to: folder.path("back"))
+    let (before, after) = (try Self.tensors(source), try Self.tensors(folder.path("back")))
+    #expect(before.keys.sorted() == after.keys.sorted())
+    let bound: Float = name.hasPrefix("gemma") ? 0x1p-23 : 0
+    for (key, tensor) in before {
+      let other = try #require(after[key])
+      #expect(tensor.shape == other.shape)
+      #expect(zip(tensor.values, other.values).allSatisfy { abs($0 - $1) <= bound }, "\(key)")
+    }
+    // What the configuration says of the network survives: it is read as the same graph.
+    var options = LoadOptions()
+    options.context = 64
+    let (first, second) = (
+      try ModelLoader.load(source, options), try ModelLoader.load(folder.path("back"), options)
+    )
+    #expect(first.functions.map(\.nodeCount) == second.functions.map(\.nodeCount))
+  }
+
+  /// The file of llama2.c that was made elsewhere, byte for byte up to its table of angles, which nobody reads.
+  @Test func llama2C() throws {
+    guard let source = Fixtures.path("stories260K/hf"), let made = Fixtures.path("stories260K/stories260K.bin") else {
+      return
+    }
+    let folder = try TemporaryFolder()
+    _ = try Converter().convert(source, to: folder.path("stories.bin"))
+    let found = try MappedFile.contents(path: folder.path("stories.bin"))
+    let wanted = try MappedFile.contents(path: made)
+    let angles = 512 * 8 * 4
+    #expect(found.count == wanted.count)
+    #expect(found.dropLast(angles) == wanted.dropLast(angles))
+  }
+
+  @Test func archivesOfNumPy() throws {
+    guard let source = Fixtures.path("stories260K/hf") else { return }
+    let folder = try TemporaryFolder()
+    _ = try Converter().convert(source, to: folder.path("stories.npz"))
+    let archive = try NumPyArchive(path: folder.path("stories.npz"))
+    let tensors = try Self.tensors(source)
+    for (name, tensor) in tensors {
+      let array = try archive.require(name, file: "stories.npz")
+      #expect(array.shape == tensor.shape.fixedSizes && array.floats == tensor.values, "\(name)")
+    }
+    let config = try archive.require("config.json", file: "stories.npz")
+    #expect(try JSON.parse(config.bytes, file: "config.json")["model_type"]?.string == "llama")
+  }
+
+  /// A graph of ONNX that computes what transformers recorded, in the reference implementation of the onnx package, at
+  /// once and in two steps through the cache. Both compute in f32.
+  @Test(arguments: ["llama", "gemma2"]) func onnx(_ name: String) throws {
+    guard let source = Fixtures.path("architectures/\(name)"), Fixtures.python(["numpy", "onnx"]) else { return }
+    let folder = try TemporaryFolder()
+    _ = try Converter().convert(source, to: folder.path("model.onnx"))
+    let script = """
+      import sys
+      import numpy as np, onnx
+      from onnx.reference import ReferenceEvaluator
+      onnx.checker.check_model(sys.argv[1])
+      model, expected = ReferenceEvaluator(sys.argv[1]), np.load(sys.argv[2])
+      shapes = {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in onnx.load(sys.argv[1]).graph.input}
+      ids, wanted = expected["input_ids_1"].astype(np.int64), expected["output_1"]
+      past = {n: np.zeros(s, np.float32) for n, s in shapes.items() if n.startswith("past")}
+      whole = model.run(None, {"input_ids": ids, **past})[0]
+      first = model.run(None, {"input_ids": ids[:, :7], **past})
+      past = {n.replace("present", "past_key_values"): v for n, v in zip(model.output_names, first) if "present" in n}
+      second = model.run(None, {"input_ids": ids[:, 7:], **past})
+      both = np.concatenate([first[0], second[0]], 1)
+      print(max(np.abs(x - wanted).max() for x in (whole, both)) / np.abs(wanted).max())
+      """
+    let outcome = try Command.run(
+      "python3", ["-c", script, folder.path("model.onnx"), "\(source)/expected.npz"])
+    #expect(outcome.exitCode == 0, "\(outcome.errors)")
+    let error = try #require(Double(outcome.text.filter { !$0.isNewline }))
+    #expect(error <= 1e-4)
+  }
+
+  /// What the other format cannot hold is refused by name, and nothing is written.
+  @Test func whatHasNoPlaceIsRefused() throws {
+    guard let source = Fixtures.path("architectures/mistral") else { return }
+    let folder = try TemporaryFolder()
+    let path = folder.path("model.gguf")
+    let error = #expect(throws: CompileError.self) { try Converter().convert(source, to: path) }
+    #expect(error?.message == "'sliding_window' is 8, which the architecture 'llama' of GGUF does not express")
+    #expect(error?.kind == .unsupported)
+    #expect(throws: CompileError.self) { try MappedFile(path: path) }
+    #expect(throws: CompileError.self) { try Converter().convert(source, to: folder.path("model.pth")) }
+  }
+}
