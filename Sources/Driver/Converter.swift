@@ -46,8 +46,8 @@ package struct Converter {
   /// - Returns: sentences about what could not be represented as it was.
   package func convert(_ input: String, to output: String) throws -> [String] {
     let form = try Form(path: output)
-    guard quantization == nil || form == .gguf else {
-      throw CompileError(.usage, "--quantize is for .gguf files")
+    guard quantization == nil || form == .gguf || form == .folder else {
+      throw CompileError(.usage, "--quantize is for .gguf files and folders")
     }
     switch form {
     case .onnx:
