@@ -26,6 +26,8 @@ extension Checkpoint {
       throw CompileError(
         .unsupported, "compressed-tensors is written for one format of weights, found \(formats.count)")
     }
+    // The output layer is linear even where it shares the table of the embedding.
+    if !copy.contains("lm_head.weight_packed"), !dense.contains("lm_head") { dense.append("lm_head") }
     copy.config["quantization_config"] = Self.description(of: format, dense: dense)
     return copy
   }
@@ -33,20 +35,22 @@ extension Checkpoint {
   private mutating func compress(_ name: String, _ module: String, _ format: BlockFormat, _ sizes: [Int]) throws {
     let (rows, columns) = (sizes[0], sizes[1])
     let groups = format.blocks(columns: columns), bits = format.bits
-    guard format.codes == .signed, columns * bits % 32 == 0, 32 % bits == 0, format.group.map({ columns % $0 == 0 }) ?? true
+    guard format.codes == .signed, columns * bits % 32 == 0, 32 % bits == 0,
+      format.group.map({ columns % $0 == 0 }) ?? true
     else {
       throw CompileError(
         .unsupported, "compressed-tensors does not hold '\(name)' in the format \(format.name) exactly")
     }
     let sourceBytes = format.rowBytes(columns: columns)
-    func add(_ suffix: String, _ type: TensorType, _ encode: @escaping @Sendable (UnsafeRawPointer, UnsafeMutableRawPointer) -> Void)
-      throws
-    {
+    func part(
+      _ suffix: String, _ type: TensorType,
+      _ encode: @escaping @Sendable (UnsafeRawPointer, UnsafeMutableRawPointer) -> Void
+    ) throws {
       try derive(
         module + suffix, from: name,
         RowCoding(type: type, sourceBytes: sourceBytes, rowBytes: (type.byteCount ?? 0) / max(rows, 1), encode: encode))
     }
-    try add(".weight_scale", TensorType(format.scale, [rows, groups])) { source, target in
+    try part(".weight_scale", TensorType(format.scale, [rows, groups])) { source, target in
       format.forEachGroup(ofRow: source, columns: columns) { group, scale, _ in
         if format.scale == .f16 {
           target.storeBytes(of: Float16(scale), toByteOffset: 2 * group, as: Float16.self)
@@ -57,13 +61,13 @@ extension Checkpoint {
     }
     let length = format.groupLength(columns: columns)
     if bits == 8 {
-      try add(".weight", TensorType(.i8, [rows, columns])) { source, target in
+      try part(".weight", TensorType(.i8, [rows, columns])) { source, target in
         format.forEachGroup(ofRow: source, columns: columns) { group, _, codes in
           if let base = codes.baseAddress { (target + group * length).copyMemory(from: base, byteCount: codes.count) }
         }
       }
     } else {
-      try add(".weight_packed", TensorType(.i32, [rows, columns * bits / 32])) { source, target in
+      try part(".weight_packed", TensorType(.i32, [rows, columns * bits / 32])) { source, target in
         target.initializeMemory(as: UInt32.self, repeating: 0, count: columns * bits / 32)
         let words = target.assumingMemoryBound(to: UInt32.self)
         let middle = Int8(1 << (bits - 1))
