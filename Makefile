@@ -3,13 +3,14 @@
 # Without testable imports, tests and program share one release build.
 MCC = .build/release/mcc
 
-.PHONY: help prerequisites build demo test test-full test-targets lint format bench clean
+.PHONY: help prerequisites build demo test test-full test-targets test-conversions lint format bench clean
 
 help:
 	@echo "make demo    build mcc, compile the bundled checkpoint, let it tell a story"
 	@echo "make test    run the test suite"
 	@echo "make test-full  run test-targets, and every kernel test with kernels in Swift"
 	@echo "make test-targets  run every kernel test on every target, where make test takes a sample of most"
+	@echo "make test-conversions  check converted files in llama.cpp and ONNX Runtime (installs them with pip)"
 	@echo "make build   build .build/release/mcc"
 	@echo "make lint    check formatting"
 	@echo "make bench   the table of speeds and memory against llama.cpp, ONNX Runtime and OpenVINO (installs them with pip)"
@@ -36,6 +37,10 @@ test-targets: prerequisites
 
 test-full: test-targets
 	MCC_TEST_KERNELS=swift swift test -c release --disable-testable-imports --filter 'KernelTests|ConvTests|PoolTests'
+
+test-conversions: build
+	python3 -m pip install -q numpy safetensors onnx onnxruntime llama-cpp-python
+	python3 Tests/Python/conversions.py $(MCC) $${MCC_TEST_MODELS:-../shared/models} build/conversions
 
 lint:
 	swift format lint --strict --recursive Package.swift Sources Passes Formats Tests

@@ -23,15 +23,17 @@ extension Checkpoint {
     }
   }
 
-  /// Writes a Hugging Face folder: `config.json`, `model.safetensors`, and the files of the tokenizer.
+  /// Writes a Hugging Face folder: `config.json`, `model.safetensors`, and the files of the tokenizer. Quantized weights
+  /// have the form of compressed-tensors.
   ///
   /// - Throws: ``CompileError`` of kind `.create` if the folder cannot be made, or already holds a checkpoint.
   package func write(folder path: String) throws {
     guard mkdir(path, 0o755) == 0 || errno == EEXIST else {
       throw CompileError(.create, "cannot create the folder '\(path)': \(describeErrno(errno))")
     }
-    try SafetensorsWriter.write(self, to: "\(path)/model.safetensors")
-    try AtomicFile.write(JSON.object(config).bytes(pretty: true), to: "\(path)/config.json")
+    let checkpoint = quantization.isEmpty ? self : try compressed()
+    try SafetensorsWriter.write(checkpoint, to: "\(path)/model.safetensors")
+    try AtomicFile.write(JSON.object(checkpoint.config).bytes(pretty: true), to: "\(path)/config.json")
     if let generation {
       try AtomicFile.write(JSON.object(generation).bytes(pretty: true), to: "\(path)/generation_config.json")
     }

@@ -20,6 +20,8 @@ package struct Checkpoint {
   /// The names of the tensors in order.
   package private(set) var names: [String] = []
   private var values: [String: ValueID] = [:]
+  /// Tensors that are computed row by row from their values.
+  private var codings: [String: RowCoding] = [:]
   /// How matrices made of constants are quantized, by the names of these.
   package var quantization: [String: BlockFormat] = [:]
   private var model: Model
@@ -52,11 +54,25 @@ package struct Checkpoint {
     names.append(name)
   }
 
+  /// Adds a small tensor of whole numbers.
+  mutating func add(integers: [Int], as name: String) throws {
+    try set(name, builder.constant(.inline(name, .i64, [integers.count], integers.map { Int64($0) })))
+  }
+
+  /// Adds a tensor whose rows are computed from those of another one, or puts it in the place of that one.
+  mutating func derive(_ name: String, from source: String, _ coding: RowCoding) throws {
+    guard let value = values[source] else { throw CompileError(.internal, "missing tensor '\(source)'") }
+    if name != source { try set(name, value) }
+    codings[name] = coding
+  }
+
   /// Whether there is a tensor of that name.
   package func contains(_ name: String) -> Bool { values[name] != nil }
 
   /// The type of a tensor; nil if there is none of that name.
-  package func type(of name: String) -> TensorType? { values[name].map { builder.type(of: $0) } }
+  package func type(of name: String) -> TensorType? {
+    codings[name]?.type ?? values[name].map { builder.type(of: $0) }
+  }
 
   /// Replaces a tensor by a recipe on it, under another name.
   package mutating func rename(
@@ -99,6 +115,7 @@ package struct Checkpoint {
   /// Drops a tensor.
   package mutating func remove(_ name: String) {
     values[name] = nil
+    codings[name] = nil
     names.removeAll { $0 == name }
   }
 
@@ -109,7 +126,10 @@ package struct Checkpoint {
     var model = model
     model.constants = builder.constants
     // An evaluator keeps what it computed whole, so that each tensor has its own.
-    try ConstantEvaluator(model, builder.graph).stream(value) { _, offset, bytes in try sink(offset, bytes) }
+    let coding = codings[name]
+    try ConstantEvaluator(model, builder.graph).stream(value) { _, offset, bytes in
+      if let coding { try coding.map(bytes, at: offset, to: sink) } else { try sink(offset, bytes) }
+    }
   }
 
   /// Computes a tensor and writes it to the end of a file.

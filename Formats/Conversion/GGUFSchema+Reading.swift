@@ -155,9 +155,11 @@ extension GGUFSchema {
       for high in [4.0, 2, 8, 16] {
         let scaling = RotaryScaling.llama3(factor: factor, lowFactor: 1, highFactor: high, originalContext: context)
         let scaled = scaling.inverseFrequencies(theta: theta, width: width)
-        let fits = factors.count == plain.count && zip(factors, zip(plain, scaled)).allSatisfy {
-          abs($0 - $1.0 / $1.1) <= 1e-5 * abs($0)
-        }
+        let fits =
+          factors.count == plain.count
+          && zip(factors, zip(plain, scaled)).allSatisfy {
+            abs($0 - $1.0 / $1.1) <= 1e-5 * abs($0)
+          }
         guard fits else { continue }
         table["rope_type"] = .string("llama3")
         table["factor"] = .number(factor)
@@ -167,7 +169,8 @@ extension GGUFSchema {
         return
       }
     }
-    throw keys.failure("'rope_freqs.weight' follows from no scaling that the configuration can state", kind: .unsupported)
+    throw keys.failure(
+      "'rope_freqs.weight' follows from no scaling that the configuration can state", kind: .unsupported)
   }
 
   /// Gives the tensors of GGUF their names and forms in Hugging Face.

@@ -109,7 +109,8 @@ extension GGUFSchema {
     if let full = tables.first?["full_attention"] {
       // Gemma 3: local layers turn with base 10000, which GGUF takes for granted.
       let local = tables[0]["sliding_attention"]
-      guard local?["rope_theta"]?.double ?? 10000 == 10000, (local?["rope_type"]?.string ?? "default") == "default" else {
+      guard local?["rope_theta"]?.double ?? 10000 == 10000, (local?["rope_type"]?.string ?? "default") == "default"
+      else {
         throw CompileError(.unsupported, "'rope_parameters.sliding_attention' is not expressed in GGUF")
       }
       tables[0] = full
@@ -121,7 +122,8 @@ extension GGUFSchema {
     let theta = table?["rope_theta"]?.double ?? config.value("rope_theta")?.double ?? 10000
     _ = config.value("rope_theta")
     writer["\(name).rope.freq_base"] = .f32(theta)
-    let share = table?["partial_rotary_factor"]?.double ?? config.value("partial_rotary_factor")?.double
+    let share =
+      table?["partial_rotary_factor"]?.double ?? config.value("partial_rotary_factor")?.double
       ?? config.value("rotary_pct")?.double ?? 1
     guard share == 1 || hasPartialRotary else {
       throw CompileError(.unsupported, "'partial_rotary_factor' is not expressed in GGUF for '\(name)'")
@@ -159,7 +161,8 @@ extension GGUFSchema {
     if let stated = config.value("sliding_window_pattern") ?? config.value("_sliding_window_pattern"),
       stated.int != pattern
     {
-      throw CompileError(.unsupported, "'sliding_window_pattern' is \(stated.text()), GGUF takes \(pattern) for granted")
+      throw CompileError(
+        .unsupported, "'sliding_window_pattern' is \(stated.text()), GGUF takes \(pattern) for granted")
     }
     _ = config.value("_sliding_window_pattern")
     if let types = config.value("layer_types")?.array {

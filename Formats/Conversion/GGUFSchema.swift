@@ -141,7 +141,10 @@ extension GGUFSchema {
   }
 
   private static let gemmaWeights =
-    [Weight("model.embed_tokens.weight", "token_embd.weight"), Weight("model.norm.weight", "output_norm.weight", .addOne)]
+    [
+      Weight("model.embed_tokens.weight", "token_embd.weight"),
+      Weight("model.norm.weight", "output_norm.weight", .addOne),
+    ]
     + decoder(
       attention(paired: false, biases: false) + feedForward + [
         ("input_layernorm.weight", "attn_norm.weight", .addOne),
@@ -218,7 +221,8 @@ extension GGUFSchema {
         .int("attention.sliding_window", "sliding_window", or: 4096),
       ], weights: gemmaWeights,
       granted: [
-        ("hidden_activation", ["gelu_pytorch_tanh"]), ("hidden_act", ["gelu_pytorch_tanh"]), ("attention_bias", [false]),
+        ("hidden_activation", ["gelu_pytorch_tanh"]), ("hidden_act", ["gelu_pytorch_tanh"]),
+        ("attention_bias", [false]),
       ]),
     GGUFSchema(
       name: "gemma3", modelType: "gemma3_text", className: "Gemma3ForCausalLM",

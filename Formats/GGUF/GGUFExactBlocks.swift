@@ -4,16 +4,13 @@ import Tensors
 ///
 /// Groups of a multiple of 32 numbers become several blocks with one scale; codes counted from a zero point become
 /// differences: `Q4_0` for differences of -8 to 7, `Q5_0` for -16 to 15, `Q8_0` for -128 to 127.
-struct GGUFExactBlocks {
-  let format: BlockFormat
-  /// The name of the type of ggml.
-  let typeName: String
-  /// Bits of a code.
-  private let bits: Int
-  /// Bytes of a block of 32 numbers.
-  let blockBytes: Int
+struct GGUFExactBlocks: Sendable {
+  private enum Kind: String { case q4_0, q5_0, q8_0 }
 
-  static let length = 32
+  private let format: BlockFormat
+  private let kind: Kind
+
+  private static let length = 32
 
   /// The type for rows of `columns` numbers; nil if none holds them exactly: scales of more than 16 bits, rows or groups
   /// that are not whole blocks.
@@ -22,11 +19,22 @@ struct GGUFExactBlocks {
       return nil
     }
     self.format = format
-    bits = format.codes == .zeroPoint ? format.bits + 1 : format.bits
-    switch bits {
-    case ...4: (typeName, blockBytes) = ("Q4_0", 18)
-    case 5: (typeName, blockBytes) = ("Q5_0", 22)
-    default: (typeName, blockBytes) = ("Q8_0", 34)
+    switch format.codes == .zeroPoint ? format.bits + 1 : format.bits {
+    case ...4: kind = .q4_0
+    case 5: kind = .q5_0
+    default: kind = .q8_0
+    }
+  }
+
+  /// The name of the type in ggml.
+  var typeName: String { kind.rawValue.uppercased() }
+
+  /// Bytes of a block.
+  private var blockBytes: Int {
+    switch kind {
+    case .q4_0: 18
+    case .q5_0: 22
+    case .q8_0: 34
     }
   }
 
@@ -35,34 +43,33 @@ struct GGUFExactBlocks {
 
   /// One row of the format as a row of blocks.
   func row(_ source: UnsafeRawPointer, columns: Int, into target: UnsafeMutableRawPointer) {
-    var values = [Float](repeating: 0, count: columns)
-    values.withUnsafeMutableBufferPointer { buffer in
-      if let base = buffer.baseAddress { format.dequantizeRow(source, columns: columns, into: base) }
+    let perGroup = format.groupLength(columns: columns) / Self.length
+    format.forEachGroup(ofRow: source, columns: columns) { group, scale, codes in
+      for part in 0..<codes.count / Self.length {
+        let out = target + (group * perGroup + part) * blockBytes
+        out.storeBytes(of: Float16(scale), as: Float16.self)
+        store(UnsafeBufferPointer(rebasing: codes[part * Self.length..<(part + 1) * Self.length]), out + 2)
+      }
     }
-    let group = format.groupLength(columns: columns), sourceBytes = format.blockBytes(columns: columns)
-    for block in 0..<columns / Self.length {
-      let first = block * Self.length
-      let scale = (source + first / group * sourceBytes).loadUnaligned(as: Float16.self)
-      let out = target + block * blockBytes
-      out.storeBytes(of: scale, as: Float16.self)
-      // A value is a small whole number times the scale, without rounding: the quotient is that number.
-      let codes = (0..<Self.length).map { index -> Int in
-        let quotient = values[first + index] / Float(scale)
-        return quotient.isFinite ? Int(quotient.rounded()) : 0
+  }
+
+  /// Stores 32 codes as the block does behind its scale (`ggml-common.h`).
+  private func store(_ codes: UnsafeBufferPointer<Int8>, _ out: UnsafeMutableRawPointer) {
+    func nibbles(_ offset: Int8, at place: Int) {
+      for j in 0..<16 {
+        let (low, high) = (UInt8(bitPattern: codes[j] &+ offset), UInt8(bitPattern: codes[j + 16] &+ offset))
+        out.storeBytes(of: low & 15 | high << 4, toByteOffset: place + j, as: UInt8.self)
       }
-      switch typeName {
-      case "Q4_0":
-        for j in 0..<16 { out.storeBytes(of: UInt8(codes[j] + 8 | (codes[j + 16] + 8) << 4), toByteOffset: 2 + j, as: UInt8.self) }
-      case "Q5_0":
-        let shifted = codes.map { $0 + 16 }
-        let high = shifted.enumerated().reduce(UInt32(0)) { $0 | UInt32($1.element >> 4) << UInt32($1.offset) }
-        out.storeBytes(of: high.littleEndian, toByteOffset: 2, as: UInt32.self)
-        for j in 0..<16 {
-          out.storeBytes(of: UInt8(shifted[j] & 15 | (shifted[j + 16] & 15) << 4), toByteOffset: 6 + j, as: UInt8.self)
-        }
-      default:
-        for (j, code) in codes.enumerated() { out.storeBytes(of: Int8(code), toByteOffset: 2 + j, as: Int8.self) }
-      }
+    }
+    switch kind {
+    case .q4_0: nibbles(8, at: 0)
+    case .q5_0:
+      var high: UInt32 = 0
+      for j in 0..<Self.length where codes[j] >= 0 { high |= 1 << UInt32(j) }
+      out.storeBytes(of: high.littleEndian, as: UInt32.self)
+      nibbles(16, at: 4)
+    case .q8_0:
+      if let base = codes.baseAddress { out.copyMemory(from: base, byteCount: Self.length) }
     }
   }
 }

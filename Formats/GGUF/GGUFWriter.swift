@@ -108,16 +108,12 @@ struct GGUFWriter {
     guard let type = checkpoint.type(of: name), case .block(let format) = type.encoding,
       let columns = type.shape.last.fixedValue, let blocks = GGUFExactBlocks(format, columns: columns)
     else { return try checkpoint.write(name, to: file) }
-    let (from, to) = (format.rowBytes(columns: columns), blocks.rowBytes(columns: columns))
-    let start = try file.reserve((type.byteCount ?? 0) / from * to)
+    let coding = RowCoding(
+      type: type, sourceBytes: format.rowBytes(columns: columns), rowBytes: blocks.rowBytes(columns: columns)
+    ) { blocks.row($0, columns: columns, into: $1) }
+    let start = try file.reserve((type.byteCount ?? 0) / max(coding.sourceBytes, 1) * coding.rowBytes)
     try checkpoint.stream(name) { offset, bytes in
-      guard let source = bytes.baseAddress else { return }
-      let rows = bytes.count / from
-      try withUnsafeTemporaryAllocation(byteCount: rows * to, alignment: 8) { buffer in
-        guard let target = buffer.baseAddress else { return }
-        for row in 0..<rows { blocks.row(source + row * from, columns: columns, into: target + row * to) }
-        try file.write(UnsafeRawBufferPointer(buffer), at: start + offset / from * to)
-      }
+      try coding.map(bytes, at: offset) { try file.write($1, at: start + $0) }
     }
   }
 }

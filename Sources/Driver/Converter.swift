@@ -46,8 +46,8 @@ package struct Converter {
   /// - Returns: sentences about what could not be represented as it was.
   package func convert(_ input: String, to output: String) throws -> [String] {
     let form = try Form(path: output)
-    guard quantization == nil || form == .gguf else {
-      throw CompileError(.usage, "--quantize is for .gguf files")
+    guard quantization == nil || form == .gguf || form == .folder else {
+      throw CompileError(.usage, "--quantize is for .gguf files and folders")
     }
     switch form {
     case .onnx:
@@ -63,7 +63,7 @@ package struct Converter {
       return []
     case .gguf, .safetensors, .npz, .bin, .folder:
       var checkpoint = try Checkpoint.read(input)
-      if quantization != nil { checkpoint.quantization = try formats(input) }
+      if quantization != nil { checkpoint.quantization = try formats(input, tables: form == .gguf) }
       switch form {
       case .gguf: try checkpoint.write(gguf: output)
       case .safetensors: try SafetensorsWriter.write(checkpoint, to: output)
@@ -75,8 +75,9 @@ package struct Converter {
     }
   }
 
-  /// The formats that the quantization passes give to the constants of a model.
-  private func formats(_ input: String) throws -> [String: BlockFormat] {
+  /// The formats that the quantization passes give to the constants of a model; of tables that are looked up in only with
+  /// `tables`.
+  private func formats(_ input: String, tables: Bool) throws -> [String: BlockFormat] {
     var options = FrontendOptions()
     options.quantization = quantization
     var frontend = Frontend(options)
@@ -85,7 +86,8 @@ package struct Converter {
     for graph in model.functions {
       for node in graph.nodeIDs {
         guard let quantize = graph[node].op as? Quantize,
-          ConstantEvaluator.isRecipe(graph[node].results[0], in: graph)
+          ConstantEvaluator.isRecipe(graph[node].results[0], in: graph),
+          tables || !Self.isTable(graph[node].results[0], in: graph)
         else { continue }
         var stack = graph[node].inputs
         while let value = stack.popLast() {
@@ -95,5 +97,12 @@ package struct Converter {
       }
     }
     return formats
+  }
+
+  /// Whether rows of a value, widened perhaps, are looked up.
+  private static func isTable(_ value: ValueID, in graph: Graph) -> Bool {
+    graph.users(of: value).contains { user in
+      graph[user].op is Gather || (graph[user].op is Dequantize && isTable(graph[user].results[0], in: graph))
+    }
   }
 }

@@ -19,7 +19,7 @@ struct Convert: AsyncParsableCommand {
   @Argument(help: "The file or folder to write.")
   var output: String
 
-  @Option(help: "Quantizes the linear layers (w8g32, w4g64, ...), for GGUF.")
+  @Option(help: "Quantizes the linear layers (w8g32, w4g64, ...), for .gguf files and folders.")
   var quantize: String?
 
   @Flag(name: .shortAndLong, help: "Prints nothing.")

@@ -113,4 +113,31 @@ import Testing
     #expect(throws: CompileError.self) { try MappedFile(path: path) }
     #expect(throws: CompileError.self) { try Converter().convert(source, to: folder.path("model.pth")) }
   }
+
+  /// Codes and scales are written as they are: what the file stands for is what mcc's own format stands for, to the bit.
+  @Test(arguments: ["w8g32", "w8g64", "w6g32", "w5g32", "w4g32", "w4g128", "w4g32z", "w3g64", "wtg32"])
+  func quantizedGGUF(_ spec: String) throws {
+    guard let source = Fixtures.path("pycode7m") else { return }
+    let folder = try TemporaryFolder()
+    let quantization = try QuantizationSpec(parsing: spec)
+    _ = try Converter(quantization: quantization).convert(source, to: folder.path("model.gguf"))
+    _ = try Converter().convert(folder.path("model.gguf"), to: folder.path("back"))
+    let (before, after) = (try Self.tensors(source), try Self.tensors(folder.path("back")))
+    let name = "model.layers.3.mlp.down_proj.weight"
+    let (weight, found) = (try #require(before[name]), try #require(after[name]))
+    let columns = try #require(weight.shape.last.fixedValue)
+    let format = try #require(quantization.weightFormat)
+    var expected = [Float](repeating: 0, count: columns)
+    var row = [UInt8](repeating: 0, count: format.rowBytes(columns: columns))
+    for start in stride(from: 0, to: weight.values.count, by: columns) {
+      weight.values.withUnsafeBufferPointer { source in
+        row.withUnsafeMutableBytes { row in
+          guard let source = source.baseAddress, let bytes = row.baseAddress else { return }
+          format.quantizeRow(source + start, columns: columns, into: bytes)
+          format.dequantizeRow(bytes, columns: columns, into: &expected)
+        }
+      }
+      #expect(found.values[start..<start + columns].elementsEqual(expected))
+    }
+  }
 }

@@ -10,20 +10,23 @@ enum ONNXExportRules {
   private static let named: [String: ONNXExportRule] = Dictionary(
     uniqueKeysWithValues: [
       entry(MatMul.self, matMul), entry(RMSNorm.self, rmsNorm), entry(LayerNorm.self, layerNorm),
-      entry(BatchNorm.self, batchNorm), entry(Softmax.self) { exporter, node, op in
+      entry(BatchNorm.self, batchNorm),
+      entry(Softmax.self) { exporter, node, op in
         [exporter.writer.node("Softmax", [try exporter.wide(node.inputs[0])], [("axis", .int(op.axis))])]
       },
       entry(LogSoftmax.self) { exporter, node, op in
         [exporter.writer.node("LogSoftmax", [try exporter.wide(node.inputs[0])], [("axis", .int(op.axis))])]
       },
       entry(Attention.self, attention), entry(RopeTable.self, ropeTable), entry(Rope.self, rope),
-      entry(Gather.self, gather), entry(Reshape.self) { exporter, node, op in
+      entry(Gather.self, gather),
+      entry(Reshape.self) { exporter, node, op in
         [try exporter.reshape(try exporter.name(node.inputs[0]), op.shape)]
       },
       entry(Transpose.self) { exporter, node, op in
         [exporter.transpose(try exporter.name(node.inputs[0]), op.permutation)]
       },
-      entry(Slice.self, slice), entry(Concat.self) { exporter, node, op in
+      entry(Slice.self, slice),
+      entry(Concat.self) { exporter, node, op in
         [exporter.writer.node("Concat", try node.inputs.map { try exporter.name($0) }, [("axis", .int(op.axis))])]
       },
       entry(Expand.self) { exporter, node, op in
