@@ -35,6 +35,8 @@ extension Statement {
       return head + " else {\n" + otherwise.map { $0.text(indent: inner) }.joined() + "\(indent)}\n"
     case .prefetch(let pointer, let index): return "\(indent)prefetch \(pointer.name)[\(index)]\n"
     case .partition(let begin, let end, let units): return "\(indent)partition \(begin) ..< \(end) of \(units)\n"
+    case .share(let name, let units, let body):
+      return "\(indent)share \(name) of \(units) {\n" + body.map { $0.text(indent: inner) }.joined() + "\(indent)}\n"
     }
   }
 }
