@@ -218,7 +218,7 @@ struct CPrinter {
       require(function, vector: vector)
       let texts = arguments.map { expression($0) }.joined(separator: ", ")
       return ("\(vector ? function.vectorName : function.scalarName)(\(texts))", 15)
-    case .load, .broadcast, .laneNumbers, .fma, .reduce, .dotStep, .dotFlush:
+    case .load, .broadcast, .repeated, .exchanged, .laneNumbers, .fma, .reduce, .dotStep, .dotFlush:
       preconditionFailure("\(value) is a verb")
     }
   }

@@ -52,6 +52,8 @@ extension Expression: CustomStringConvertible {
     case .load(let pointer, let index, let count):
       "load(\(pointer.name), \(index)\(count.map { ", first: \($0)" } ?? ""))"
     case .broadcast(let value): "broadcast(\(value))"
+    case .repeated(let pointer, let index, let count): "repeat(\(pointer.name), \(index), first: \(count))"
+    case .exchanged(let value, let distance): "exchange(\(value), \(distance))"
     case .laneNumbers: "lanes"
     case .unary(let operation, let value): "\(operation.rawValue)(\(value))"
     case .binary(let operation, let a, let b): "\(operation.rawValue)(\(a), \(b))"

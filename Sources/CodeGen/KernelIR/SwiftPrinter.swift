@@ -210,7 +210,7 @@ struct SwiftPrinter {
       require(function, vector: vector)
       let texts = arguments.map { expression($0) }.joined(separator: ", ")
       return ("\(vector ? function.vectorName : function.scalarName)(\(texts))", 15)
-    case .load, .broadcast, .laneNumbers, .fma, .reduce, .dotStep, .dotFlush:
+    case .load, .broadcast, .repeated, .exchanged, .laneNumbers, .fma, .reduce, .dotStep, .dotFlush:
       preconditionFailure("\(value) is a verb")
     }
   }
