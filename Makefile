@@ -3,7 +3,8 @@
 # Without testable imports, tests and program share one release build.
 MCC = .build/release/mcc
 
-.PHONY: help prerequisites build demo test test-full test-targets test-conversions lint format bench clean
+.PHONY: help prerequisites build demo test test-full test-targets test-conversions lint format bench bench-kernels \
+	clean
 
 help:
 	@echo "make demo    build mcc, compile the bundled checkpoint, let it tell a story"
@@ -14,6 +15,7 @@ help:
 	@echo "make build   build .build/release/mcc"
 	@echo "make lint    check formatting"
 	@echo "make bench   the table of speeds and memory against llama.cpp, ONNX Runtime and OpenVINO (installs them with pip)"
+	@echo "make bench-kernels  whether the chosen kernels of the benchmarked models are the fastest on this machine"
 	@echo "make clean   remove what was built"
 
 prerequisites:
@@ -50,6 +52,9 @@ format:
 
 bench: build
 	Benchmarks/run.sh $(BENCH)
+
+bench-kernels: build
+	Benchmarks/run.sh $(or $(BENCH),build/benchmarks) --kernels
 
 clean:
 	rm -rf .build build

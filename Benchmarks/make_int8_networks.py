@@ -39,13 +39,19 @@ class Reader(CalibrationDataReader):
         return next(self.runs, None)
 
 
+def make_samples(model, folder):
+    """Writes the samples of a model; their path."""
+    data = os.path.join(folder, os.path.basename(model).removesuffix(".onnx") + ".samples.npz")
+    if not os.path.exists(data):
+        np.savez(data, **samples(model))
+    return data
+
+
 def make(model, folder):
     """Writes the samples and both int8 forms of a model; their paths."""
     name = os.path.basename(model).removesuffix(".onnx")
-    data = os.path.join(folder, name + ".samples.npz")
+    data = make_samples(model, folder)
     arrays = samples(model)
-    if not os.path.exists(data):
-        np.savez(data, **arrays)
     results = []
     for suffix, activation in [("u8s8", QuantType.QUInt8), ("s8s8", QuantType.QInt8)]:
         target = os.path.join(folder, f"{name}.{suffix}.onnx")

@@ -1,11 +1,22 @@
 #!/bin/sh
 # Measures what the README reports, peers side by side. Needs about 12 GB of disk and an hour; arguments go to table.py.
 # usage: Benchmarks/run.sh [FOLDER [--quick] [--only llama fp32 int8 encoder] ...]   (default: build/benchmarks)
+#        Benchmarks/run.sh FOLDER --kernels   the candidates for every kernel (bench_kernels.py), without peers
 set -eu
 cd "$(dirname "$0")/.."
 folder=${1:-build/benchmarks}
 [ $# -gt 0 ] && shift
 mkdir -p "$folder"
+if [ "${1:-}" = --kernels ]; then
+  shift
+  if [ ! -x "$folder/python/bin/python3" ] && ! python3 -c 'import numpy, onnx, onnxruntime' 2>/dev/null; then
+    python3 -m venv "$folder/kernels"
+    "$folder/kernels/bin/pip" install -q numpy onnx onnxruntime
+  fi
+  for python in "$folder/python/bin/python3" "$folder/kernels/bin/python3" python3; do
+    command -v "$python" >/dev/null && exec "$python" Benchmarks/bench_kernels.py "$folder" "$@"
+  done
+fi
 if [ ! -x "$folder/python/bin/python3" ]; then
   python3 -m venv "$folder/python"
   "$folder/python/bin/pip" install -q numpy onnx onnxruntime openvino gguf

@@ -211,6 +211,15 @@ struct KernelHarness {
       int64_t begin = share * t->index + (t->index < rest ? t->index : rest);
       return (mcc_range){begin, begin + share + (t->index < rest ? 1 : 0)};
     }
+    typedef struct mcc_work { int64_t unit, end; } mcc_work;
+    static inline mcc_work mcc_share(const mcc_thread *t, int64_t units) {
+      mcc_range own = mcc_partition(t, units);
+      return (mcc_work){own.begin - 1, own.end};
+    }
+    static inline _Bool mcc_next(const mcc_thread *t, mcc_work *work) {
+      (void)t;
+      return ++work->unit < work->end;
+    }
     #endif
 
     """

@@ -39,6 +39,21 @@ extension KernelTests {
             symbols: ["T": tokens], tolerance: 1e-5))
       }
     }
+    // One token leaves lanes free, which take neighbouring keys: two and four of them, blocks that end in between.
+    for (heads, kvHeads, dim, element) in [(16, 2, 64, DType.f16), (4, 1, 32, .i8)] {
+      let k = try cache(element, 90, heads: kvHeads, dim: dim, seed: 51)
+      let v = try cache(element, 90, heads: kvHeads, dim: dim, seed: 52)
+      let q = try random([1, heads * dim], seed: 53, in: -2...2)
+      for position in [0, 6, 31, 66] {
+        let at = Tensor(.i32, [1], [Int32(position)])
+        let label = "attention of one token \(heads)/\(kvHeads) x\(dim) \(element) @\(position)"
+        var op = Attention(heads: heads, kvHeads: kvHeads, scale: 1 / Float(dim).squareRoot())
+        cases.append(KernelCase(label, op, [q, k, v, at], tolerance: 1e-5))
+        op.window = 33
+        op.softcap = 2
+        cases.append(KernelCase("\(label) window", op, [q, k, v, at], tolerance: 1e-5))
+      }
+    }
     let (q, k, v) = (
       try random([2, 35, 24], seed: 44), try random([2, 67, 8], seed: 45), try random([2, 67, 12], seed: 46)
     )

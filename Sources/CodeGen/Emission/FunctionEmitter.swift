@@ -245,13 +245,7 @@ struct FunctionEmitter {
       switch argument {
       case .size(let dim): arguments.append(expression(dim))
       case .weight(let weight):
-        let weights = loop.map { WeightTable.weights(function, $0.loop, step: index, argument: position) } ?? []
-        if let loop, Set(weights).count > 1, let (row, member) = table.member(weights) {
-          arguments.append(
-            cast("\(layerName(row.name, loop.rows))->\(member)", table.elements[weight], to: pointer, dim: 0))
-        } else {
-          arguments.append(cast("w.\(table.single(weight))", table.elements[weight], to: pointer, dim: 0))
-        }
+        arguments.append(self.weight(weight, step: index, position, to: pointer, loop: loop))
       case .state(let state, let offset):
         var name = stateName(state)
         if let loop {
@@ -265,10 +259,38 @@ struct FunctionEmitter {
           cast(names[buffer], Self.element(function.buffers[buffer].type), to: pointer, dim: offset))
       }
     }
-    let barrier = step.barrier ? "\(indent)mcc_barrier(t);\n" : ""
+    let barrier = step.barrier ? self.barrier(before: index, indent: indent, loop: loop) : ""
     let number = loop.map { $0.loop.period > 1 ? "\(index) + \($0.loop.period) * l" : "\(index) + l" } ?? "\(index)"
     return barrier + ModelEmitter.wrapped("\(indent)\(kernel.name)(", arguments, ");\n")
       + "\(indent)mcc_mark(t, \(number));\n"
+  }
+
+  /// A weight as an argument of a step.
+  private func weight(
+    _ weight: Int, step: Int, _ position: Int, to pointer: Pointer?, loop: (loop: Schedule.Loop, rows: [String])?
+  ) -> String {
+    let weights = loop.map { WeightTable.weights(function, $0.loop, step: step, argument: position) } ?? []
+    if let loop, Set(weights).count > 1, let (row, member) = table.member(weights) {
+      return cast("\(layerName(row.name, loop.rows))->\(member)", table.elements[weight], to: pointer, dim: 0)
+    }
+    return cast("w.\(table.single(weight))", table.elements[weight], to: pointer, dim: 0)
+  }
+
+  /// The barrier before a step, at which waiting threads ask for the weights of the next step that streams some.
+  private func barrier(before index: Int, indent: String, loop: (loop: Schedule.Loop, rows: [String])?) -> String {
+    let end =
+      loop.map { $0.loop.start + $0.loop.period }
+      ?? function.loops.map(\.start).filter { $0 > index }.min() ?? function.steps.count
+    for next in index..<end {
+      let kernel = schedule.kernels[function.steps[next].kernel]
+      guard let stream = kernel.stream, let position = kernel.parameters.firstIndex(where: { $0.name == stream.name })
+      else { continue }
+      guard case .weight(let weight) = function.steps[next].arguments[position] else { break }
+      let start = self.weight(weight, step: next, position, to: Pointer("start", .u8), loop: loop)
+      return ModelEmitter.wrapped(
+        "\(indent)mcc_barrier_ahead(", ["t", start, "\(stream.units)", "\(stream.unitBytes)"], ");\n")
+    }
+    return "\(indent)mcc_barrier(t);\n"
   }
 
   /// A pointer moved by `dim` bytes, as the type of the parameter.

@@ -139,6 +139,10 @@ struct CPrinter {
       let name = "\(begin)_\(end)"
       return "\(indent)const mcc_range \(name) = mcc_partition(t, \(expression(units)));\n"
         + "\(indent)const int64_t \(begin) = \(name).begin, \(end) = \(name).end;\n"
+    case .share(let name, let units, let body):
+      let work = "\(name)_work"
+      return "\(indent)for (mcc_work \(work) = mcc_share(t, \(expression(units))); mcc_next(t, &\(work));) {\n"
+        + "\(indent)  const int64_t \(name) = \(work).unit;\n" + block(body, indent: indent + "  ") + "\(indent)}\n"
     }
   }
 
@@ -214,7 +218,8 @@ struct CPrinter {
       require(function, vector: vector)
       let texts = arguments.map { expression($0) }.joined(separator: ", ")
       return ("\(vector ? function.vectorName : function.scalarName)(\(texts))", 15)
-    case .load, .broadcast, .laneNumbers, .fma, .reduce, .dotStep, .dotFlush, .dotArrange, .dotTokens:
+    case .load, .broadcast, .repeated, .exchanged, .laneNumbers, .fma, .reduce, .dotStep, .dotFlush, .dotArrange,
+      .dotTokens:
       preconditionFailure("\(value) is a verb")
     }
   }

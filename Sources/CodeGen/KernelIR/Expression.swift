@@ -44,6 +44,10 @@ package indirect enum Expression: Hashable, Sendable {
   /// i32, i8 and u8 give i32 lanes. With a count only the first `count` (1...lanes) elements are read; the other lanes are 0.
   case load(Pointer, Expression, count: Expression?)
   case broadcast(Expression)
+  /// `count` (2 or 4) consecutive f32 elements from an index on, again and again.
+  case repeated(Pointer, Expression, count: Int)
+  /// Lane i of f32 lanes gets lane i ^ `distance` (1 or 2).
+  case exchanged(Expression, distance: Int)
   /// Lane numbers 0, 1, 2, ... as i32.
   case laneNumbers
   case unary(UnaryOperation, Expression)
@@ -77,6 +81,7 @@ package indirect enum Expression: Hashable, Sendable {
     case .load(let pointer, _, _): .vector(pointer.element.isFloat ? .f32 : .i32)
     case .broadcast(let value): .vector(value.type == .f32 ? .f32 : .i32)
     case .laneNumbers, .dotStep, .dotFlush, .dotArrange, .dotTokens: .vector(.i32)
+    case .repeated, .exchanged: .vector(.f32)
     case .unary(_, let value), .fma(let value, _, _): value.type
     case .binary(_, let left, _): left.type
     case .compare(_, let left, _): left.type.isVector ? .mask : .condition

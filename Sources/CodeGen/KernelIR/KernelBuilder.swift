@@ -7,6 +7,8 @@ package final class KernelBuilder {
   /// f32 lanes of one vector of the target.
   package let lanes: Int
   package let target: Target
+  /// What the kernel mostly reads, if units of `share` follow each other in it.
+  package var stream: WeightStream?
   private var parameters: [Parameter] = []
   private var blocks: [[Statement]] = [[]]
   private var names: [String: Int] = [:]
@@ -25,7 +27,7 @@ package final class KernelBuilder {
   /// The finished kernel.
   package func finish() -> KernelFunction {
     precondition(blocks.count == 1, "a block of \(name) is still open")
-    return KernelFunction(name: name, comment: comment, parameters: parameters, body: blocks[0])
+    return KernelFunction(name: name, comment: comment, parameters: parameters, body: blocks[0], stream: stream)
   }
 
   /// The name itself, or with a number appended if it is taken.
@@ -161,5 +163,16 @@ package final class KernelBuilder {
     let begin = unique("begin"), end = unique("end")
     append(.partition(begin: begin, end: end, units: units))
     return (.variable(begin, .index), .variable(end, .index))
+  }
+
+  /// Runs the body for units of 0..<units, which threads take one by one: those of their own share first. For units of a
+  /// microsecond and more, where threads would wait for the slowest one.
+  package func share(_ name: String, of units: Expression, _ body: (Expression) -> Void) {
+    var variable = name
+    let statements = block {
+      variable = unique(name)
+      body(.variable(variable, .index))
+    }
+    append(.share(variable, units: units, statements))
   }
 }

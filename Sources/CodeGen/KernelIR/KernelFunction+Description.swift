@@ -35,6 +35,8 @@ extension Statement {
       return head + " else {\n" + otherwise.map { $0.text(indent: inner) }.joined() + "\(indent)}\n"
     case .prefetch(let pointer, let index): return "\(indent)prefetch \(pointer.name)[\(index)]\n"
     case .partition(let begin, let end, let units): return "\(indent)partition \(begin) ..< \(end) of \(units)\n"
+    case .share(let name, let units, let body):
+      return "\(indent)share \(name) of \(units) {\n" + body.map { $0.text(indent: inner) }.joined() + "\(indent)}\n"
     }
   }
 }
@@ -50,6 +52,8 @@ extension Expression: CustomStringConvertible {
     case .load(let pointer, let index, let count):
       "load(\(pointer.name), \(index)\(count.map { ", first: \($0)" } ?? ""))"
     case .broadcast(let value): "broadcast(\(value))"
+    case .repeated(let pointer, let index, let count): "repeat(\(pointer.name), \(index), first: \(count))"
+    case .exchanged(let value, let distance): "exchange(\(value), \(distance))"
     case .laneNumbers: "lanes"
     case .unary(let operation, let value): "\(operation.rawValue)(\(value))"
     case .binary(let operation, let a, let b): "\(operation.rawValue)(\(a), \(b))"

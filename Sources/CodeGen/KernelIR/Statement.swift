@@ -19,6 +19,17 @@ package indirect enum Statement: Hashable, Sendable {
   /// Binds `begin` and `end` to the calling thread's share of 0..<units. Shares are contiguous and depend only on units,
   /// thread index and thread count.
   case partition(begin: String, end: String, units: Expression)
+  /// Runs the body for units of 0..<units, bound to the variable: each by one thread, contiguous ones of the thread's share
+  /// first, then what slower threads have not begun.
+  case share(String, units: Expression, [Statement])
+}
+
+/// The operand that a kernel mostly reads: its share of `units` units of `unitBytes` bytes, one after the other.
+package struct WeightStream: Hashable, Sendable {
+  /// Of the parameter.
+  package var name: String
+  package var units: Int
+  package var unitBytes: Int
 }
 
 /// A parameter of a kernel. Every kernel's first C parameter is `const mcc_thread *t`; then these in order.
@@ -42,11 +53,16 @@ package struct KernelFunction: Hashable, Sendable {
   package var comment: [String]
   package var parameters: [Parameter]
   package var body: [Statement]
+  /// What waiting threads may read ahead.
+  package var stream: WeightStream?
 
-  package init(name: String, comment: [String], parameters: [Parameter], body: [Statement]) {
+  package init(
+    name: String, comment: [String], parameters: [Parameter], body: [Statement], stream: WeightStream? = nil
+  ) {
     self.name = name
     self.comment = comment
     self.parameters = parameters
     self.body = body
+    self.stream = stream
   }
 }

@@ -139,6 +139,11 @@ struct SwiftPrinter {
       let range = "\(begin)_\(end)"
       return "\(indent)let \(range) = mcc_partition(t, Int64(\(expression(units))))\n"
         + "\(indent)let \(name(begin)) = Int(\(range).begin), \(name(end)) = Int(\(range).end)\n"
+    case .share(let unit, let units, let body):
+      let work = "\(unit)_work"
+      return "\(indent)var \(work) = mcc_share(t, Int64(\(expression(units))))\n"
+        + "\(indent)while mcc_next(t, &\(work)) {\n\(inner)let \(name(unit)) = Int(\(work).unit)\n"
+        + block(body, indent: inner) + "\(indent)}\n"
     }
   }
 
@@ -205,7 +210,8 @@ struct SwiftPrinter {
       require(function, vector: vector)
       let texts = arguments.map { expression($0) }.joined(separator: ", ")
       return ("\(vector ? function.vectorName : function.scalarName)(\(texts))", 15)
-    case .load, .broadcast, .laneNumbers, .fma, .reduce, .dotStep, .dotFlush, .dotArrange, .dotTokens:
+    case .load, .broadcast, .repeated, .exchanged, .laneNumbers, .fma, .reduce, .dotStep, .dotFlush, .dotArrange,
+      .dotTokens:
       preconditionFailure("\(value) is a verb")
     }
   }

@@ -52,6 +52,9 @@ struct VerbUse {
       } else {
         self.init(scalar.type == .f32 ? "broadcast.f32" : "broadcast.i32", [.argument(scalar)], type)
       }
+    case .repeated(let pointer, let index, let count):
+      self.init("repeat\(count).f32", [.address(pointer, index)], type)
+    case .exchanged(let operand, let distance): self.init("exchange\(distance).f32", values: [operand], type)
     case .laneNumbers: self.init("lanes", [], type)
     case .unary(let operation, let operand) where type.isVector:
       self.init("\(operation.rawValue).\(type.laneName)", values: [operand], type)

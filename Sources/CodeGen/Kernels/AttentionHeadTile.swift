@@ -60,8 +60,8 @@ extension AttentionConfig {
     let tile = AttentionHeadTile(
       config: self, builder: k, vectors: tileVectors(target), block: tiledBlock)
     let tiles = k.define("tiles", count.dividedRoundingUp(by: tile.width))
-    let part = k.partition(batches * .integer(heads) * tiles)
-    k.loop("unit", from: part.begin, to: part.end) { unit in
+    let units = batches * .integer(heads) * tiles
+    k.share("unit", of: units) { unit in
       let first = k.define("first", unit % tiles * .integer(tile.width))
       let head = k.define("head", unit / tiles % .integer(heads))
       let item = k.define("item", unit / (tiles * .integer(heads)))

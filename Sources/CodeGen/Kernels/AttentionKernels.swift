@@ -76,10 +76,10 @@ package enum AttentionKernel: Kernel {
         layouts[index] = layout.packed
         choices.append(choice(packed.buildTiledByHead(target: target), products: products, layouts))
       }
-      // Masks that are not packed are transposed number by number.
+      // Masks that are not packed are transposed number by number, which takes more than the widened tile does.
       choices.append(
         choice(
-          config.buildTiledByHead(target: target), products: optional.mask == nil ? products : 1.2 * products,
+          config.buildTiledByHead(target: target), products: optional.mask == nil ? products : 2.6 * products,
           query.unpacked))
     }
     return choices
@@ -97,7 +97,7 @@ package enum AttentionKernel: Kernel {
   private static func laneQueries(_ config: AttentionConfig, _ q: TensorType, _ batch: Dim, _ target: Target) -> Double
   {
     let pairs = Double(q.shape[q.rank - 2].maximum * (config.heads / config.kvHeads))
-    let lanes = Double(target.lanes)
+    let lanes = Double(target.lanes / KeyInterleaving.copies(config, lanes: target.lanes))
     return Double(batch.maximum * config.kvHeads) * (pairs / lanes).rounded(.up) * lanes
   }
 

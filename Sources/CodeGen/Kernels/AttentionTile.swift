@@ -5,6 +5,10 @@
 /// lanes; maximum and sum of the softmax are kept per lane. Values are summed with their numbers in lanes, one broadcast
 /// weight for each pair. Every row of keys and values is read once per tile and, where the cache is narrower than f32,
 /// widened once.
+///
+/// Where the pairs of a tile leave lanes free, as those of one token do, every pair takes two or four neighbouring lanes for
+/// as many keys: rows of keys are then interleaved when they are widened, and a load of some numbers again and again takes the
+/// place of the broadcast.
 struct AttentionTile {
   let config: AttentionConfig
   let k: KernelBuilder
@@ -34,15 +38,18 @@ struct AttentionTile {
     return config.headDim > 64 || config.valueDim > 64 ? 1 : 2
   }
 
+  /// Lanes of a pair.
+  private var copies: Int { KeyInterleaving.copies(config, lanes: lanes) }
+
   /// The work of a thread.
   func build() {
     let vectors = Self.vectors(config, lanes: lanes)
     let width = vectors * lanes
     let pairs = k.define("pairs", tokens * .integer(group))
     let tiles = k.define("tiles", pairs.dividedRoundingUp(by: width))
-    let part = k.partition(k.extent(config.batch) * .integer(config.kvHeads) * tiles)
+    let units = k.extent(config.batch) * .integer(config.kvHeads) * tiles
     let scratch = Scratch(self, width: width)
-    k.loop("unit", from: part.begin, to: part.end) { unit in
+    k.share("unit", of: units) { unit in
       let first = k.define("first", unit % tiles * .integer(width))
       let shared =
         config.batch == .fixed(1)
@@ -85,7 +92,8 @@ struct AttentionTile {
       ends = tile.config.causal ? k.array("ends", .i32, count: width) : nil
       factors = k.array("factors", .f32, count: width)
       keys =
-        tile.config.key == .f32 ? nil : k.array("key_rows", .f32, count: AttentionTile.block * tile.paddedHeadDim)
+        tile.config.key == .f32 && tile.copies == 1
+        ? nil : k.array("key_rows", .f32, count: AttentionTile.block * tile.paddedHeadDim)
       values =
         tile.config.value == .f32
         ? nil : k.array("value_rows", .f32, count: AttentionTile.block * tile.paddedValueDim)
@@ -100,11 +108,14 @@ struct AttentionTile {
     let total = (0..<vectors).map { k.variable("total\($0)", .broadcast(.real(0))) }
     let keys = k.pointer("keys", keyPointer, offset: offset(place, config.keyStride, config.key, headDim))
     let values = k.pointer("values", valuePointer, offset: offset(place, config.valueStride, config.value, valueDim))
-    let perPass = Self.queriesPerPass(k.target, valueDim: valueDim)
+    let perPass = queriesPerPass
     let passes = k.define("passes", place.count.dividedRoundingUp(by: perPass))
     k.loop("key", from: range.begin, to: range.end, step: Self.block) { key in
       let rows = k.define("rows", .minimum(range.end - key, .integer(Self.block)))
-      let keyBlock = widened(keys, config.key, key, rows, config.keyStride, headDim, paddedHeadDim, scratch.keys)
+      let keyBlock =
+        copies == 1
+        ? widened(keys, config.key, key, rows, config.keyStride, headDim, paddedHeadDim, scratch.keys)
+        : interleaved(keys, key, rows, scratch)
       score(keyBlock, rows: rows, vectors: vectors, scratch)
       addMask(place, key, rows, vectors, scratch)
       weigh(key, vectors: vectors, largest, total, scratch)
@@ -113,11 +124,14 @@ struct AttentionTile {
       accumulate(valueBlock, rows: rows, passes: passes, perPass: perPass, scratch)
     }
     for vector in 0..<vectors {
+      for distance in [1, 2] where distance < copies {
+        k.assign(total[vector], total[vector] + .exchanged(total[vector], distance: distance))
+      }
       let inverse = Expression.choose(total[vector] > 0.0, .broadcast(.real(1)) / total[vector], .broadcast(.real(0)))
       k.store(scratch.factors, .integer(vector * lanes), inverse)
     }
     k.loop("pair", to: place.count) { pair in
-      let inverse = k.define("inverse", .broadcast(scratch.factors[pair]))
+      let inverse = k.define("inverse", .broadcast(scratch.factors[pair * .integer(copies)]))
       let out = k.define("out", self.pair(place, pair, rowStride: config.heads * valueDim, valueDim))
       let sums = k.pointer("row", scratch.sums, offset: pair * .integer(paddedValueDim))
       k.vectorLoop("d", count: .integer(valueDim)) { d, tail in
@@ -160,11 +174,24 @@ struct AttentionTile {
     let past = config.causal ? k.define("past", position.map { $0[0].asIndex } ?? (rowCount - tokens)) : 0
     k.loop("pair", to: place.count) { pair in
       let from = k.define("from", self.pair(place, pair, rowStride: config.queryStride, headDim))
-      k.loop("d", to: .integer(headDim)) { d in
-        k.store(scratch.queries, d * .integer(scratch.width) + pair, q[from + d] * .real(config.scale))
+      if copies == 1 {
+        k.loop("d", to: .integer(headDim)) { d in
+          k.store(scratch.queries, d * .integer(scratch.width) + pair, q[from + d] * .real(config.scale))
+        }
+      } else {
+        k.loop("d", to: .integer(headDim), step: lanes) { d in
+          for (index, column) in KeyInterleaving.columns(lanes: lanes, copies: copies).enumerated() {
+            let number = k.define("number", q[from + d + .integer(column)] * .real(config.scale))
+            for copy in 0..<copies {
+              let at = (d + .integer(index)) * .integer(scratch.width) + pair * .integer(copies) + .integer(copy)
+              k.store(scratch.queries, at, number)
+            }
+          }
+        }
       }
       if let ends = scratch.ends {
-        k.store(ends, pair, (past + tokenAndHead(place, pair).token + 1).asInt32)
+        let end = k.define("end", (past + tokenAndHead(place, pair).token + 1).asInt32)
+        for copy in 0..<copies { k.store(ends, pair * .integer(copies) + .integer(copy), end) }
       }
     }
     var begin: Expression = 0
@@ -190,20 +217,12 @@ struct AttentionTile {
     _ source: Pointer, _ element: ScalarType, _ key: Expression, _ rows: Expression, _ stride: Int, _ size: Int,
     _ padded: Int, _ local: Pointer?
   ) -> Rows {
-    // Rows of one head lie too far apart for the processor to foresee the next ones.
-    func prefetch(_ r: Expression) {
-      let next = k.define("next", (key + .integer(Self.block) + r) * .integer(stride))
-      let bytes = AttentionConfig.headStride(element, size) * element.byteCount
-      for line in Swift.stride(from: 0, to: bytes, by: 64) {
-        k.prefetch(source, next + .integer(line / element.byteCount))
-      }
-    }
     guard let local else {
-      k.loop("r", to: rows) { prefetch($0) }
+      k.loop("r", to: rows) { prefetch(source, element, key + $0, stride, size) }
       return Rows(pointer: k.pointer("block", source, offset: key * .integer(stride)), stride: stride)
     }
     k.loop("r", to: rows) { r in
-      prefetch(r)
+      prefetch(source, element, key + r, stride, size)
       let row = AttentionRow(k, source, element, at: (key + r) * .integer(stride))
       k.vectorLoop("d", count: .integer(size)) { d, tail in
         k.store(local, r * .integer(padded) + d, row.load(d, count: tail))
@@ -212,12 +231,54 @@ struct AttentionTile {
     return Rows(pointer: local, stride: padded)
   }
 
-  /// scores[r, pair] = query . key r. Beyond the last row, the last one is scored again.
+  /// Asks for the row a block behind `row`: rows of one head lie too far apart for the processor to foresee the next ones.
+  private func prefetch(_ source: Pointer, _ element: ScalarType, _ row: Expression, _ stride: Int, _ size: Int) {
+    let next = k.define("next", (row + .integer(Self.block)) * .integer(stride))
+    let bytes = AttentionConfig.headStride(element, size) * element.byteCount
+    for line in Swift.stride(from: 0, to: bytes, by: 64) {
+      k.prefetch(source, next + .integer(line / element.byteCount))
+    }
+  }
+
+  /// The keys from `key` on as f32 with the numbers of `copies` rows side by side; the last row stands for those behind it.
+  private func interleaved(_ source: Pointer, _ key: Expression, _ rows: Expression, _ scratch: Scratch) -> Rows {
+    guard let local = scratch.keys else { preconditionFailure("interleaved keys need local memory") }
+    let isEven = [1, 2].filter { $0 < copies }.map { distance in
+      k.define(
+        "even", (.laneNumbers & .broadcast(.integer(distance))).isEqual(to: .broadcast(.integer(0))))
+    }
+    let stride = copies * paddedHeadDim
+    k.loop("r", to: rows, step: copies) { r in
+      let sources = (0..<copies).map { copy in
+        let row = k.define("row", key + .minimum(r + .integer(copy), rows - 1))
+        prefetch(source, config.key, row, config.keyStride, headDim)
+        return AttentionRow(k, source, config.key, at: row * .integer(config.keyStride))
+      }
+      k.loop("d", to: .integer(headDim), step: lanes) { d in
+        let vectors = sources.map { k.define("x", $0.load(d, count: nil)) }
+        let mixed = KeyInterleaving.interleave(vectors) { a, b, distance in
+          let even = isEven[distance - 1]
+          return (
+            k.define("y", .choose(even, a, .exchanged(b, distance: distance))),
+            k.define("y", .choose(even, .exchanged(a, distance: distance), b))
+          )
+        }
+        for (index, vector) in mixed.enumerated() {
+          k.store(local, r * .integer(paddedHeadDim) + d * .integer(copies) + .integer(index * lanes), vector)
+        }
+      }
+    }
+    return Rows(pointer: local, stride: stride)
+  }
+
+  /// scores[r, pair] = query . key r. Beyond the last row, the last one is scored again. With several lanes for a pair, r
+  /// counts as many rows.
   private func score(_ keys: Rows, rows: Expression, vectors: Int, _ scratch: Scratch) {
     let step = k.target.vectorRegisters >= 32 ? 8 : 4
-    k.loop("r", to: rows, step: step) { r in
+    let count = copies == 1 ? rows : k.define("groups", rows.dividedRoundingUp(by: copies))
+    k.loop("r", to: count, step: step) { r in
       let places = (0..<step).map {
-        k.define("at", .minimum(r + .integer($0), rows - 1) * .integer(keys.stride))
+        k.define("at", .minimum(r + .integer($0), count - 1) * .integer(keys.stride))
       }
       let products = (0..<step).map { row in
         (0..<vectors).map { k.variable("s\(row)\($0)", .broadcast(.real(0))) }
@@ -227,7 +288,11 @@ struct AttentionTile {
           k.define("q", scratch.queries.load(d * .integer(scratch.width) + .integer($0 * lanes)))
         }
         for row in 0..<step {
-          let element = k.define("x", .broadcast(keys.pointer[places[row] + d]))
+          let element = k.define(
+            "x",
+            copies == 1
+              ? .broadcast(keys.pointer[places[row] + d])
+              : .repeated(keys.pointer, places[row] + d * .integer(copies), count: copies))
           for vector in 0..<vectors {
             k.assign(products[row][vector], .multiplyAdd(element, queries[vector], products[row][vector]))
           }
@@ -292,8 +357,10 @@ struct AttentionTile {
     let ends = (0..<vectors).map { vector in
       k.define("ends", scratch.ends?.load(.integer(vector * lanes)) ?? .broadcast(rowCount.asInt32))
     }
-    k.loop("r", to: .integer(Self.block)) { r in
-      let index = k.define("index", .broadcast((key + r).asInt32))
+    let copy = copies == 1 ? nil : k.define("copy", .laneNumbers & .broadcast(.integer(copies - 1)))
+    k.loop("r", to: .integer(Self.block / copies)) { r in
+      let first = Expression.broadcast((key + r * .integer(copies)).asInt32)
+      let index = k.define("index", copy.map { first + $0 } ?? first)
       for vector in 0..<vectors {
         let at = k.define("at", r * .integer(scratch.width) + .integer(vector * lanes))
         var score = Expression.choose(ends[vector] > index, scratch.scores.load(at), .broadcast(.real(-.infinity)))
@@ -306,6 +373,11 @@ struct AttentionTile {
         k.assign(next[vector], .maximum(score, next[vector]))
       }
     }
+    for vector in 0..<vectors {
+      for distance in [1, 2] where distance < copies {
+        k.assign(next[vector], .maximum(.exchanged(next[vector], distance: distance), next[vector]))
+      }
+    }
     // Where every key so far is hidden, 0 stands in for -inf, whose difference with itself is no number.
     let bases = next.map { next in
       k.define("base", .choose(next > .broadcast(.real(-.infinity)), next, .broadcast(.real(0))))
@@ -316,7 +388,7 @@ struct AttentionTile {
       k.assign(total[vector], total[vector] * factor)
       k.assign(largest[vector], next[vector])
     }
-    k.loop("r", to: .integer(Self.block)) { r in
+    k.loop("r", to: .integer(Self.block / copies)) { r in
       for vector in 0..<vectors {
         let at = k.define("at", r * .integer(scratch.width) + .integer(vector * lanes))
         let weight = k.define("weight", .call(.exp, scratch.scores.load(at) - bases[vector]))
@@ -331,9 +403,9 @@ struct AttentionTile {
     min(4, (valueDim + target.lanes - 1) / target.lanes)
   }
 
-  private static func queriesPerPass(_ target: Target, valueDim: Int) -> Int {
-    let registers = target.vectorRegisters >= 32 ? 16 : 8
-    return min(target.lanes, registers >> chunkShift(chunkVectors(target, valueDim: valueDim)))
+  private var queriesPerPass: Int {
+    let registers = k.target.vectorRegisters >= 32 ? 16 : 8
+    return min(lanes / copies, registers >> Self.chunkShift(Self.chunkVectors(k.target, valueDim: valueDim)))
   }
 
   /// The exponent of the smallest power of two that is not below `count`.
@@ -350,7 +422,7 @@ struct AttentionTile {
       for part in stride(from: 0, to: starts.count, by: chunk) {
         let columns = Array(starts[part..<min(starts.count, part + chunk)])
         let registers = (0..<perPass).map { query in
-          let factor = k.define("factor", .broadcast(scratch.factors[pair + .integer(query)]))
+          let factor = k.define("factor", .broadcast(scratch.factors[(pair + .integer(query)) * .integer(copies)]))
           return columns.map { column in
             let at = (pair + .integer(query)) * .integer(paddedValueDim) + .integer(column)
             return k.variable("o", scratch.sums.load(at) * factor)
@@ -362,8 +434,13 @@ struct AttentionTile {
             let tail = scratch.values == nil && valueDim - column < lanes ? Expression.integer(valueDim - column) : nil
             return k.define("v", values.pointer.load(r * .integer(values.stride) + .integer(column), count: tail))
           }
+          let scores =
+            copies == 1
+            ? r * .integer(scratch.width)
+            : k.define("at", r / .integer(copies) * .integer(scratch.width) + r % .integer(copies))
           for query in 0..<perPass {
-            let weight = k.define("w", .broadcast(scratch.scores[r * .integer(scratch.width) + pair + .integer(query)]))
+            let place = scores + (pair + .integer(query)) * .integer(copies)
+            let weight = k.define("w", .broadcast(scratch.scores[place]))
             for (index, value) in row.enumerated() {
               k.assign(registers[query][index], .multiplyAdd(weight, value, registers[query][index]))
             }

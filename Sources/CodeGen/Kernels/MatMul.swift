@@ -41,8 +41,10 @@ extension MatMulConfig {
       ? count : k.define("full", count / .integer(tile) * .integer(tile))
     // Many tiles are shared out one by one, so that few panels do not leave a thread idle.
     let sharedTiles = weights.isQuantized || tile == 1 ? nil : tokens.fixedValue.map { ($0 + tile - 1) / tile }
-    let part = k.partition(.integer(layout.panelCount * (sharedTiles ?? 1)))
-    k.loop("unit", from: part.begin, to: part.end) { unit in
+    if sharedTiles == nil {
+      k.stream = WeightStream(name: weightPointer.name, units: layout.panelCount, unitBytes: layout.panelBytes)
+    }
+    k.share("unit", of: .integer(layout.panelCount * (sharedTiles ?? 1))) { unit in
       let panel = k.define("panel", unit / .integer(sharedTiles ?? 1))
       let stride = layout.panelBytes / weightPointer.element.byteCount
       let w = k.pointer("wp", weightPointer, offset: panel * .integer(stride))

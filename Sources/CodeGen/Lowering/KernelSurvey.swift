@@ -69,7 +69,7 @@ package struct KernelSurvey: Sendable {
     // Constants are not packed yet: their bytes are those of the chosen layout.
     for (input, layout) in pick.layouts.enumerated() {
       guard let layout, query.operands[input].isConstant, !(query.operation.op is Gather) else { continue }
-      let packed = Double(layout.byteCount(rows: stored[input].shape.maximumSizes.dropLast().reduce(1, *)))
+      let packed = Double(layout.byteCount(rows: stored[input].shape.maximumSizes.first ?? 1))
       work.weightBytes = SizePolynomial(packed)
     }
     entries.append(

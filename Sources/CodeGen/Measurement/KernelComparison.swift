@@ -7,22 +7,39 @@ package struct KernelComparison: Sendable {
   package struct Row: Sendable {
     package var entry: KernelSurvey.Entry
     package var times: [CallTime]
+    /// The ratio of an earlier measurement, which another one need not confirm.
+    var earlier = Double.infinity
+
+    init(entry: KernelSurvey.Entry, times: [CallTime]) {
+      self.entry = entry
+      self.times = times
+    }
 
     /// The fastest candidate among those that take every constant in the layout of the chosen one.
     ///
     /// A constant has one layout for all functions, so that another layout is no choice of one function alone.
-    package var best: Int {
+    package var best: Int { fitting.min { times[$0].least < times[$1].least } ?? entry.pick }
+
+    /// The candidates that take every constant in the layout of the chosen one.
+    private var fitting: [Int] {
       let pick = entry.choices[entry.pick]
-      let fitting = times.indices.filter { index in
+      return times.indices.filter { index in
         entry.query.operands.indices.allSatisfy {
           !entry.query.operands[$0].isConstant || entry.choices[index].layouts[$0] == pick.layouts[$0]
         }
       }
-      return fitting.min { times[$0].least < times[$1].least } ?? entry.pick
     }
 
-    /// Seconds of the chosen candidate over those of the fastest, by layout as in ``best``.
-    package var ratio: Double { times[entry.pick].least / times[best].least }
+    /// How many times as long as the fastest the chosen candidate takes, by layout as in ``best``; 1 if none is faster by
+    /// more than `tie`.
+    package var ratio: Double {
+      let pick = times[entry.pick]
+      let ratios = fitting.filter { times[$0].least < pick.least - Self.tie }.map { pick.ratio(to: times[$0]) }
+      return min(earlier, max(1, ratios.max() ?? 1))
+    }
+
+    /// A difference that is no longer one of kernels: calls of threads and the clock differ by as much.
+    private static let tie = 1e-7
   }
 
   package var target: Target
@@ -58,17 +75,17 @@ package struct KernelComparison: Sendable {
     return KernelComparison(target: target, threads: threads, rows: rows)
   }
 
-  /// Times the rows anew whose chosen candidate is behind by more than `limit`, with more rounds; the better of both times
-  /// counts.
+  /// Times the rows anew whose chosen candidate is behind by more than `limit`, with more rounds, up to three times: one that
+  /// really is slower is so every time.
   package mutating func reviewCloseCalls(limit: Double, spread: Int, _ toolchain: Toolchain) async throws {
-    let doubtful = rows.indices.filter { rows[$0].ratio > limit }
-    if doubtful.isEmpty { return }
-    let again = try await Self.measure(
-      doubtful.map { rows[$0].entry }, target, threads: threads, spread: spread, rounds: 31, toolchain)
-    for (index, row) in zip(doubtful, again.rows) {
-      for (choice, time) in row.times.enumerated() {
-        rows[index].times[choice].least = min(rows[index].times[choice].least, time.least)
-        rows[index].times[choice].median = time.median
+    for _ in 0..<3 {
+      let doubtful = rows.indices.filter { rows[$0].ratio > limit }
+      if doubtful.isEmpty { return }
+      let again = try await Self.measure(
+        doubtful.map { rows[$0].entry }, target, threads: threads, spread: spread, rounds: 31, toolchain)
+      for (index, row) in zip(doubtful, again.rows) {
+        rows[index].earlier = rows[index].ratio
+        rows[index].times = row.times
       }
     }
   }
@@ -103,7 +120,7 @@ package struct KernelComparison: Sendable {
         }
         guard operands[input].isConstant else { return .operand(bytes: entry.operandBytes[input]) }
         guard let layout = choice.layouts[input] else { return .constant(bytes: entry.operandBytes[input]) }
-        return .constant(bytes: layout.byteCount(rows: type.shape.maximumSizes.dropLast().reduce(1, *)))
+        return .constant(bytes: layout.byteCount(rows: type.shape.maximumSizes.first ?? 1))
       }
     }
     return TimedCall(choice.function(), arguments, threads: threads, group: group)

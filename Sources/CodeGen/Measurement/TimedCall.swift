@@ -36,12 +36,22 @@ package struct TimedCall: Sendable {
 
 /// Seconds of one call.
 package struct CallTime: Hashable, Sendable {
-  /// In the fastest round.
-  package var least: Double
-  package var median: Double
+  /// Of every round; in one round calls of a group follow each other.
+  package var rounds: [Double]
 
-  package init(least: Double, median: Double) {
-    self.least = least
-    self.median = median
+  package init(rounds: [Double]) { self.rounds = rounds }
+
+  package var least: Double { rounds.min() ?? 0 }
+  package var median: Double { Self.median(rounds) }
+
+  /// How many times as long as another call of its group it takes: by the fastest rounds or by the median of the ratios
+  /// within rounds, whichever says less, as what disturbs the machine makes either too large.
+  package func ratio(to other: CallTime) -> Double {
+    let paired = zip(rounds, other.rounds).map { $1 > 0 ? $0 / $1 : 1 }
+    return min(other.least > 0 ? least / other.least : 1, Self.median(paired))
+  }
+
+  private static func median(_ values: [Double]) -> Double {
+    values.isEmpty ? 0 : values.sorted()[values.count / 2]
   }
 }

@@ -47,7 +47,7 @@ package struct TimingProgram {
     let answer = try await ChildProcess.run(program, [])
     let times = answer.output.split(separator: "\n").compactMap { line -> CallTime? in
       let numbers = line.split(separator: " ").compactMap { Double($0) }
-      return numbers.count == 2 ? CallTime(least: numbers[0], median: numbers[1]) : nil
+      return numbers.count == rounds ? CallTime(rounds: numbers) : nil
     }
     guard answer.succeeded, times.count == calls.count else {
       throw CompileError(
@@ -200,8 +200,7 @@ package struct TimingProgram {
         }
       }
       for (int i = 0; i < COUNT; i++) {
-        double median = mcc_median(times[i], ROUNDS);
-        printf("%.6e %.6e\\n", times[i][0], median);
+        for (int round = 0; round < ROUNDS; round++) printf("%.6e%c", times[i][round], round < ROUNDS - 1 ? ' ' : '\\n');
       }
       return 0;
     }

@@ -36,8 +36,8 @@
  * which files a program is linked from.
  *
  * How a model is evaluated. All threads of the pool call `run` with the same arguments (single program, multiple
- * data). Each kernel computes the part of its output that mcc_partition gives the thread, and mcc_barrier separates
- * steps that depend on each other. `run` needs no barrier at its end: mcc_pool_run has one. No kernel adds up what
+ * data). Each kernel computes the part of its output that mcc_partition gives the thread, or the units that mcc_share
+ * hands out, and mcc_barrier separates steps that depend on each other. `run` needs no barrier at its end: mcc_pool_run has one. No kernel adds up what
  * several threads computed, so the results do not depend on the number of threads.
  *
  * Memory. `weights` points to the weights section of the bundle (read only, aligned to 4096 bytes). `arena` is one
@@ -60,7 +60,7 @@ typedef struct mcc_stopwatch mcc_stopwatch;
 typedef struct mcc_thread {
   int index; /* 0 ..< count */
   int count;
-  mcc_pool *pool;
+  mcc_pool *pool; /* NULL: units are not taken over from other threads */
   mcc_stopwatch *stopwatch; /* NULL unless the run is profiled */
 } mcc_thread;
 
@@ -76,12 +76,33 @@ static inline mcc_range mcc_partition(const mcc_thread *thread, int64_t units) {
   return (mcc_range){begin, begin + share + (thread->index < rest ? 1 : 0)};
 }
 
+/*
+ * Units of work that a thread goes through: those of its mcc_partition in order, then what other threads have not begun,
+ * each from the end of its part. So no thread waits long for a slower one, and each still reads one stretch of memory.
+ *
+ *   for (mcc_work work = mcc_share(t, units); mcc_next(t, &work);) ... work.unit ...
+ *
+ * Every thread must call mcc_share as often and with the same numbers.
+ */
+typedef struct mcc_work {
+  int64_t unit;
+  int64_t end; /* of the own part, if nothing is taken over */
+  int64_t units;
+  uint64_t round; /* the how manieth mcc_share this is */
+  int owner;      /* of the part that units are taken from; -1: nothing is taken over */
+} mcc_work;
+
+mcc_work mcc_share(const mcc_thread *thread, int64_t units);
+
+/* Moves on to the next unit; false if there is none. */
+bool mcc_next(const mcc_thread *thread, mcc_work *work);
+
 /* The time of one thread on each step of one function, in ticks of the processor's counter. */
 struct mcc_stopwatch {
   uint64_t last;
   int64_t count;
   struct mcc_step_ticks {
-    uint64_t call, sum, least; /* of the current call; of the calls before: sum and shortest */
+    uint64_t call, sum, least; /* of the current call; of the calls before: sum, and in the first thread's the least of all threads' */
   } *steps;
 };
 
@@ -93,12 +114,27 @@ static inline void mcc_mark(mcc_thread *thread, int64_t step) {
   if (__builtin_expect(thread->stopwatch != NULL, 0)) mcc_stopwatch_mark(thread->stopwatch, step);
 }
 
-void mcc_barrier_wait(mcc_pool *pool);
+/* While others are missing, asks for the memory between `ahead` and `ahead_end`. */
+void mcc_barrier_wait(mcc_pool *pool, const uint8_t *ahead, const uint8_t *ahead_end);
 
 /* Returns once every thread of the pool has arrived; what each wrote before is then visible to all. */
 static inline void mcc_barrier(mcc_thread *thread) {
   if (thread->count > 1) {
-    mcc_barrier_wait(thread->pool);
+    mcc_barrier_wait(thread->pool, NULL, NULL);
+    mcc_mark(thread, -1);
+  }
+}
+
+/* What a waiting thread asks for at most: a part of any second-level cache. */
+enum { MCC_BYTES_AHEAD = 65536 };
+
+/* The same, and a waiting thread reads ahead in what it will read of `units` units of `unit_bytes` bytes. */
+static inline void mcc_barrier_ahead(mcc_thread *thread, const uint8_t *start, int64_t units, int64_t unit_bytes) {
+  if (thread->count > 1) {
+    mcc_range own = mcc_partition(thread, units);
+    int64_t bytes = (own.end - own.begin) * unit_bytes;
+    const uint8_t *ahead = start + own.begin * unit_bytes;
+    mcc_barrier_wait(thread->pool, ahead, ahead + (bytes < MCC_BYTES_AHEAD ? bytes : MCC_BYTES_AHEAD));
     mcc_mark(thread, -1);
   }
 }

@@ -82,11 +82,17 @@ void mcc_profile_add(mcc_profile *it, const mcc_function *function, const int64_
   record *own = find(it, function);
   for (int t = 0; t < it->threads; t++) {
     struct mcc_step_ticks *steps = own->stopwatches[t].steps;
+    struct mcc_step_ticks *all = own->stopwatches[0].steps;
     for (int64_t i = 0; i < own->stopwatches[t].count; i++) {
       steps[i].sum += steps[i].call;
-      if (own->calls == 0 || steps[i].call < steps[i].least) steps[i].least = steps[i].call;
-      steps[i].call = 0;
+      if (t > 0) all[i].call += steps[i].call;
     }
+  }
+  /* Threads take work from each other: the shortest call is that with the least sum. */
+  for (int64_t i = 0; i < own->stopwatches[0].count; i++) {
+    struct mcc_step_ticks *all = &own->stopwatches[0].steps[i];
+    if (own->calls == 0 || all->call < all->least) all->least = all->call;
+    for (int t = 0; t < it->threads; t++) own->stopwatches[t].steps[i].call = 0;
   }
   own->calls++;
   own->seconds += seconds;
@@ -117,12 +123,11 @@ static void write_function(const mcc_profile *it, const record *own, const mcc_f
   if (own->position >= 0) fprintf(file, "%s\"position\": %.9g", comma, own->position / calls);
   fprintf(file, "}, \"steps\": [");
   for (int32_t step = 0; step < function->step_count; step++) {
-    double sum = 0, most = 0, least = 0;
+    double sum = 0, most = 0, least = (double)own->stopwatches[0].steps[step].least * calls * per_tick;
     for (int t = 0; t < it->threads; t++) {
       const struct mcc_step_ticks *ticks = &own->stopwatches[t].steps[step];
       double seconds = (double)ticks->sum * per_tick;
       sum += seconds;
-      least += (double)ticks->least * calls * per_tick;
       if (seconds > most) most = seconds;
     }
     fprintf(file, "%s\n{\"mean\": %.6g, \"most\": %.6g, \"least\": %.6g}", step > 0 ? "," : "", sum / it->threads, most,

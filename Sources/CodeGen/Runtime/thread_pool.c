@@ -29,6 +29,18 @@ typedef struct signal_word {
   int fewest, most;
 } signal_word;
 
+/*
+ * What is left of one thread's part of the units of the current mcc_share: the number of that mcc_share, the first and the
+ * end of the units, in one word, so that owner and others take units from its two ends by compare and swap. Whoever comes
+ * first fills it: a thread goes on to the next mcc_share only when all parts are empty.
+ */
+typedef struct unit_queue {
+  _Alignas(64) atomic_ullong state;
+  uint64_t rounds; /* calls of mcc_share; of the owner alone */
+} unit_queue;
+
+enum { UNIT_BITS = 20, ROUND_BITS = 64 - 2 * UNIT_BITS };
+
 struct mcc_pool {
   int count;
   signal_word phase; /* advanced by the last thread to arrive at the barrier */
@@ -38,6 +50,7 @@ struct mcc_pool {
   void *argument;
   atomic_int started; /* hands out the indices */
   pthread_t threads[MCC_MAX_THREADS];
+  unit_queue queues[MCC_MAX_THREADS];
 };
 
 static inline void pause_briefly(void) {
@@ -88,13 +101,70 @@ static void advance(signal_word *word) {
 #endif
 }
 
-void mcc_barrier_wait(mcc_pool *pool) {
+/* Fills the queue of a thread for a round unless that has been done. */
+static void fill(mcc_pool *pool, int owner, const mcc_work *work) {
+  mcc_thread thread = {.index = owner, .count = pool->count};
+  mcc_range range = mcc_partition(&thread, work->units);
+  unsigned long long full =
+      work->round << 2 * UNIT_BITS | (unsigned long long)range.begin << UNIT_BITS | (unsigned long long)range.end;
+  unsigned long long state = atomic_load_explicit(&pool->queues[owner].state, memory_order_acquire);
+  for (;;) {
+    /* Numbers of rounds wrap around. */
+    uint64_t behind = (work->round - (state >> 2 * UNIT_BITS)) & (((uint64_t)1 << ROUND_BITS) - 1);
+    if (behind == 0 || behind >> (ROUND_BITS - 1) != 0) return;
+    if (atomic_compare_exchange_weak(&pool->queues[owner].state, &state, full)) return;
+  }
+}
+
+mcc_work mcc_share(const mcc_thread *thread, int64_t units) {
+  mcc_range own = mcc_partition(thread, units);
+  mcc_work work = {.unit = own.begin - 1, .end = own.end, .units = units, .owner = -1};
+  mcc_pool *pool = thread->pool;
+  if (pool == NULL || thread->count == 1 || units >= (int64_t)1 << UNIT_BITS) return work;
+  work.round = ++pool->queues[thread->index].rounds & (((uint64_t)1 << ROUND_BITS) - 1);
+  work.owner = thread->index;
+  fill(pool, work.owner, &work);
+  return work;
+}
+
+bool mcc_next(const mcc_thread *thread, mcc_work *work) {
+  if (work->owner < 0) return ++work->unit < work->end;
+  const unsigned long long mask = (1ull << UNIT_BITS) - 1;
+  mcc_pool *pool = thread->pool;
+  for (;;) {
+    bool own = work->owner == thread->index;
+    atomic_ullong *queue = &pool->queues[work->owner].state;
+    unsigned long long state = atomic_load_explicit(queue, memory_order_acquire);
+    while (state >> 2 * UNIT_BITS == work->round) {
+      unsigned long long begin = state >> UNIT_BITS & mask, end = state & mask;
+      if (begin >= end) break;
+      if (atomic_compare_exchange_weak(queue, &state, own ? state + (1ull << UNIT_BITS) : state - 1)) {
+        work->unit = (int64_t)(own ? begin : end - 1);
+        return true;
+      }
+    }
+    work->owner = work->owner + 1 < pool->count ? work->owner + 1 : 0;
+    if (work->owner == thread->index) {
+      work->owner = -1;
+      work->unit = work->end;
+      return false;
+    }
+    fill(pool, work->owner, work);
+  }
+}
+
+void mcc_barrier_wait(mcc_pool *pool, const uint8_t *ahead, const uint8_t *ahead_end) {
   if (pool->count == 1) return;
   unsigned phase = atomic_load_explicit(&pool->phase.value, memory_order_relaxed);
   if (atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel) == pool->count - 1) {
     atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
     advance(&pool->phase);
   } else {
+    for (; ahead < ahead_end; ahead += 128) {
+      if (atomic_load_explicit(&pool->phase.value, memory_order_acquire) != phase) return;
+      __builtin_prefetch(ahead, 0, 2);
+      __builtin_prefetch(ahead + 64, 0, 2);
+    }
     wait_for_change(&pool->phase, phase);
   }
 }
@@ -106,7 +176,7 @@ static void *run_worker(void *argument) {
     wait_for_change(&pool->job, job);
     if (pool->body == NULL) return NULL;
     pool->body(&thread, pool->argument);
-    mcc_barrier_wait(pool);
+    mcc_barrier_wait(pool, NULL, NULL);
   }
 }
 

@@ -38,6 +38,8 @@ extension Vocabulary {
       "storeTail.u8": "mcc_store_tail_8($0, $1, $2)",
       "broadcast.f32": "vdupq_n_f32($0)", "zero.f32": "vdupq_n_f32(0.0f)",
       "broadcast.i32": "vdupq_n_s32($0)", "zero.i32": "vdupq_n_s32(0)",
+      "repeat2.f32": "vreinterpretq_f32_f64(vld1q_dup_f64((const double *)($0)))", "repeat4.f32": "vld1q_f32($0)",
+      "exchange1.f32": "vrev64q_f32($0)", "exchange2.f32": "mcc_exchange2($0)",
       "lanes": "((int32x4_t){0, 1, 2, 3})",
       "add.f32": "vaddq_f32($0, $1)", "sub.f32": "vsubq_f32($0, $1)", "mul.f32": "vmulq_f32($0, $1)",
       "div.f32": "vdivq_f32($0, $1)", "min.f32": "mcc_min($0, $1)", "max.f32": "mcc_max($0, $1)",
@@ -97,6 +99,11 @@ extension Vocabulary {
     eightBitWeights: .i8, stepsPerFlush: [.u4: 8])
 
   private static let neonFunctions: [String: String] = [
+    "mcc_exchange2": """
+    static inline float32x4_t mcc_exchange2(float32x4_t x) {
+      return vextq_f32(x, x, 2);
+    }
+    """,
     "mcc_load_tail": """
     static inline float32x4_t mcc_load_tail(const float *p, int64_t n) {
       if (n > 3) return vld1q_f32(p);

@@ -45,6 +45,8 @@ extension Vocabulary {
       "storeTail.u8": "mcc_store_8($0, $1, $2)",
       "broadcast.f32": "mcc_broadcast($0)", "zero.f32": "(mcc_f32x4){0}",
       "broadcast.i32": "mcc_broadcast_i32($0)", "zero.i32": "(mcc_i32x4){0}",
+      "repeat2.f32": "mcc_repeat2($0)", "repeat4.f32": "*(const mcc_f32x4u *)($0)",
+      "exchange1.f32": "mcc_exchange1($0)", "exchange2.f32": "mcc_exchange2($0)",
       "lanes": "(mcc_i32x4){0, 1, 2, 3}",
       "add.f32": "($0 + $1)", "sub.f32": "($0 - $1)", "mul.f32": "($0 * $1)", "div.f32": "($0 / $1)",
       "min.f32": "mcc_min($0, $1)", "max.f32": "mcc_max($0, $1)", "fma.f32": "($0 * $1 + $2)",
@@ -79,6 +81,21 @@ extension Vocabulary {
     eightBitWeights: .i8, stepsPerFlush: [:])
 
   private static let portableFunctions: [String: String] = [
+    "mcc_repeat2": """
+    static inline mcc_f32x4 mcc_repeat2(const float *p) {
+      return (mcc_f32x4){p[0], p[1], p[0], p[1]};
+    }
+    """,
+    "mcc_exchange1": """
+    static inline mcc_f32x4 mcc_exchange1(mcc_f32x4 x) {
+      return (mcc_f32x4){x[1], x[0], x[3], x[2]};
+    }
+    """,
+    "mcc_exchange2": """
+    static inline mcc_f32x4 mcc_exchange2(mcc_f32x4 x) {
+      return (mcc_f32x4){x[2], x[3], x[0], x[1]};
+    }
+    """,
     "mcc_broadcast": """
     static inline mcc_f32x4 mcc_broadcast(float x) {
       return (mcc_f32x4){x, x, x, x};
