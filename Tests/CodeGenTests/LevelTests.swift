@@ -69,13 +69,27 @@ import Testing
       try ConvTests.convolution(
         .init(h: 6, w: 9, c: 37, o: 37, kernel: [3, 3], padding: [1, 1, 1, 1], groups: 37), relu),
       try ConvTests.convolution(.init(h: 8, w: 5, c: 16, o: 16, kernel: [5, 3], strides: [2, 1], groups: 16)),
+      try ConvTests.convolution(.init(h: 9, w: 7, c: 20, o: 33, kernel: [3, 3], padding: [1, 1, 1, 1]), relu),
     ]
+  }
+
+  /// Sums are exact; without fused multiply-adds a result may be rounded twice, which is one step of codes up to 255.
+  private func quantizedConvolutions() throws -> [KernelCase] {
+    let relu = Epilogue(bias: true, activation: .relu)
+    return try [
+      (ConvTests.Sizes(h: 5, w: 6, c: 8, o: 40, kernel: [1, 1]), 9),
+      (.init(h: 6, w: 7, c: 5, o: 3, kernel: [3, 3]), 0),
+      (.init(h: 7, w: 6, c: 36, o: 24, kernel: [3, 3], strides: [2, 2], groups: 2), 130),
+      (.init(h: 6, w: 9, c: 37, o: 37, kernel: [3, 3], padding: [1, 1, 1, 1], groups: 37), 0),
+      (.init(h: 8, w: 5, c: 16, o: 16, kernel: [5, 3], strides: [2, 1], groups: 16), 77),
+    ].map { try QuantizedConvTests.convolution($0.0, relu, zero: $0.1, tolerance: 1 / 200) }
   }
 
   @Test(arguments: levels.indices) func kernelsReadTheLayoutOfAnotherLevel(_ index: Int) throws {
     let target = Self.levels[index]
     let harness = KernelHarness(target: target)
-    let runs = try harness.sample(try products() + convolutions()).flatMap { try $0.runs(on: target) }
+    let runs = try harness.sample(try products() + convolutions() + quantizedConvolutions())
+      .flatMap { try $0.runs(on: target) }
     for failure in try harness.failures(runs) { Issue.record("\(target.name): \(failure)") }
   }
 
@@ -101,6 +115,25 @@ import Testing
       #expect(joint.weights.map(\.name) == single.weights.map(\.name), "\(model.name)")
       #expect(joint.functions.count == targets.count * single.functions.count)
       #expect(Set(joint.kernelLevels) == Set(targets.indices))
+    }
+  }
+
+  /// Convolutions of a program for several targets: of whatever kind, their weights are stored once, and where the widest
+  /// target's panels are full, in as many bytes as alone.
+  @Test(arguments: ["x86-64", "aarch64", "x86-64-v3,x86-64-v4"]) func convolutionsAreStoredOnce(_ name: String) throws {
+    let targets = try TargetRegistry.targets(named: name)
+    let model = try LoweringModels.convolutions()
+    let joint = try schedule(model, targets)
+    #expect(joint.weights.map(\.name).sorted() == ["codes", "codes_depthwise", "point", "square"])
+    #expect(joint.functions.count == targets.count)
+    let square = try #require(joint.weights.first { $0.name == "square" })
+    // 9, 16 or 36 numbers for each pair of channels, by the kernel that all levels share.
+    #expect([9, 16, 36].contains(square.byteCount / (4 * 64 * 64)) && square.byteCount % (4 * 64 * 64) == 0)
+    let widest = try schedule(model, [try #require(targets.max { $0.lanes < $1.lanes })])
+    for weight in joint.weights where weight.name != "square" {
+      // Headers of panels of 16 instead of 4 lanes.
+      let alone = try #require(widest.weights.first { $0.name == weight.name })
+      #expect(Double(weight.byteCount) < 1.1 * Double(alone.byteCount), "\(weight.name)")
     }
   }
 

@@ -88,4 +88,25 @@ enum LoweringModels {
     builder.output("scores", try builder.emit(MatMul(transposeB: true), means, weight("fc", [5, 8])))
     return model("images", builder)
   }
+  /// A 3 x 3 convolution large enough for fewer products, one of 1 x 1, then on codes a 3 x 3 and a depthwise one.
+  static func convolutions() throws -> Model {
+    var builder = GraphBuilder(name: "main", role: "main")
+    let x = builder.input("image", TensorType(.f32, [1, 64, 28, 28]))
+    let same = [1, 1, 1, 1], relu = Epilogue(activation: .relu)
+    func weight(_ name: String, _ sizes: [Int]) -> ValueID {
+      builder.constant(random(name, sizes, UInt64(sizes.reduce(7, *))))
+    }
+    let a = try builder.emit(Conv2D(padding: same, epilogue: relu), x, weight("square", [64, 64, 3, 3]))
+    let b = try builder.emit(Conv2D(epilogue: relu), a, weight("point", [128, 64, 1, 1]))
+    let code = AffineCode(scale: 0.1)
+    var y = try builder.emit(QuantizeLinear(code), b)
+    for (name, groups) in [("codes", 1), ("codes_depthwise", 128)] {
+      let op = QuantizedConv2D(
+        Conv2D(padding: same, groups: groups, epilogue: relu), kernel: [3, 3], input: code, output: code)
+      let w = try builder.emit(Quantize(.w8c), weight(name, [128, 128 / groups * 9]))
+      y = try builder.emit(op, y, w)
+    }
+    builder.output("result", try builder.emit(DequantizeLinear(code), y))
+    return model("convolutions", builder)
+  }
 }

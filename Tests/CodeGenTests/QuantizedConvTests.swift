@@ -201,10 +201,20 @@ import Testing
 
   /// Layouts read back from text are those that were written, and damaged ones are none.
   @Test func layoutsReadBack() throws {
-    let layout = QuantizedConvLayout(rows: 6, groups: 2, channels: 3, kernel: [3, 2], merged: false, panel: 16)
+    let order = QuantizedConvOrder(rows: 6, groups: 2, channels: 3, kernel: [3, 2], merged: false, panel: 16)
+    var op = QuantizedConv2D()
+    op.input = AffineCode(scale: 0.3, zeroPoint: 7)
+    op.output = AffineCode(scale: 1e-20, zeroPoint: 255)
+    let layout = QuantizedConvLayout(order, op)
     #expect(QuantizedConvLayout(layout.packed) == layout)
+    // No output channels, more bits than a number has, a zero point that is no code, too few numbers.
+    for (index, value) in [(7, 0), (8, 1 << 32), (10, -1), (9, 256), (16, 300)] {
+      var damaged = layout.packed
+      damaged.parameters[index] = value
+      #expect(QuantizedConvLayout(damaged) == nil)
+    }
     var damaged = layout.packed
-    damaged.parameters[7] = 0
+    damaged.parameters.removeLast()
     #expect(QuantizedConvLayout(damaged) == nil)
     damaged.parameters = [1]
     #expect(QuantizedConvLayout(damaged) == nil)

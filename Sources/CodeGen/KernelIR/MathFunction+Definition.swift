@@ -12,7 +12,7 @@ extension MathFunction {
     case .log: result = MathFunction.logarithm(x, builder)
     case .tanh: result = MathFunction.hyperbolicTangent(x, builder)
     case .erf: result = MathFunction.errorFunction(x, builder)
-    case .sigmoid: result = 1 / (1 + Expression.call(.exp, -x))
+    case .sigmoid: result = MathFunction.logistic(x, builder)
     case .pow, .fmod, .sin, .cos: return nil
     }
     return ([x], builder.finish().body, result)
@@ -32,13 +32,32 @@ extension MathFunction {
     let n = k.define("n", .unary(.round, bounded * 1.44269504088896341))
     let high = Expression.multiplyAdd(n, -0.693359375, bounded)
     let r = k.define("r", .multiplyAdd(n, 2.12194440e-4, high))
-    let p = polynomial(
-      [1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1], r, k)
+    let p = polynomial(exponentialCoefficients, r, k)
     let y = k.define("y", .multiplyAdd(p, r * r, r) + 1)
     let i = k.define("i", n.asInt32)
     let half = k.define("half", i.shiftedRightArithmetically(by: 1))
     return y * powerOfTwo(half) * powerOfTwo(i - half)
   }
+
+  /// e^x / (1 + e^x), for which e^x needs the normal numbers only: the result is 1 from 17 on, and 0 below -87.7, where n is
+  /// -127 and 2^n comes out as 0. n = x / ln 2 is rounded by adding 1.5 * 2^23, whose last bits then are n; the rest is as in
+  /// `exponential`.
+  private static func logistic(_ x: Expression, _ k: KernelBuilder) -> Expression {
+    let bounded = k.define("bounded", .minimum(88, .maximum(-88, x)))
+    let shifted = k.define("shifted", .multiplyAdd(bounded, 1.44269504088896341, 12582912))
+    let n = k.define("n", shifted - 12582912)
+    let high = Expression.multiplyAdd(n, -0.693359375, bounded)
+    let r = k.define("r", .multiplyAdd(n, 2.12194440e-4, high))
+    let p = polynomial(exponentialCoefficients, r, k)
+    let power = powerOfTwo(.reinterpret(shifted, .i32))
+    let y = k.define("y", (.multiplyAdd(p, r * r, r) + 1) * power)
+    return y / (1 + y)
+  }
+
+  /// (e^r - 1 - r) / r^2 for |r| <= ln 2 / 2.
+  private static let exponentialCoefficients: [Float] = [
+    1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1,
+  ]
 
   private static func powerOfTwo(_ n: Expression) -> Expression { .reinterpret((n + 127) << 23, .f32) }
 

@@ -9,7 +9,7 @@ package enum MathFunction: String, Hashable, Sendable, CaseIterable {
   case tanh
   /// Gauss error function, error at most 3 ulp.
   case erf
-  /// 1 / (1 + e^-x), error at most 4 ulp.
+  /// 1 / (1 + e^-x), error at most 4 ulp where the result is normal.
   case sigmoid
   /// x^y, lane by lane through libm.
   case pow

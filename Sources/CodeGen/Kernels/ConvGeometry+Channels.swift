@@ -66,6 +66,28 @@ struct ChannelTile {
     }
   }
 
+  /// Passes all products of a window with weights for each channel, which lie as `[kh][kw][lanes]`: the number of the place,
+  /// what it sees and the weight. The weights of a line of the window are read once for all places, if they are few.
+  func forEachProduct(
+    of x: Pointer, weights: Pointer, lanes: Int, in k: KernelBuilder,
+    _ body: (_ place: Int, _ value: Expression, _ weight: Expression) -> Void
+  ) {
+    let taps = geometry.kernel[1]
+    func weight(_ u: Expression, _ v: Expression) -> Expression {
+      weights.load((u * .integer(taps) + v) * .integer(lanes))
+    }
+    var line: [Int: Expression] = [:]
+    forEachTap(
+      of: x, in: k,
+      prepare: { u in
+        guard taps <= 16 else { return }
+        for v in run.groups.flatMap(\.taps) { line[v] = k.define("w\(v)", weight(u, .integer(v))) }
+      }
+    ) { u, v, place, value in
+      body(place, value, v.constant.flatMap { line[$0] } ?? weight(u, v))
+    }
+  }
+
   /// Asks for what the tile below sees and this one does not, so that it comes nearer while the rest of the line is computed.
   func prefetchNextLine(of x: Pointer, in k: KernelBuilder) {
     let g = geometry
@@ -131,6 +153,12 @@ extension ConvGeometry {
         }
       }
     }
+  }
+
+  /// As many places as leave room for the weights of a line of the window in registers.
+  func depthwisePixels(target: Target) -> Int {
+    let most = target.vectorRegisters - 2 - min(kernel[1], target.vectorRegisters / 2)
+    return channelTilePixels(most: min(most, 16))
   }
 
   /// The number of places computed at a time with the least loads, at most `most`.

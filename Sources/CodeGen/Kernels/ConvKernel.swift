@@ -14,14 +14,9 @@ package enum ConvKernel: Kernel {
       shape.geometry, outputs: shape.outputs, groups: op.groups, epilogue: op.epilogue, target: target)
     // With several levels only widths that all of them offer can be chosen.
     return candidates.prefix(target.joint == nil ? 2 : 8).map { config in
-      let layout = config.layout(target: target).packed
-      var work = KernelWork()
-      work.floatOperations =
-        config.cycles(target: target) * (config.geometry.batch.fixedValue == nil ? shape.batchCount : 1)
-        * Double(4 * target.lanes)
-      work.bytes = Double(layout.byteCount(rows: shape.outputs)) + shape.activationBytes
-      return shape.choice(
-        name: config.name(target: target), query: query, work: work, target: target, layout: layout
+      shape.choice(
+        name: config.name(target: target), query: query, cycles: config.cycles(target: target), target: target,
+        layout: config.layout(target: target).packed
       ) { config.build(target: target) }
     }
   }
@@ -66,25 +61,29 @@ struct ConvShape {
   var isDepthwise: Bool { groups > 1 && groups == geometry.channels && groups == outputs }
 
   /// The most images.
-  var batchCount: Double { Double(batch.maximum) }
+  private var batchCount: Double { Double(batch.maximum) }
 
   /// Bytes of image, result and residual.
-  var activationBytes: Double {
+  private var activationBytes: Double {
     let results = geometry.outHeight * geometry.outWidth * outputs * (epilogue.residual == .none ? 1 : 2)
     return 4 * batchCount * Double(geometry.height * geometry.width * geometry.channels + results)
   }
 
-  /// Seconds on one core. Weights come from memory, of which two cores take what one could, and are never waited for less than a part of the
-  /// time that they take.
-  private func seconds(_ work: KernelWork, weightBytes: Int, on target: Target) -> Double {
+  /// Seconds on one core for cycles of arithmetic (on one image, for a batch of run time). Weights come from memory, of which
+  /// two cores take what one could, and are never waited for less than a part of the time that they take.
+  private func seconds(cycles: Double, weightBytes: Int, on target: Target) -> Double {
+    var work = KernelWork()
+    work.floatOperations = cycles * (geometry.batch.fixedValue == nil ? batchCount : 1) * Double(4 * target.lanes)
+    work.bytes = Double(weightBytes) + activationBytes
     let arithmetic = work.seconds(on: target)
     let reading = Double(weightBytes) / (target.throughput.bytes * 0.5)
     return max(arithmetic, reading) + 0.25 * min(arithmetic, reading)
   }
 
-  /// The choice of a kernel whose parameters are the inputs, the result and a batch of run time.
+  /// The choice of a kernel whose parameters are the inputs, the result and a batch of run time, from the cycles that its
+  /// arithmetic takes on one image, or on all if their number is fixed.
   func choice(
-    name: String, query: KernelQuery, work: KernelWork, target: Target, layout: PackedLayout,
+    name: String, query: KernelQuery, cycles: Double, target: Target, layout: PackedLayout,
     function: @escaping @Sendable () -> KernelFunction
   ) -> KernelChoice {
     var arguments = query.operands.indices.map { CallArgument.input($0) } + [.result(0)]
@@ -92,8 +91,7 @@ struct ConvShape {
     var layouts = query.unpacked
     layouts[1] = layout
     return KernelChoice(
-      name: name, cost: seconds(work, weightBytes: layout.byteCount(rows: outputs), on: target), layouts: layouts,
-      arguments: arguments,
-      inPlace: epilogue.residualIndex.map { [$0] } ?? [], function: function)
+      name: name, cost: seconds(cycles: cycles, weightBytes: layout.byteCount(rows: outputs), on: target),
+      layouts: layouts, arguments: arguments, inPlace: epilogue.residualIndex.map { [$0] } ?? [], function: function)
   }
 }

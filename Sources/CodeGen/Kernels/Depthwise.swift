@@ -21,8 +21,7 @@ package struct DepthwiseConfig: Hashable, Codable, Sendable {
 
   /// As many places as leave room for the weights of a line of the window in registers.
   init(geometry: ConvGeometry, epilogue: Epilogue, target: Target) {
-    let most = target.vectorRegisters - 2 - min(geometry.kernel[1], target.vectorRegisters / 2)
-    self.init(geometry: geometry, epilogue: epilogue, pixels: geometry.channelTilePixels(most: min(most, 16)))
+    self.init(geometry: geometry, epilogue: epilogue, pixels: geometry.depthwisePixels(target: target))
   }
 
   /// The layout of the weights: panels of one vector of channels, of the widest level where there are several.
@@ -52,36 +51,20 @@ package struct DepthwiseConfig: Hashable, Codable, Sendable {
     let bias = epilogue.bias ? k.input("bias", .f32) : nil
     let residual = epilogue.residual != .none ? k.input("residual", .f32) : nil
     let y = k.output("y", .f32)
-    let taps = g.kernel[0] * g.kernel[1]
+    let taps = g.kernel[0] * g.kernel[1], lanes = target.panelLanes
     g.forEachChannelTile(in: k, pixels: pixels) { tile in
       // Panel number c / lanes begins at c / lanes * taps * lanes.
-      let lanes = target.panelLanes
       let within = lanes == k.lanes ? .integer(0) : tile.channel % .integer(lanes)
       let weights = k.pointer("wp", w, offset: (tile.channel - within) * .integer(taps) + within)
       let start = bias.map { k.define("b", $0.load(tile.channel, count: tile.tail)) } ?? .broadcast(.real(0))
       tile.prefetchNextLine(of: x, in: k)
       let sums = (0..<tile.run.count).map { k.variable("s\($0)", start) }
-      var line: [Int: Expression] = [:]
-      tile.forEachTap(
-        of: x, in: k,
-        prepare: { u in
-          guard g.kernel[1] <= 16 else { return }
-          for v in tile.run.groups.flatMap(\.taps) {
-            line[v] = k.define("w\(v)", weights.load((u * .integer(g.kernel[1]) + .integer(v)) * .integer(lanes)))
-          }
-        }
-      ) { u, v, place, value in
-        let weight =
-          v.constant.flatMap { line[$0] } ?? weights.load((u * .integer(g.kernel[1]) + v) * .integer(lanes))
+      tile.forEachProduct(of: x, weights: weights, lanes: lanes, in: k) { place, value, weight in
         k.assign(sums[place], .multiplyAdd(value, weight, sums[place]))
       }
       tile.forEachResult(in: k) { place, index in
         let other = residual.map { $0.load(index, count: tile.tail) }
-        var value = sums[place]
-        if epilogue.residual == .beforeActivation, let other { value = value + other }
-        value = epilogue.activation.function.render([k.define("s", value)], in: k)
-        if epilogue.residual == .afterActivation, let other { value = value + other }
-        k.store(y, index, value, count: tile.tail)
+        k.store(y, index, epilogue.result(sums[place], residual: other, in: k), count: tile.tail)
       }
     }
     return k.finish()
@@ -97,15 +80,16 @@ package enum DepthwiseKernel: Kernel {
     guard let op = query.operation.op as? Conv2D, let shape = ConvShape(op, query), shape.isDepthwise else { return [] }
     let config = DepthwiseConfig(geometry: shape.geometry, epilogue: op.epilogue, target: target)
     let layout = config.layout(target: target).packed
-    let results = Double(shape.geometry.outHeight * shape.geometry.outWidth * shape.outputs)
-    let taps = Double(shape.geometry.kernel[0] * shape.geometry.kernel[1])
-    var work = KernelWork()
-    // Bound by loads, of which two go with one product.
-    work.floatOperations = 2 * 2 * results * taps * shape.batchCount
-    work.bytes = Double(layout.byteCount(rows: shape.outputs)) + shape.activationBytes
+    // Bound by loads, of which two go with one product; for all images of the batch that is fixed.
+    let images = shape.geometry.batch.fixedValue ?? 1
+    let products =
+      images * shape.geometry.outHeight * shape.geometry.outWidth * shape.outputs
+      * shape.geometry.kernel[0] * shape.geometry.kernel[1]
     return [
       shape.choice(
-        name: config.name(target: target), query: query, work: work, target: target, layout: layout
+        name: config.name(target: target), query: query, cycles: Double(products) / Double(target.lanes),
+        target: target,
+        layout: layout
       ) { config.build(target: target) }
     ]
   }

@@ -36,8 +36,10 @@ package enum QuantizedConvKernel: Kernel {
     if geometry.batch.fixedValue == nil { arguments.append(.size(batch)) }
 
     func choice(
-      _ name: String, _ layout: PackedLayout, operations: Double, _ function: @escaping @Sendable () -> KernelFunction
+      _ name: String, _ order: QuantizedConvOrder, operations: Double,
+      _ function: @escaping @Sendable () -> KernelFunction
     ) -> KernelChoice {
+      let layout = QuantizedConvLayout(order, op).packed
       var work = KernelWork()
       work.byteOperations = operations
       work.bytes =
@@ -58,7 +60,7 @@ package enum QuantizedConvKernel: Kernel {
       let config = QuantizedDepthwiseConfig(geometry: geometry, requantization: requantization, target: target)
       return [
         choice(
-          config.name(target: target), config.layout(target: target).packed,
+          config.name(target: target), config.order(target: target),
           operations: 8 * results * images * Double(op.kernel[0] * op.kernel[1])
         ) { config.build(target: target) }
       ]
@@ -66,11 +68,11 @@ package enum QuantizedConvKernel: Kernel {
     guard QuantizedConvConfig.isPossible(geometry, groups: op.groups, zeroPoint: op.input.zeroPoint) else { return [] }
     let candidates = QuantizedConvConfig.candidates(
       geometry, outputs: weight[0], groups: op.groups, requantization: requantization, target: target)
-    return candidates.prefix(2).map { config in
+    // With several levels only widths that all of them offer can be chosen.
+    return candidates.prefix(target.joint == nil ? 2 : 4).map { config in
       let cycles = config.cycles(target: target) * (geometry.batch.fixedValue == nil ? images : 1)
       return choice(
-        config.name(target: target), config.layout(target: target).packed,
-        operations: cycles * Double(16 * target.lanes)
+        config.name(target: target), config.order(target: target), operations: cycles * Double(16 * target.lanes)
       ) { config.build(target: target) }
     }
   }

@@ -15,18 +15,17 @@ package struct QuantizedDepthwiseConfig: Hashable, Codable, Sendable {
   init(geometry: ConvGeometry, requantization: Requantization, target: Target) {
     self.geometry = geometry
     self.requantization = requantization
-    let most = target.vectorRegisters - 2 - min(geometry.kernel[1], target.vectorRegisters / 2)
-    pixels = geometry.channelTilePixels(most: min(most, 16))
+    pixels = geometry.depthwisePixels(target: target)
   }
 
   /// The most taps whose sums are exact: 255 * 127 times as many stay below 2^24.
   static let mostTaps = 512
 
-  /// The layout of the weights: panels of one vector of channels.
-  package func layout(target: Target) -> QuantizedConvLayout {
-    QuantizedConvLayout(
+  /// The order of the weights: panels of one vector of channels, of the widest level where there are several.
+  package func order(target: Target) -> QuantizedConvOrder {
+    QuantizedConvOrder(
       rows: geometry.channels, groups: 1, channels: 1, kernel: geometry.kernel, merged: false, isDepthwise: true,
-      panel: target.lanes)
+      panel: target.panelLanes)
   }
 
   /// `mcc_qdepthwise_3x3s2p1_56x56x64_bias_relu6_u8_14_1a2b3c_avx512`.
@@ -50,35 +49,21 @@ package struct QuantizedDepthwiseConfig: Hashable, Codable, Sendable {
     let bias = epilogue.bias ? k.input("bias", .f32) : nil
     let residual = epilogue.residual != .none ? k.input("residual", requantization.residualType) : nil
     let y = k.output("y", requantization.resultType)
-    let panelBytes = layout(target: target).panelBytes
-    let zero = requantization.input.zeroPoint
+    let order = self.order(target: target)
     g.forEachChannelTile(in: k, pixels: pixels) { tile in
-      let panel = k.pointer(
-        "wp", w, offset: tile.channel / .integer(k.lanes) * .integer(panelBytes), as: .f32)
-      let codes = k.pointer("codes", panel, offset: .integer(2 * k.lanes))
-      var start: Expression = .broadcast(.real(0))
-      if zero != 0 {
-        let sums = k.pointer("code_sums", panel, offset: .integer(k.lanes), as: .i32)
-        start = k.define("start", (sums.load(0) * .integer(-zero)).asFloat)
-      }
+      let within: Expression = order.panel == k.lanes ? 0 : tile.channel % .integer(order.panel)
+      let panel = tile.channel / .integer(order.panel)
+      let factors = order.panel(panel, of: w, first: within, in: k)
+      let codes = k.pointer("codes", factors, offset: .integer(order.headerWords))
+      let start = k.define("start", factors.load(.integer(order.panel)))
       tile.prefetchNextLine(of: x, in: k)
       let sums = (0..<tile.run.count).map { k.variable("s\($0)", start) }
-      var line: [Int: Expression] = [:]
-      tile.forEachTap(
-        of: x, in: k,
-        prepare: { u in
-          guard g.kernel[1] <= 16 else { return }
-          for v in tile.run.groups.flatMap(\.taps) {
-            line[v] = k.define("w\(v)", codes.load((u * .integer(g.kernel[1]) + .integer(v)) * .integer(k.lanes)))
-          }
-        }
-      ) { u, v, place, value in
-        let weight =
-          v.constant.flatMap { line[$0] } ?? codes.load((u * .integer(g.kernel[1]) + v) * .integer(k.lanes))
+      tile.forEachProduct(of: x, weights: codes, lanes: order.panel, in: k) { place, value, weight in
         k.assign(sums[place], .multiplyAdd(value.asFloat, weight, sums[place]))
       }
       let channels = requantization.channels(
-        panel.load(0), bias: bias.map { $0.load(tile.channel, count: tile.tail) }, in: k)
+        factors.load(0), bias: bias.map { $0.load(tile.channel, count: tile.tail) },
+        order.numbers(behind: factors, first: within, in: k), in: k)
       tile.forEachResult(in: k) { place, index in
         let value = requantization.result(
           sums[place], channels, residual: residual.map { $0.load(index, count: tile.tail) }, in: k)

@@ -209,11 +209,7 @@ private struct WinogradParts {
             inside(place, s, of: g.outWidth) {
               let index = first + .integer((r * g.outWidth + s) * config.outputs + v * k.lanes)
               let other = residual.map { $0.load(index, count: tail) }
-              var value = results[r][s]
-              if let added { value = value + added }
-              if config.epilogue.residual == .beforeActivation, let other { value = value + other }
-              value = config.epilogue.activation.function.render([k.define("s", value)], in: k)
-              if config.epilogue.residual == .afterActivation, let other { value = value + other }
+              let value = config.epilogue.result(results[r][s], bias: added, residual: other, in: k)
               k.store(y, index, value, count: tail)
             }
           }

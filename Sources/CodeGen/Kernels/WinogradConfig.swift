@@ -84,7 +84,7 @@ package struct WinogradConfig: Hashable, Codable, Sendable {
 
   /// Estimated cycles of the arithmetic of a call (on one image, for a batch of run time).
   func cycles(target: Target) -> Double {
-    func step(_ count: Int) -> Double { max(Double(count * vectors) / 2, Double(count + vectors) / 2, 4) + 0.5 }
+    func step(_ count: Int) -> Double { ConvTiling.stepCycles(pixels: count, vectors: vectors) }
     func rows(_ count: Int) -> Double {
       Double(count / pixels) * step(pixels) + (count % pixels > 0 ? step(count % pixels) : 0)
     }
@@ -104,13 +104,15 @@ package struct WinogradConfig: Hashable, Codable, Sendable {
     guard geometry.kernel == [3, 3], geometry.strides == [1, 1], geometry.dilations == [1, 1],
       geometry.outHeight >= 2, geometry.outWidth >= 2, geometry.channels >= 8, outputs >= 8
     else { return [] }
-    let most = (outputs + target.lanes - 1) / target.lanes
+    let block = target.vectorsPerPanelLanes
+    let most = max((outputs + target.lanes - 1) / target.lanes, block)
     var found: [(config: WinogradConfig, cycles: Double)] = []
     for tile in [2, 4] {
-      var best: (config: WinogradConfig, cycles: Double)?
-      for vectors in [1, 2, 3, 4] where vectors <= most {
+      var forms: [(config: WinogradConfig, cycles: Double)] = []
+      for vectors in [1, 2, 3, 4] where vectors <= most && vectors % block == 0 {
         let room = min((target.vectorRegisters - 1 - vectors) / vectors, 16)
         guard room >= 1 else { continue }
+        var best: (config: WinogradConfig, cycles: Double)?
         for pixels in 1...room {
           var config = WinogradConfig(
             geometry: geometry, outputs: outputs, epilogue: epilogue, tile: tile, block: 1, pixels: pixels,
@@ -121,8 +123,10 @@ package struct WinogradConfig: Hashable, Codable, Sendable {
             best = (config, cycles)
           }
         }
+        if let best { forms.append(best) }
       }
-      if let best { found.append(best) }
+      // With several levels only widths that all of them offer can be chosen.
+      found += target.joint == nil ? forms.min { $0.cycles < $1.cycles }.map { [$0] } ?? [] : forms
     }
     return found.sorted { $0.cycles < $1.cycles }.map(\.config)
   }

@@ -11,14 +11,9 @@ package enum WinogradKernel: Kernel {
     let candidates = WinogradConfig.candidates(
       shape.geometry, outputs: shape.outputs, epilogue: op.epilogue, target: target)
     return candidates.map { config in
-      let layout = config.layout(target: target).packed
-      var work = KernelWork()
-      work.floatOperations =
-        config.cycles(target: target) * (config.geometry.batch.fixedValue == nil ? shape.batchCount : 1)
-        * Double(4 * target.lanes)
-      work.bytes = Double(layout.byteCount(rows: shape.outputs)) + shape.activationBytes
-      return shape.choice(
-        name: config.name(target: target), query: query, work: work, target: target, layout: layout
+      shape.choice(
+        name: config.name(target: target), query: query, cycles: config.cycles(target: target), target: target,
+        layout: config.layout(target: target).packed
       ) { config.build(target: target) }
     }
   }
