@@ -65,7 +65,8 @@ struct Roberta: Architecture {
   func build(_ tensors: inout CheckpointTensors, into model: inout Model, options: LoadOptions) throws {
     let prefix = tensors["roberta.embeddings.word_embeddings.weight"] == nil ? "" : "roberta."
     let head = BertHeadNames(
-      dense: "lm_head.dense", norm: "lm_head.layer_norm", decoder: "lm_head.decoder", bias: "lm_head.bias")
+      dense: "lm_head.dense", norm: "lm_head.layer_norm", decoder: "lm_head.decoder", bias: "lm_head.bias",
+      activation: .gelu)
     tensors.ignorePooler(prefix)
     if !predicts { tensors.ignoreAll(prefix: "lm_head.") }
     try encoder.build(

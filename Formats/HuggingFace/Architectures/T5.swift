@@ -45,11 +45,7 @@ struct T5: Architecture {
     guard (4...1 << 16).contains(buckets), buckets / 2 < distance, distance <= 1 << 26 else {
       throw config.root.failure("\(buckets) buckets of relative attention do not reach to a distance of \(distance)")
     }
-    let epsilon = try config.field("layer_norm_epsilon").double(or: 1e-6)
-    guard epsilon >= 0, epsilon < 1 else {
-      throw config.root.failure("'layer_norm_epsilon' is \(epsilon), expected 0 to 1")
-    }
-    self.epsilon = Float(epsilon)
+    epsilon = try config.epsilon("layer_norm_epsilon", or: 1e-6)
     (isGated, activation) = try Self.feedForward(&config)
     let ties = try config.field("tie_word_embeddings").bool(or: true)
     scalesOutputs = try config.field("scale_decoder_outputs").bool(or: ties)
