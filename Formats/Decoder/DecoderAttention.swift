@@ -9,6 +9,14 @@ struct AttentionSlopes: Hashable, Sendable {
   var slopes: [Float]
   /// Whether slopes and products are rounded to bf16 (Falcon).
   var isRounded = false
+  /// What products are multiplied by.
+  @Exact var scale: Float = 1
+
+  init(_ slopes: [Float], isRounded: Bool = false, scale: Float = 1) {
+    self.slopes = slopes
+    self.isRounded = isRounded
+    self.scale = scale
+  }
 
   /// The slopes of the paper for any number of heads.
   static func standard(heads: Int) -> [Float] {
@@ -185,11 +193,9 @@ struct DecoderAttention: DecoderPart {
         emitter.at(norm.module)
         weight = try emitter.wideWeight(norm.module + ".weight", [count, headDim])
       }
-      let ones = emitter.builder.constant(
-        Constant(name: "ones", type: TensorType(.f32, [headDim]), source: .splat(1.0)))
       var plain = norm
       plain.hasBias = false
-      y = try emitter.normalize(split, plain, gain: ones, headDim)
+      y = try emitter.normalize(split, plain, gain: emitter.ones(headDim), headDim)
       y = try emitter.builder.emit(Multiply(), y, weight)
     }
     return try emitter.builder.emit(Reshape([tokens, .fixed(count * headDim)]), y)
@@ -222,6 +228,7 @@ extension ModuleEmitter {
     }
     var bias = try builder.emit(Multiply(), column, distances)
     if slopes.isRounded { bias = try builder.emit(Cast(.f32), bias) }
+    bias = try scaled(bias, by: slopes.scale)
     context.biases[slopes] = bias
     return bias
   }

@@ -33,6 +33,8 @@ struct NormModule: Hashable, Sendable {
   var hasBias = false
   /// Whether the factor is one more than the weight (Gemma).
   var addsOne = false
+  /// Whether there are weight and bias at all.
+  var isAffine = true
 
   init(_ module: String, _ kind: Kind = .rms, epsilon: Float, bias: Bool = false, addsOne: Bool = false) {
     self.module = module
@@ -78,7 +80,8 @@ struct ModuleEmitter {
   /// The normalised rows of `x[..., width]`.
   mutating func norm(_ x: ValueID, _ norm: NormModule, _ width: Int) throws -> ValueID {
     at(norm.module)
-    return try normalize(x, norm, gain: weight(norm.module + ".weight", [width]), width)
+    let gain = norm.isAffine ? try weight(norm.module + ".weight", [width]) : ones(width)
+    return try normalize(x, norm, gain: gain, width)
   }
 
   /// The same with a given weight.
@@ -91,7 +94,7 @@ struct ModuleEmitter {
     switch norm.kind {
     case .rms: return try builder.emit(RMSNorm(axis: -1, epsilon: norm.epsilon), x, gain)
     case .layer:
-      let inputs = norm.hasBias ? [x, gain, try weight(norm.module + ".bias", [width])] : [x, gain]
+      let inputs = norm.hasBias && norm.isAffine ? [x, gain, try weight(norm.module + ".bias", [width])] : [x, gain]
       return try builder.emit(LayerNorm(axis: -1, epsilon: norm.epsilon), inputs)
     }
   }
@@ -120,6 +123,11 @@ struct ModuleEmitter {
   /// A number of f32.
   mutating func number(_ value: Double) -> ValueID {
     builder.constant(Constant(name: "number", type: TensorType(.f32, []), source: .splat(value)))
+  }
+
+  /// A vector of ones.
+  mutating func ones(_ count: Int) -> ValueID {
+    builder.constant(Constant(name: "ones", type: TensorType(.f32, [count]), source: .splat(1.0)))
   }
 
   /// `factor * x`; `x` itself for 1.

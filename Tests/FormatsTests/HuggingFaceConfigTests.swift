@@ -63,7 +63,7 @@ import Testing
       ("sliding_window", 128, "'sliding_window'"), ("partial_rotary_factor", 0.5, "'partial_rotary_factor'"),
       ("quantization_config", ["quant_method": "gptq"], "'quantization_config'"), ("qk_norm", true, "'qk_norm'"),
       ("logit_scale", 2.0, "'logit_scale'"),
-      ("architectures", ["GPT2LMHeadModel"], "unknown architecture 'GPT2LMHeadModel'"),
+      ("architectures", ["XLNetLMHeadModel"], "unknown architecture 'XLNetLMHeadModel'"),
       ("architectures", ["A", "B"], "unknown architecture A and B"),
     ] as [(String, JSON, String)])
   func refusesAsUnsupported(key: String, value: JSON, message: String) {

@@ -62,7 +62,10 @@ import Testing
     #expect(error < 1e-4, "\(error)")
   }
 
-  @Test(arguments: ["llama", "llama3-rope"])
+  @Test(
+    arguments: [
+      "gemma2", "gemma3", "gpt-neox", "gpt2", "llama", "llama3-rope", "mistral", "olmo2", "phi3", "qwen2", "qwen3",
+    ])
   func logitsOfArchitecture(name: String) throws {
     guard let path = Fixtures.path("architectures/\(name)") else { return }
     let archive = try NumPyArchive(path: path + "/expected.npz")

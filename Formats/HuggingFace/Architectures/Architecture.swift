@@ -6,6 +6,9 @@ protocol Architecture: Sendable {
   /// The `model_type` of `config.json`.
   static var modelType: String { get }
 
+  /// Further `model_type`s of the same network.
+  static var otherModelTypes: [String] { get }
+
   /// The entry of `architectures` in `config.json`.
   static var className: String { get }
 
@@ -26,9 +29,13 @@ protocol Architecture: Sendable {
 }
 
 extension Architecture {
+  static var otherModelTypes: [String] { [] }
+
   static var otherClassNames: [String] { [] }
 
   var longestText: Int? { nil }
+
+  static func hasModelType(_ type: String) -> Bool { modelType == type || otherModelTypes.contains(type) }
 
   static func isCalled(_ name: String) -> Bool { className == name || otherClassNames.contains(name) }
 }
@@ -36,8 +43,10 @@ extension Architecture {
 /// The architectures of Hugging Face checkpoints that mcc knows.
 enum ArchitectureRegistry {
   static let architectures: [any Architecture.Type] = [
-    Bert.self, DistilBert.self, Llama.self, Roberta.self,
-    DeepseekV2.self, Mamba.self, Mixtral.self, Qwen3Moe.self, T5.self, ViT.self, Whisper.self, XLMRoberta.self,
+    Bert.self, Bloom.self, Cohere.self, DeepseekV2.self, DistilBert.self, Falcon.self, Gemma2.self, Gemma3.self,
+    GPT2.self, GPTNeoX.self, Granite.self, Llama.self, Mamba.self, Mistral.self, Mixtral.self, Olmo2.self, OPT.self,
+    Phi.self, Phi3.self, Qwen2.self, Qwen3.self, Qwen3Moe.self, Roberta.self, SmolLM3.self, StableLM.self,
+    Starcoder2.self, T5.self, ViT.self, Whisper.self, XLMRoberta.self,
   ]
 
   /// The architecture that `config.json` asks for.
@@ -53,13 +62,13 @@ enum ArchitectureRegistry {
     if let first = classes.first {
       guard classes.count == 1 else { throw unknown("\(listed(classes, "and")), expected one") }
       guard let found = known.first(where: { $0.isCalled(first) }) else { throw unknown("'\(first)'") }
-      guard modelType == nil || modelType == found.modelType else {
+      guard modelType.map(found.hasModelType) ?? true else {
         throw config.failure("architecture '\(first)' contradicts 'model_type', which is '\(modelType ?? "")'")
       }
       return found
     }
     guard let modelType else { throw config.failure("missing 'architectures' and 'model_type'") }
-    guard let found = known.first(where: { $0.modelType == modelType }) else { throw unknown("'\(modelType)'") }
+    guard let found = known.first(where: { $0.hasModelType(modelType) }) else { throw unknown("'\(modelType)'") }
     return found
   }
 }

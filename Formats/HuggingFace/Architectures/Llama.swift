@@ -18,16 +18,14 @@ struct Llama: Architecture {
     let attentionBias = try config.field("attention_bias").bool(or: false)
     let feedForwardBias = try config.field("mlp_bias").bool(or: false)
     let activation = try config.field("hidden_act").activation(or: "silu")
-    let rotary = try RotaryConfig(&config, context: shape.context)
 
     var decoder = shape.decoder(norm: norm)
-    decoder.rotaries = [try rotary.rotary(headDim: shape.headDim)].compactMap { $0 }
-    decoder.blocks = (0..<shape.layers).map { layer in
-      DecoderBlock(
-        module: "model.layers.\(layer)", attentionNorm: norm.named("input_layernorm"),
-        feedForwardNorm: norm.named("post_attention_layernorm"),
-        attention: shape.attention(bias: attentionBias, outputBias: attentionBias),
-        feedForward: shape.gatedFeedForward(feedForward, activation, bias: feedForwardBias))
+    decoder.rotaries = try shape.rotaries(RotaryConfig(&config, context: shape.context))
+    decoder.blocks = shape.llamaBlocks(norm) { _ in
+      (
+        shape.attention(bias: attentionBias, outputBias: attentionBias),
+        shape.gatedFeedForward(feedForward, activation, bias: feedForwardBias)
+      )
     }
     self.decoder = decoder
   }

@@ -20,7 +20,10 @@ struct CheckpointConfig: Sendable {
     "bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "rope_theta_original",
     "max_sequence_length", "model_max_length", "tokenizer_model_max_length", "chunk_size_feed_forward",
     "temperature", "top_k", "top_p", "do_sample",
-    "repetition_penalty", "base_model_name_or_path", "vocab_size_original", "neftune_noise_alpha",
+    "repetition_penalty", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels",
+    "summary_first_dropout", "residual_dropout", "embedding_dropout", "dropout", "activation_dropout", "layerdrop",
+    "init_std", "cache_implementation", "prefix", "base_model_name_or_path",
+    "vocab_size_original", "neftune_noise_alpha",
   ]
 
   /// The field under the first of `keys` that exists; all of them count as read.
@@ -32,6 +35,9 @@ struct CheckpointConfig: Sendable {
     let fields = keys.map { root[$0] }
     return fields.first { $0.exists } ?? root[keys.first ?? ""]
   }
+
+  /// Whether there is anything under `key`, null included.
+  func says(_ key: String) -> Bool { root.value?.object?[key] != nil }
 
   /// Notes that what these keys say has no effect on this architecture.
   mutating func ignore(_ keys: String...) { readKeys.formUnion(keys) }

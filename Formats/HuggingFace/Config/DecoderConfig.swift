@@ -5,13 +5,20 @@ import IR
 struct DecoderConfig: Sendable {
   /// What an architecture calls these things, and what they are where nothing is said.
   struct Spelling: Sendable {
+    /// What an absent number of tokens means, where it may be absent.
+    var vocabulary: Int?
     var width = ["hidden_size"]
     var layers = ["num_hidden_layers"]
     var heads = ["num_attention_heads"]
+    /// What an absent number of heads means, where it may be absent.
+    var defaultHeads: Int?
     /// None where each head has keys and values of its own.
     var kvHeads = ["num_key_value_heads"]
+    /// What an absent key means; null always means one for each head.
+    var defaultKVHeads: Int?
     /// None where heads divide the width.
     var headDim = ["head_dim"]
+    /// What an absent key means, if not that heads divide the width.
     var defaultHeadDim: Int?
     var context = ["max_position_embeddings"]
     var defaultContext = 2048
@@ -33,16 +40,31 @@ struct DecoderConfig: Sendable {
   init(_ config: inout CheckpointConfig, limits: LoadLimits, _ spelling: Spelling = Spelling()) throws {
     self.limits = limits
     file = config.root
-    vocabulary = try config.field("vocab_size").int(in: 1...limits.tokens)
+    let tokens = config.field("vocab_size")
+    if !tokens.exists, let fallback = spelling.vocabulary {
+      vocabulary = fallback
+    } else {
+      vocabulary = try tokens.int(in: 1...limits.tokens)
+    }
     width = try config.field(anyOf: spelling.width).int(in: 1...limits.width)
     layers = try config.field(anyOf: spelling.layers).int(in: 1...limits.layers)
-    heads = try config.field(anyOf: spelling.heads).int(in: 1...65536)
-    kvHeads = heads
-    if !spelling.kvHeads.isEmpty, case let field = config.field(anyOf: spelling.kvHeads), field.exists {
-      kvHeads = try field.int(in: 1...65536)
-      guard heads % kvHeads == 0 else {
+    let heads = config.field(anyOf: spelling.heads)
+    if !heads.exists, let fallback = spelling.defaultHeads {
+      self.heads = fallback
+    } else {
+      self.heads = try heads.int(in: 1...65536)
+    }
+    kvHeads = self.heads
+    if !spelling.kvHeads.isEmpty {
+      let field = config.field(anyOf: spelling.kvHeads)
+      if field.exists {
+        kvHeads = try field.int(in: 1...65536)
+      } else if !spelling.kvHeads.contains(where: config.says), let fallback = spelling.defaultKVHeads {
+        kvHeads = fallback
+      }
+      guard self.heads % kvHeads == 0 else {
         throw file.failure(
-          "'\(spelling.heads[0])' is \(heads), which '\(spelling.kvHeads[0])', \(kvHeads), does not divide")
+          "'\(spelling.heads[0])' is \(self.heads), which '\(spelling.kvHeads[0])', \(kvHeads), does not divide")
       }
     }
     let stated = spelling.headDim.isEmpty ? nil : config.field(anyOf: spelling.headDim)
@@ -51,14 +73,14 @@ struct DecoderConfig: Sendable {
     } else if let fallback = spelling.defaultHeadDim {
       headDim = fallback
     } else {
-      guard width % heads == 0 else {
+      guard width % self.heads == 0 else {
         throw file.failure(
-          "'\(spelling.width[0])' is \(width), which '\(spelling.heads[0])', \(heads), does not divide")
+          "'\(spelling.width[0])' is \(width), which '\(spelling.heads[0])', \(self.heads), does not divide")
       }
-      headDim = width / heads
+      headDim = width / self.heads
     }
-    guard headDim * heads <= limits.width else {
-      throw file.failure("\(heads) heads of \(headDim) numbers, at most \(limits.width) in all are allowed")
+    guard headDim * self.heads <= limits.width else {
+      throw file.failure("\(self.heads) heads of \(headDim) numbers, at most \(limits.width) in all are allowed")
     }
     context = spelling.defaultContext
     if !spelling.context.isEmpty { context = try config.field(anyOf: spelling.context).int(or: context) }
@@ -77,6 +99,23 @@ struct DecoderConfig: Sendable {
     decoder.norm = norm
     decoder.head.isTied = tiesEmbedding
     return decoder
+  }
+
+  /// A rotary embedding for these heads; none if nothing turns.
+  func rotaries(_ rotary: RotaryConfig, isInterleaved: Bool = false) throws -> [DecoderRotary] {
+    try rotary.rotary(headDim: headDim, isInterleaved: isInterleaved).map { [$0] } ?? []
+  }
+
+  /// Blocks with a norm before each part and the usual names of modules.
+  func llamaBlocks(
+    _ norm: NormModule, _ parts: (Int) -> (attention: any DecoderPart, feedForward: any DecoderPart)
+  ) -> [DecoderBlock] {
+    (0..<layers).map { layer in
+      let (attention, feedForward) = parts(layer)
+      return DecoderBlock(
+        module: "model.layers.\(layer)", attentionNorm: norm.named("input_layernorm"),
+        feedForwardNorm: norm.named("post_attention_layernorm"), attention: attention, feedForward: feedForward)
+    }
   }
 
   /// Attention with the usual names of modules and scores divided by the root of the size of a head.
@@ -109,26 +148,77 @@ extension CheckpointConfig {
     return Float(epsilon)
   }
 
-  /// A factor or a limit: a finite number other than 0; nil if absent.
-  mutating func optionalNumber(_ key: String) throws -> Float? {
-    guard let value = try field(key).optionalDouble() else { return nil }
+  /// A factor or a limit: a finite number other than 0; nil if null, and `fallback` if absent.
+  mutating func optionalNumber(_ key: String, or fallback: Float? = nil) throws -> Float? {
+    guard let value = try field(key).optionalDouble() else { return says(key) ? nil : fallback }
     guard value.isFinite, value != 0, abs(value) <= 1e9 else {
       throw root.failure("'\(key)' is \(value), expected a number other than 0")
     }
     return Float(value)
   }
 
-  /// A soft cap or limit, which is positive; nil if absent.
-  mutating func optionalPositive(_ key: String) throws -> Float? {
-    guard let value = try optionalNumber(key) else { return nil }
+  /// A soft cap or limit, which is positive; nil if null, and `fallback` if absent.
+  mutating func optionalPositive(_ key: String, or fallback: Float? = nil) throws -> Float? {
+    guard let value = try optionalNumber(key, or: fallback) else { return nil }
     guard value > 0 else { throw root.failure("'\(key)' is \(value), expected a positive number") }
     return value
   }
 
-  /// A number of keys that a query sees; nil if absent.
-  mutating func optionalWindow(_ key: String) throws -> Int? {
-    let field = field(key)
-    return field.exists ? try field.int(in: 1...Int(Int32.max)) : nil
+  /// The number of keys that a query sees; nil if null, and `fallback` if absent.
+  mutating func window(or fallback: Int? = nil) throws -> Int? {
+    let field = field("sliding_window")
+    if field.exists { return try field.int(in: 1...Int(Int32.max)) }
+    return says("sliding_window") ? nil : fallback
+  }
+
+  /// The types of the layers, if they are listed: whether each sees a window of keys alone.
+  mutating func listedWindows(layers: Int) throws -> [Bool]? {
+    let field = field("layer_types")
+    guard field.exists else { return nil }
+    let elements = try field.elements()
+    if elements.isEmpty { return nil }
+    guard elements.count == layers else {
+      throw root.failure("'layer_types' has \(elements.count) entries for \(layers) layers")
+    }
+    return try elements.map { element in
+      switch try element.string() {
+      case "full_attention": return false
+      case "sliding_attention": return true
+      case let type:
+        throw CompileError(
+          .unsupported, "'\(element.path)' '\(type)' is not supported, only full_attention and sliding_attention",
+          subject: .init(file: root.file))
+      }
+    }
+  }
+
+  /// The window of each layer: `window` where the listed types, or if none are listed `isWindowed`, say so.
+  mutating func windows(
+    layers: Int, _ window: Int?, where isWindowed: (Int) -> Bool
+  ) throws -> [Int?] {
+    let listed = try listedWindows(layers: layers)
+    return try (0..<layers).map { layer in
+      guard listed?[layer] ?? isWindowed(layer) else { return nil }
+      if listed != nil, window == nil {
+        throw root.failure("'layer_types[\(layer)]' is 'sliding_attention', but 'sliding_window' is missing")
+      }
+      return window
+    }
+  }
+
+  /// Throws unless the value is absent or one of `values`.
+  mutating func require(_ key: String, in values: [String]) throws {
+    guard let value = try field(key).optionalString(), !values.contains(value) else { return }
+    throw CompileError(
+      .unsupported, "'\(key)' '\(value)' is not supported, only \(listed(values, "and"))",
+      subject: .init(file: root.file))
+  }
+
+  /// Throws if the value is true.
+  mutating func refuse(_ keys: String...) throws {
+    for key in keys where try field(key).bool(or: false) {
+      throw CompileError(.unsupported, "'\(key)' is not supported", subject: .init(file: root.file))
+    }
   }
 }
 

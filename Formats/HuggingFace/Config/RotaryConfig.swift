@@ -21,6 +21,10 @@ struct RotaryConfig: Sendable {
     /// None where an architecture always turns whole heads.
     var partialKeys: [String] = []
     var partial: Double = 1
+    /// Other names of types of scaling.
+    var aliases = ["su": "longrope"]
+    /// The original context where none is stated, if not the context.
+    var originalContext: Int?
 
     init() {}
 
@@ -97,20 +101,21 @@ struct RotaryConfig: Sendable {
     // Only scaled embeddings look at it.
     let original = config.field("original_max_position_embeddings")
     if table.exists {
-      try readScaling(table, original, context: context, allowsPartial: !spelling.partialKeys.isEmpty)
+      try readScaling(table, original, context: context, spelling)
     }
   }
 
   private mutating func readScaling(
-    _ table: JSONField, _ outerOriginal: JSONField, context: Int, allowsPartial: Bool
+    _ table: JSONField, _ outerOriginal: JSONField, context: Int, _ spelling: Spelling
   ) throws {
     var reader = RotaryTable(table)
-    let kind = try table[anyOf: "rope_type", "type"].string(or: "default")
-    if allowsPartial { reader.known.insert("partial_rotary_factor") }
+    let said = try table[anyOf: "rope_type", "type"].string(or: "default")
+    let kind = spelling.aliases[said] ?? said
+    if !spelling.partialKeys.isEmpty { reader.known.insert("partial_rotary_factor") }
     func original() throws -> Int {
       let inner = reader.field("original_max_position_embeddings")
       if outerOriginal.exists { return try outerOriginal.int(in: 1...1 << 30) }
-      return inner.exists ? try inner.int(in: 1...1 << 30) : context
+      return inner.exists ? try inner.int(in: 1...1 << 30) : spelling.originalContext ?? context
     }
     switch kind {
     case "default": break
@@ -137,7 +142,7 @@ struct RotaryConfig: Sendable {
       func magnitude(_ scale: Double) -> Double { factor <= 1 ? 1 : 0.1 * scale * log(factor) + 1 }
       let inferred = scale != 0 && scaleAll != 0 ? magnitude(scale) / magnitude(scaleAll) : magnitude(1)
       attentionFactor = try reader.optionalPositive("attention_factor") ?? inferred
-    case "longrope", "su":
+    case "longrope":
       let original = try original()
       let factor = try reader.optionalPositive("factor") ?? Double(context) / Double(original)
       scaling = .factors(try reader.factors("short_factor"))
