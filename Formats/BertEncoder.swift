@@ -24,6 +24,8 @@ struct BertHeadNames {
   /// A product with the rows of the embedding; the name of its own weight in checkpoints that keep a copy.
   var decoder: String
   var bias: String
+  /// The activation between; nil for that of the encoder.
+  var activation: FeedForwardActivation?
 }
 
 /// The hyper-parameters of a BERT encoder (Devlin and others, 2018) and the graph they describe: the sum of the
@@ -128,7 +130,7 @@ extension BertEncoder {
     _ x: ValueID, _ embedding: ValueID, _ emitter: inout ModuleEmitter, _ head: BertHeadNames
   ) throws -> ValueID {
     let dense = try emitter.linear(x, LinearModule(head.dense, bias: true), width, width)
-    let n = try norm(try emitter.activate(dense, activation), head.norm, &emitter)
+    let n = try norm(try emitter.activate(dense, head.activation ?? activation), head.norm, &emitter)
     emitter.at(head.decoder)
     emitter.tensors.ignore(head.decoder + ".weight")
     emitter.tensors.ignore(head.decoder + ".bias")

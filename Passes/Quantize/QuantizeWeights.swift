@@ -14,7 +14,8 @@ import Tensors
 /// of experts. A weight
 /// that is dequantized already, as from GGUF, keeps its codes. A table whose rows are gathered gets the format of the
 /// weights, unless these only change their type; if it is multiplied by as well (tied embeddings), it is stored once,
-/// with at least 8 bits. A weight that would not get smaller stays.
+/// with at least 8 bits. A weight that would not get smaller stays, and so does that of a router, whose choice of experts
+/// a small error may change.
 ///
 /// After ``Calibrate`` activations are bytes with one scale per tensor, measured beforehand, and convolutions take part as well:
 /// see ``StaticQuantization``.
@@ -199,7 +200,8 @@ private struct Work {
       try quantizeInput(of: id, format)
       return
     }
-    guard let storage = storage(of: weight, in: id) else {
+    let routes = graph.users(of: graph[id].results[0]).contains { graph[$0].op is Route }
+    guard !routes, let storage = storage(of: weight, in: id) else {
       kept += 1
       return
     }

@@ -94,11 +94,33 @@ package struct ProgramCheck {
     let file = folder.file("ids.npy")
     try NumPyArray(ids, [1, ids.count]).write(to: file)
     let output = folder.file("logits.npz")
-    try await run(program, ["logits", "--ids", file, "--output", output])
+    let evaluator = try Evaluator(model, function: function.name)
+    var symbols = ["L": ids.count]
+    var states = try evaluator.initialStates()
+    var arguments = ["--ids", file]
+    if let cross = model.function(role: "cross") {
+      // The source is seeded as well.
+      let isText = cross.inputs.first.map { cross[$0].name } == "tokens"
+      var source = TensorArchives.seeded(cross, seed: seed)
+      if isText {
+        var generator = SplitMix64(seed: seed &+ 1)
+        let values = (0..<source[0].view.count).map { _ in Int32(generator.int(below: vocabulary)) }
+        source = [Tensor(.i32, [values.count], values)]
+      }
+      let other = folder.file("source.npy")
+      try NumPyArray(source[0].view).write(to: other)
+      arguments = isText ? ["--ids", other, "--decoder-ids", file] : ["--features", other, "--decoder-ids", file]
+      if isText { symbols["S"] = source[0].view.count }
+      let filled = try Evaluator(model, function: cross.name).run(source).states
+      let names = cross.states.map { cross[$0.value].name }
+      for (index, state) in function.states.enumerated() {
+        if let place = names.firstIndex(of: function[state.value].name) { states[index] = filled[place] }
+      }
+    }
+    try await run(program, ["logits"] + arguments + ["--output", output])
     let tokens = Tensor(.i32, [ids.count], ids.map { Int32(truncatingIfNeeded: $0) })
     let position = Tensor(.i32, [1], [Int32(0)])
-    let results = try Evaluator(model, function: function.name)
-      .run([tokens, position], symbols: ["L": ids.count])
+    let results = try evaluator.run([tokens, position], states: states, symbols: symbols)
     guard let logits = results.outputs.first else { return [] }
     let found = try NumPyArchive(path: output).require("output", file: output)
     return [try difference("logits", found, logits)]

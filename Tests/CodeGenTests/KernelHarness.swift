@@ -24,6 +24,8 @@ struct KernelCase {
   var tolerances: [String: Double] = [:]
   /// What the names of the kernels that are meant begin with; all if empty.
   var kernels = ""
+  /// Which of several results is checked.
+  var result = 0
 
   init(
     _ label: String, _ op: any Operator, _ inputs: [Tensor], types: [TensorType]? = nil, constants: Set<Int> = [],
@@ -64,9 +66,9 @@ struct KernelCase {
       values.append(dense)
     }
     let op = (op as? any DimensionAttributes)?.substituting { symbols[$0.name].map { .fixed($0) } } ?? op
-    let result = Tensor(try op.inferTypes(values.map(\.type))[0])
-    try op.evaluate(values.map(\.view), into: [result.mutableView])
-    return result
+    let results = try op.inferTypes(values.map(\.type)).map { Tensor($0) }
+    try op.evaluate(values.map(\.view), into: results.map(\.mutableView))
+    return results[result]
   }
 }
 
@@ -79,6 +81,8 @@ struct KernelRun {
   var pointers: [(buffer: Int, offset: Int)]
   var symbols: [Int]
   var output: Int
+  /// Further buffers that the kernel writes.
+  var scratch: Set<Int> = []
   var check: ([UInt8]) -> String?
 }
 
@@ -264,9 +268,11 @@ struct KernelHarness {
       }
       let call = CRenderer(target: target).call(run.function, arguments: arguments, thread: "&t")
       let sizes = run.buffers.map { "\($0.count)" }.joined(separator: ", ")
+      let kept = run.buffers.indices.map { $0 == run.output || run.scratch.contains($0) ? "0" : "1" }
       text += """
         static void run\(index)(void) {
           const long sizes[] = {\(sizes)};
+          const int kept[] = {\(kept.joined(separator: ", "))};
           const int counts[] = {\(threadCounts.map(String.init).joined(separator: ", "))};
           uint8_t *data[\(run.buffers.count)], *b[\(run.buffers.count)];
           for (int i = 0; i < \(run.buffers.count); i++) {
@@ -285,7 +291,7 @@ struct KernelHarness {
             fwrite(b[\(run.output)], 1, sizes[\(run.output)], stdout);
             for (int i = 0; i < \(run.buffers.count); i++) {
               for (int j = 1; j <= 64; j++) if (b[i][-j] != 0xa5) die("\(run.label)");
-              if (i != \(run.output) && memcmp(b[i], data[i], sizes[i])) die("\(run.label)");
+              if (kept[i] && memcmp(b[i], data[i], sizes[i])) die("\(run.label)");
               release(b[i], sizes[i]);
             }
           }
@@ -313,7 +319,8 @@ extension KernelCase {
 
   private func run(_ choice: KernelChoice, _ expected: Tensor, inPlace: Int?) throws -> KernelRun {
     var buffers = try inputs.indices.map { try bytes(of: $0, layout: choice.layouts[$0]) }
-    let output: Int
+    var output: Int
+    var scratch: Set<Int> = []
     if let update = choice.updates ?? inPlace {
       output = update
     } else {
@@ -322,13 +329,26 @@ extension KernelCase {
       buffers.append([UInt8](repeating: 0xee, count: size ?? expected.view.bytes.count))
     }
     let function = choice.function()
+    // Of several results the first may be an updated input; each other one has a buffer of its own.
+    var places = [output]
+    let types = (try? op.inferTypes(inputs.map(\.type))) ?? []
+    if types.count > 1 {
+      buffers.removeSubrange(inputs.count...)
+      places = types.indices.map { index in
+        if index == 0, let update = choice.updates { return update }
+        buffers.append([UInt8](repeating: 0xee, count: types[index].byteCount ?? 0))
+        return buffers.count - 1
+      }
+      output = places[result]
+      scratch = Set(places)
+    }
     var pointers: [(buffer: Int, offset: Int)] = []
     var numbers: [Int] = []
     for argument in choice.arguments {
       switch argument {
       case .input(let index):
         pointers.append((index, (columns[index]?.start ?? 0) * inputs[index].type.element.byteCount))
-      case .result: pointers.append((output, 0))
+      case .result(let index): pointers.append((places[index], 0))
       case .size(let dim):
         guard let value = dim.value({ symbols[$0.name] }) else {
           throw CompileError(.internal, "the size \(dim) of \(label) is not known")
@@ -349,7 +369,7 @@ extension KernelCase {
     }
     return KernelRun(
       label: label + (inPlace.map { " in place of \($0)" } ?? ""), function: function, buffers: buffers,
-      pointers: pointers, symbols: numbers, output: output, check: check)
+      pointers: pointers, symbols: numbers, output: output, scratch: scratch, check: check)
   }
 
   private func bytes(of index: Int, layout: PackedLayout?) throws -> [UInt8] {

@@ -96,7 +96,7 @@ import Testing
 
   @Test(
     arguments: [
-      ("hidden_act", "relu6", "'hidden_act' 'relu6'"), ("position_embedding_type", "relative_key", "'relative_key'"),
+      ("hidden_act", "prelu", "'hidden_act' 'prelu'"), ("position_embedding_type", "relative_key", "'relative_key'"),
       ("is_decoder", true, "'is_decoder'"), ("add_cross_attention", true, "'add_cross_attention'"),
       ("embedding_size", 128, "'embedding_size'"), ("quantization_config", ["bits": 8], "'quantization_config'"),
       ("architectures", ["BertForQuestionAnswering"], "unknown architecture 'BertForQuestionAnswering'"),

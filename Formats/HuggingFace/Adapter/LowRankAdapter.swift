@@ -51,7 +51,9 @@ package struct LowRankAdapter: Sendable {
         throw unsupported("element type \(tensor.type.element.rawValue), expected f32, f16 or bf16")
       }
       let name = String(tensor.name.dropFirst(Self.prefix.count))
-      if name.contains("lora_magnitude_vector") { throw unsupported("weight-decomposed adapters (DoRA) are not supported") }
+      if name.contains("lora_magnitude_vector") {
+        throw unsupported("weight-decomposed adapters (DoRA) are not supported")
+      }
       let words = name.split(separator: ".").map(String.init)
       guard let index = words.firstIndex(where: { $0.hasPrefix("lora_") }) else {
         let own = words.filter { $0 != "modules_to_save" && $0 != "default" }.joined(separator: ".")
@@ -74,7 +76,8 @@ package struct LowRankAdapter: Sendable {
     for (module, part) in parts {
       guard let a = part.a, let b = part.b else {
         throw CompileError(
-          .input, "module '\(module)' has '\(part.a == nil ? "lora_B" : "lora_A")' alone", subject: .init(file: mapped.path))
+          .input, "module '\(module)' has '\(part.a == nil ? "lora_B" : "lora_A")' alone",
+          subject: .init(file: mapped.path))
       }
       let rank = a.type.shape[0].fixedValue ?? 0
       let expected = try settings.rank(of: module)
@@ -173,7 +176,9 @@ extension LowRankAdapter {
       guard kind == "LORA" else { throw unsupported("peft_type", "'\(kind)'") }
       // These change the weights they start from; the adapter alone does not say how.
       let start = config["init_lora_weights"]
-      if let name = start.value?.string, name.hasPrefix("pissa") || ["olora", "corda", "loftq", "lora_ga"].contains(name) {
+      if let name = start.value?.string,
+        name.hasPrefix("pissa") || ["olora", "corda", "loftq", "lora_ga"].contains(name)
+      {
         throw unsupported("init_lora_weights", "'\(name)'")
       }
       let bias = try config["bias"].string(or: "none")
@@ -194,7 +199,9 @@ extension LowRankAdapter {
       }
       rank = try config["r"].int(in: 1...1 << 20)
       alpha = try config["lora_alpha"].double(or: 8)
-      guard alpha.isFinite, abs(alpha) < 1e9 else { throw config.failure("'lora_alpha' is \(alpha), expected a number") }
+      guard alpha.isFinite, abs(alpha) < 1e9 else {
+        throw config.failure("'lora_alpha' is \(alpha), expected a number")
+      }
       usesRoot = try config["use_rslora"].bool(or: false)
       hasTransposedWeights = try config["fan_in_fan_out"].bool(or: false)
       let rankTable = config["rank_pattern"], alphaTable = config["alpha_pattern"]

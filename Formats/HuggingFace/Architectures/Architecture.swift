@@ -46,7 +46,7 @@ enum ArchitectureRegistry {
     Bert.self, Bloom.self, Cohere.self, DeepseekV2.self, DistilBert.self, Falcon.self, Gemma2.self, Gemma3.self,
     GPT2.self, GPTNeoX.self, Granite.self, Llama.self, Mamba.self, Mistral.self, Mixtral.self, Olmo2.self, OPT.self,
     Phi.self, Phi3.self, Qwen2.self, Qwen3.self, Qwen3Moe.self, Roberta.self, SmolLM3.self, StableLM.self,
-    Starcoder2.self, T5.self, ViT.self, Whisper.self, XLMRoberta.self,
+    Starcoder2.self, T5.self, ViT.self, Whisper.self,
   ]
 
   /// The architecture that `config.json` asks for.

@@ -38,11 +38,15 @@ struct Bert: Architecture {
   }
 }
 
-/// RoBERTa (Liu and others, 2019): BERT with positions that count from the padding token's id plus one.
+/// RoBERTa (Liu and others, 2019): BERT with positions that count from the padding token's id plus one; also for many
+/// languages (XLM-RoBERTa; Conneau and others, 2020) and for French (CamemBERT; Martin and others, 2020).
 struct Roberta: Architecture {
   static let modelType = "roberta"
+  static let otherModelTypes = ["xlm-roberta", "camembert"]
   static let className = "RobertaModel"
-  static let otherClassNames = ["RobertaForMaskedLM"]
+  static let otherClassNames = [
+    "RobertaForMaskedLM", "XLMRobertaModel", "XLMRobertaForMaskedLM", "CamembertModel", "CamembertForMaskedLM",
+  ]
 
   let encoder: BertEncoder
   let predicts: Bool
@@ -65,32 +69,13 @@ struct Roberta: Architecture {
   func build(_ tensors: inout CheckpointTensors, into model: inout Model, options: LoadOptions) throws {
     let prefix = tensors["roberta.embeddings.word_embeddings.weight"] == nil ? "" : "roberta."
     let head = BertHeadNames(
-      dense: "lm_head.dense", norm: "lm_head.layer_norm", decoder: "lm_head.decoder", bias: "lm_head.bias")
+      dense: "lm_head.dense", norm: "lm_head.layer_norm", decoder: "lm_head.decoder", bias: "lm_head.bias",
+      activation: .gelu)
     tensors.ignorePooler(prefix)
     if !predicts { tensors.ignoreAll(prefix: "lm_head.") }
     try encoder.build(
       &tensors, names: BertModuleNames(prefix: prefix), head: predicts ? head : nil, into: &model,
       options: options)
-  }
-}
-
-/// XLM-RoBERTa (Conneau and others, 2020): RoBERTa for many languages.
-struct XLMRoberta: Architecture {
-  static let modelType = "xlm-roberta"
-  static let className = "XLMRobertaModel"
-  static let otherClassNames = ["XLMRobertaForMaskedLM"]
-
-  let network: Roberta
-
-  var vocabulary: Int { network.vocabulary }
-  var longestText: Int? { network.longestText }
-
-  init(_ config: inout CheckpointConfig, limits: LoadLimits) throws {
-    network = try Roberta(&config, limits: limits)
-  }
-
-  func build(_ tensors: inout CheckpointTensors, into model: inout Model, options: LoadOptions) throws {
-    try network.build(&tensors, into: &model, options: options)
   }
 }
 

@@ -28,7 +28,9 @@ struct DeepseekV2: Architecture {
     let shape = try DecoderConfig(&config, limits: limits, spelling)
     let norm = NormModule("model.norm", epsilon: try config.epsilon("rms_norm_eps", or: 1e-6))
     let turning = try config.field("qk_rope_head_dim").int(in: 2...65536)
-    guard turning % 2 == 0 else { throw config.root.failure("'qk_rope_head_dim' is \(turning), expected an even number") }
+    guard turning % 2 == 0 else {
+      throw config.root.failure("'qk_rope_head_dim' is \(turning), expected an even number")
+    }
     let activation = try config.field("hidden_act").activation(or: "silu")
     let bias = try config.field("attention_bias").bool(or: false)
     let feedForwardBias = try config.field("mlp_bias").bool(or: false)
@@ -43,7 +45,8 @@ struct DeepseekV2: Architecture {
       // The norms inside of attention have a constant of their own in the network's code.
       norm: NormModule("", epsilon: 1e-6), hasBias: bias, scale: 1 / Float(nope + turning).squareRoot())
     guard heads * (nope + turning) <= limits.width, heads * attention.valueDim <= limits.width else {
-      throw config.root.failure("\(heads) heads of \(nope + turning) numbers, at most \(limits.width) in all are allowed")
+      throw config.root.failure(
+        "\(heads) heads of \(nope + turning) numbers, at most \(limits.width) in all are allowed")
     }
     if table.exists, try table[anyOf: "rope_type", "type"].string(or: "default") != "default" {
       let all = try table["mscale_all_dim"].double(or: 0)
@@ -104,7 +107,8 @@ struct DeepseekV2: Architecture {
       route.chosenGroups = try chosenGroups.int(in: 1...route.groups)
       guard experts % route.groups == 0, chosen <= experts / route.groups * route.chosenGroups else {
         throw config.root.failure(
-          "\(experts) experts in \(route.groups) groups, of which \(route.chosenGroups) are chosen, do not give \(chosen)")
+          "\(experts) experts in \(route.groups) groups, of which \(route.chosenGroups) are chosen, do not give \(chosen)"
+        )
       }
     case let name: throw unsupported("topk_method", "'\(name)'", "greedy and group_limited_greedy")
     }

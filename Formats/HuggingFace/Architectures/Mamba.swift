@@ -12,7 +12,6 @@ struct Mamba: Architecture {
   let vocabulary: Int
   private let width, inner, stateSize, rank, taps, layers: Int
   @Exact private var epsilon: Float = 1e-5
-  private let activation: FeedForwardActivation
   private let hasBias, hasConvBias, tiesEmbedding: Bool
   private let longest: Int
 
@@ -35,12 +34,14 @@ struct Mamba: Architecture {
     rank = isAutomatic ? (width + 15) / 16 : try rankField.int(in: 1...limits.width)
     taps = try config.field("conv_kernel").int(in: 2...16)
     layers = try config.field("num_hidden_layers").int(in: 1...limits.layers)
-    let epsilon = try config.field("layer_norm_epsilon").double(or: 1e-5)
-    guard epsilon >= 0, epsilon < 1 else {
-      throw config.root.failure("'layer_norm_epsilon' is \(epsilon), expected 0 to 1")
+    epsilon = try config.epsilon("layer_norm_epsilon", or: 1e-5)
+    // Versions of the framework differ in which of the two activations the setting is for.
+    let activation = try config.field("hidden_act").activation(or: "silu")
+    guard activation == .silu else {
+      throw CompileError(
+        .unsupported, "'hidden_act' '\(activation.rawValue)' is not supported, only silu",
+        subject: .init(file: config.root.file))
     }
-    self.epsilon = Float(epsilon)
-    activation = try config.field("hidden_act").activation(or: "silu")
     hasBias = try config.field("use_bias").bool(or: false)
     hasConvBias = try config.field("use_conv_bias").bool(or: true)
     tiesEmbedding = try config.field("tie_word_embeddings").bool(or: true)
@@ -95,11 +96,10 @@ struct Mamba: Architecture {
     let stored = try it.wideWeight(module + ".conv1d.weight", [inner, 1, taps])
     let filter = try it.emit(Transpose([1, 0]), it.emit(Reshape([.fixed(inner), .fixed(taps)]), stored))
     let bias = try hasConvBias ? [it.wideWeight(module + ".conv1d.bias", [inner])] : []
-    let own = Activation(rawValue: activation.rawValue)
     let convolved = try it.builder.emitAll(
-      CausalConv(activation: own ?? .none), [conv, hidden, filter, position] + bias, names: ["conv\(layer)_new", "u"])
+      CausalConv(activation: .silu), [conv, hidden, filter, position] + bias, names: ["conv\(layer)_new", "u"])
     it.builder.graph.setUpdate(ofState: 2 * layer, to: convolved[0])
-    let u = own == nil ? try it.activate(convolved[1], activation) : convolved[1]
+    let u = convolved[1]
 
     let parts = try it.linear(u, LinearModule(module + ".x_proj", bias: false), inner, rank + 2 * stateSize)
     let steps = try it.emit(Slice(axis: 1, start: 0, size: .fixed(rank)), parts)
@@ -112,7 +112,7 @@ struct Mamba: Architecture {
     let scanned = try it.builder.emitAll(
       SelectiveScan(), [scan, u, dt, a, b, c, d, position], names: ["scan\(layer)_new", "y"])
     it.builder.graph.setUpdate(ofState: 2 * layer + 1, to: scanned[0])
-    let gated = try it.emit(Multiply(), scanned[1], it.activate(gate, activation))
+    let gated = try it.emit(Multiply(), scanned[1], it.emit(SiLU(), gate))
     return try it.linear(gated, LinearModule(module + ".out_proj", bias: hasBias), inner, width)
   }
 }

@@ -20,7 +20,7 @@ struct Mixtral: Architecture {
     let experts = try config.field("num_local_experts", "num_experts").int(in: 1...limits.experts)
     let chosen = try config.field("num_experts_per_tok").int(in: 1...experts)
     let activation = try config.field("hidden_act").activation(or: "silu")
-    let window = try config.optionalWindow("sliding_window")
+    let window = try config.window()
     var spelling = RotaryConfig.Spelling()
     spelling.theta = 1e6
     let rotary = try RotaryConfig(&config, context: shape.context, spelling)

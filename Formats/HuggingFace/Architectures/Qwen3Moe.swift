@@ -19,7 +19,7 @@ struct Qwen3Moe: Architecture {
     let bias = try config.field("attention_bias").bool(or: false)
     let activation = try config.field("hidden_act").activation(or: "silu")
     let usesWindow = try config.field("use_sliding_window").bool(or: false)
-    let said = try config.optionalWindow("sliding_window")
+    let said = try config.window()
     let window = usesWindow ? said : nil
     let dense = try config.field("intermediate_size").int(in: 1...limits.width)
     let sparse = try SparseLayers(&config, layers: shape.layers, limits: limits)

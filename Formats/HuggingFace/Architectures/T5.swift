@@ -2,15 +2,18 @@ import Base
 import IR
 import Tensors
 
-/// T5 (Raffel and others, 2020): an encoder and a decoder with RMS norms, attention without scale, and biases of attention
-/// by distance, which all blocks share.
+/// T5 (Raffel and others, 2020) and mT5 (Xue and others, 2021): an encoder and a decoder with RMS norms, attention without
+/// scale, and biases of attention by distance, which all blocks share.
 ///
 /// The function `@cross` encodes the source and fills the caches of cross attention; `@main` decodes. `T5EncoderModel`
 /// has the function `@encode` alone, which gives hidden states.
 struct T5: Architecture {
   static let modelType = "t5"
   static let className = "T5ForConditionalGeneration"
-  static let otherClassNames = ["T5EncoderModel", "T5WithLMHeadModel"]
+  static let otherModelTypes = ["mt5"]
+  static let otherClassNames = [
+    "T5EncoderModel", "T5WithLMHeadModel", "MT5ForConditionalGeneration", "MT5EncoderModel",
+  ]
 
   let vocabulary: Int
   private let width, headDim, feedForward, heads: Int
@@ -45,28 +48,28 @@ struct T5: Architecture {
     guard (4...1 << 16).contains(buckets), buckets / 2 < distance, distance <= 1 << 26 else {
       throw config.root.failure("\(buckets) buckets of relative attention do not reach to a distance of \(distance)")
     }
-    let epsilon = try config.field("layer_norm_epsilon").double(or: 1e-6)
-    guard epsilon >= 0, epsilon < 1 else {
-      throw config.root.failure("'layer_norm_epsilon' is \(epsilon), expected 0 to 1")
-    }
-    self.epsilon = Float(epsilon)
+    epsilon = try config.epsilon("layer_norm_epsilon", or: 1e-6)
     (isGated, activation) = try Self.feedForward(&config)
     let ties = try config.field("tie_word_embeddings").bool(or: true)
-    scalesOutputs = try config.field("scale_decoder_outputs").bool(or: ties)
+    // mT5 never scales, whether the configuration says that weights are tied or not.
+    let isMultilingual = config.root["model_type"].value?.string == "mt5"
+    scalesOutputs = try config.field("scale_decoder_outputs").bool(or: ties && !isMultilingual)
     tiesHead = ties && scalesOutputs
     isEncoder = try (config.root["architectures"].optionalElements() ?? []).contains {
-      try $0.string() == "T5EncoderModel"
+      try $0.string().hasSuffix("EncoderModel")
     }
     // An encoder alone is saved with either value.
     let both = config.field("is_encoder_decoder")
-    guard try isEncoder || both.bool(or: true) else { throw both.failure("'is_encoder_decoder' is false, expected true") }
+    guard try isEncoder || both.bool(or: true) else {
+      throw both.failure("'is_encoder_decoder' is false, expected true")
+    }
     longest = limits.context
   }
 
   /// `feed_forward_proj` is the name of an activation, perhaps behind `gated-`; newer configurations repeat its parts.
   private static func feedForward(_ config: inout CheckpointConfig) throws -> (Bool, FeedForwardActivation) {
     let field = config.field("feed_forward_proj")
-    let said = try field.string(or: "relu")
+    let said = try field.string(or: config.root["model_type"].value?.string == "mt5" ? "gated-gelu" : "relu")
     let isGated = said.hasPrefix("gated-")
     var name = isGated ? String(said.dropFirst("gated-".count)) : said
     if said == "gated-gelu" { name = "gelu_new" }

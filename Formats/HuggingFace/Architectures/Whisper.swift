@@ -16,7 +16,7 @@ struct Whisper: Architecture {
   private let sourceRows, longest: Int
   private let encoder, decoder: Side
   private let activation: FeedForwardActivation
-  private let scalesEmbedding, tiesHead: Bool
+  private let tiesHead: Bool
 
   /// The blocks of one side.
   private struct Side {
@@ -51,7 +51,11 @@ struct Whisper: Architecture {
     encoder = try stack("encoder", &config)
     decoder = try stack("decoder", &config)
     activation = try config.field("activation_function").activation(or: "gelu")
-    scalesEmbedding = try config.field("scale_embedding").bool(or: false)
+    // Read by no version of the network's code, so that there is no telling what it would mean.
+    if try config.field("scale_embedding").bool(or: false) {
+      throw CompileError(
+        .unsupported, "'scale_embedding' true is not supported", subject: .init(file: config.root.file))
+    }
     tiesHead = try config.field("tie_word_embeddings").bool(or: true)
     let both = config.field("is_encoder_decoder")
     guard try both.bool(or: true) else { throw both.failure("'is_encoder_decoder' is false, expected true") }
@@ -131,7 +135,6 @@ struct Whisper: Architecture {
     it.at("embed_tokens")
     let embedding = try it.weight("embed_tokens.weight", [vocabulary, width])
     var x = try it.emit(Gather(axis: 0, type: .f32), embedding, tokens)
-    if scalesEmbedding { x = try it.scaled(x, by: Float(width).squareRoot()) }
     it.at("embed_positions")
     let table = try it.weight("embed_positions.weight", [longest, width])
     let first = try it.emit(Cast(.i64), position)

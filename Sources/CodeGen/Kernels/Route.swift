@@ -41,16 +41,16 @@ package struct RouteConfig: Hashable, Codable, Sendable {
       }
       if op.groups > 1, op.chosenGroups < op.groups { dropGroups(k, judged) }
       let place = k.define("place", token * .integer(op.count))
-      let sum = k.variable("sum", .real(0))
+      let sum: Expression? = op.normalizes ? k.variable("sum", .real(0)) : nil
       k.loop("slot", to: .integer(op.count)) { slot in
         let best = largest(k, judged, from: 0, to: .integer(experts)).index
         k.store(judged, best, .real(-.infinity))
         k.store(ids, place + slot, .convert(best, .i32))
         k.store(weights, place + slot, scores[best])
-        k.assign(sum, sum + scores[best])
+        if let sum { k.assign(sum, sum + scores[best]) }
       }
-      guard op.normalizes || op.scale != 1 else { return }
-      let factor = k.define("factor", op.normalizes ? .real(op.scale) / sum : .real(op.scale))
+      guard sum != nil || op.scale != 1 else { return }
+      let factor = k.define("factor", sum.map { Expression.real(op.scale) / $0 } ?? Expression.real(op.scale))
       k.loop("slot", to: .integer(op.count)) { slot in
         k.store(weights, place + slot, weights[place + slot] * factor)
       }
@@ -101,6 +101,14 @@ package struct RouteConfig: Hashable, Codable, Sendable {
     return (index, value)
   }
 
+  private func largestValue(
+    _ k: KernelBuilder, _ numbers: Pointer, from: Expression, to: Expression
+  ) -> Expression {
+    let value = k.variable("most", .real(-.infinity))
+    k.loop("e", from: from, to: to) { e in k.assign(value, .maximum(numbers[e], value)) }
+    return value
+  }
+
   /// Puts the scores of groups that are not chosen out of the running.
   private func dropGroups(_ k: KernelBuilder, _ judged: Pointer) {
     let size = experts / op.groups
@@ -109,14 +117,14 @@ package struct RouteConfig: Hashable, Codable, Sendable {
     let dropped = k.array("dropped", .f32, count: lanes)
     k.loop("g", to: .integer(op.groups)) { g in
       let from = k.define("from", g * .integer(size)), to = k.define("to", g * .integer(size) + .integer(size))
-      let best = largest(k, judged, from: from, to: to)
       k.store(dropped, g, .real(1))
-      guard op.groupScore == .twoBest else { return k.store(groups, g, best.value) }
+      guard op.groupScore == .twoBest else { return k.store(groups, g, largestValue(k, judged, from: from, to: to)) }
+      let best = largest(k, judged, from: from, to: to)
       let kept = k.define("kept", best.value + .real(0))
       k.store(judged, best.index, .real(-.infinity))
-      let second = largest(k, judged, from: from, to: to)
+      let second = largestValue(k, judged, from: from, to: to)
       k.store(judged, best.index, kept)
-      k.store(groups, g, kept + second.value)
+      k.store(groups, g, kept + second)
     }
     k.loop("slot", to: .integer(op.chosenGroups)) { _ in
       let best = largest(k, groups, from: 0, to: .integer(op.groups)).index
