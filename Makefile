@@ -3,7 +3,7 @@
 # Without testable imports, tests and program share one release build.
 MCC = .build/release/mcc
 
-.PHONY: help prerequisites build demo test test-full test-targets test-conversions lint format bench bench-kernels \
+.PHONY: help prerequisites build demo test test-full test-targets test-architectures test-conversions lint format bench bench-kernels \
 	clean
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test-full  run test-targets, and every kernel test with kernels in Swift"
 	@echo "make test-targets  run every kernel test on every target, where make test takes a sample of most"
 	@echo "make test-conversions  check converted files in llama.cpp and ONNX Runtime (installs them with pip)"
+	@echo "make test-architectures  compare random decoders of every kind with transformers (needs torch)"
 	@echo "make build   build .build/release/mcc"
 	@echo "make lint    check formatting"
 	@echo "make bench   the table of speeds and memory against llama.cpp, ONNX Runtime and OpenVINO (installs them with pip)"
@@ -36,6 +37,9 @@ test: prerequisites
 test-targets: prerequisites
 	@Scripts/test_packages.sh build/python
 	MCC_TEST_FULL=1 swift test -c release --disable-testable-imports --filter 'KernelTests|ConvTests|PoolTests|ForeignProgramTests'
+
+test-architectures: build
+	python3 Tests/Python/architectures.py --mcc $(MCC)
 
 test-full: test-targets
 	MCC_TEST_KERNELS=swift swift test -c release --disable-testable-imports --filter 'KernelTests|ConvTests|PoolTests'

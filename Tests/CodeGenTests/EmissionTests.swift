@@ -104,6 +104,32 @@ import Testing
     #expect(generated.text.hasPrefix("3,49,0,") || generated.text.hasPrefix("3 49 0 "))
   }
 
+  /// Blocks of two kinds in turn become a loop whose rounds have two pairs of states; attention that differs in scale, window
+  /// or cap alone is a function of its own.
+  @Test func blocksThatAlternateKeepTheirStatesAndScales() async throws {
+    let folder = try TemporaryFolder()
+    let model = try LoweringModels.decoder(layers: 8) { layer, attention in
+      switch layer % 4 {
+      case 0: attention.window = 3
+      case 1: attention.scale = 0.9
+      case 2: attention.softcap = 0.5
+      default: attention.softcap = 2
+      }
+    }
+    let program = folder.path("decoder")
+    _ = try await build(model, .portable, to: program)
+    let ids: [Int32] = [3, 49, 0, 7, 7, 21, 30, 2]
+    let input = try folder.write("ids.npy", NumPyFile.npy("<i8", [1, 8], NumPyFile.bytes(ids.map { Int64($0) })))
+    let outcome = try Command.run(program, ["logits", "--ids", input, "--output", folder.path("l.npz")])
+    #expect(outcome.exitCode == 0, "\(outcome.errors)")
+    let found = try NumPyFile.archive(path: folder.path("l.npz"))[0].values(of: Float.self)
+    let expected = try Evaluator(model).run(
+      [Tensor(.i32, [8], ids), Tensor(.i32, [1], [0] as [Int32])], symbols: ["L": 8]
+    ).outputs[0].array(of: Float.self)
+    // Sums of a few dozen products in other orders.
+    #expect(maxRelativeError(found, expected) <= 1e-5)
+  }
+
   /// The folder of `--emit c` is a program for any compiler, without warnings.
   @Test(arguments: ["clang", "gcc"]) func theSourcesCompileByThemselves(compiler: String) async throws {
     guard try Command.run("sh", ["-c", "command -v \(compiler) make"]).exitCode == 0 else {

@@ -39,8 +39,11 @@ enum LoweringModels {
     return model("blocks", builder)
   }
 
-  /// A decoder of `layers` blocks of attention over a cache of `context` rows, with a tied output matrix.
-  static func decoder(layers: Int, context: Int = 32) throws -> Model {
+  /// A decoder of `layers` blocks of attention over a cache of `context` rows, with a tied output matrix; `attention`, if given,
+  /// changes that of a block.
+  static func decoder(
+    layers: Int, context: Int = 32, attention: (Int, inout Attention) -> Void = { _, _ in }
+  ) throws -> Model {
     let tokens = Symbol("T", in: 1...context), wanted = Symbol("L", in: 1...context)
     var builder = GraphBuilder(name: "model", symbols: [tokens, wanted])
     let ids = builder.input("tokens", TensorType(.i32, [.symbol(tokens)]))
@@ -60,7 +63,9 @@ enum LoweringModels {
       let values = try builder.emit(CacheUpdate(), builder.state("v\(layer)", cacheType), v, position)
       builder.graph.setUpdate(ofState: 2 * layer, to: keys)
       builder.graph.setUpdate(ofState: 2 * layer + 1, to: values)
-      let attended = try builder.emit(Attention(heads: 2, kvHeads: 1, scale: 0.35), q, keys, values, position)
+      var op = Attention(heads: 2, kvHeads: 1, scale: 0.35)
+      attention(layer, &op)
+      let attended = try builder.emit(op, q, keys, values, position)
       x = try builder.emit(
         MatMul(transposeB: true, epilogue: Epilogue(residual: .afterActivation)), attended, weight("o", [16, 16]), x)
     }

@@ -36,9 +36,13 @@ struct Falcon: Architecture {
     let bias = try config.field("bias").bool(or: false)
     let norm = NormModule(
       "transformer.ln_f", .layer, epsilon: try config.epsilon("layer_norm_epsilon", or: 1e-5), bias: true)
-    let inner = config.field("ffn_hidden_size")
+    let inner = config.field("ffn_hidden_size"), factor = config.field("ff_factor")
+    let feedForwardWidth = inner.exists ? try inner.int(in: 1...limits.width) : try factor.int(or: 4) &* shape.width
+    guard feedForwardWidth >= 1, feedForwardWidth <= limits.width,
+      try !factor.exists || factor.int() &* shape.width == feedForwardWidth
+    else { throw config.root.failure("'ffn_hidden_size' is \(feedForwardWidth), which 'ff_factor' contradicts") }
     let feedForward = DecoderFeedForward(
-      width: inner.exists ? try inner.int(in: 1...limits.width) : 4 * shape.width,
+      width: feedForwardWidth,
       projections: .plain(up: LinearModule("mlp.dense_h_to_4h", bias: bias)),
       down: LinearModule("mlp.dense_4h_to_h", bias: bias),
       activation: try config.field("activation").activation(or: "gelu"))

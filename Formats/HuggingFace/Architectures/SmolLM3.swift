@@ -22,6 +22,8 @@ struct SmolLM3: Architecture {
       try config.field("intermediate_size").int(in: 1...limits.width),
       try config.field("hidden_act").activation(or: "silu"), bias: try config.field("mlp_bias").bool(or: false))
     let turns = try Self.turningLayers(&config, layers: shape.layers)
+    // Layers with a window are those without rotary embedding.
+    config.ignore("max_window_layers")
     let usesWindow = try config.field("use_sliding_window").bool(or: false)
     let window = try config.window()
     let windows = try config.windows(layers: shape.layers, usesWindow ? window : nil) { !turns[$0] }

@@ -22,8 +22,14 @@ struct CheckpointConfig: Sendable {
     "router_aux_loss_coef", "temperature", "top_k", "top_p", "do_sample",
     "repetition_penalty", "summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels",
     "summary_first_dropout", "residual_dropout", "embedding_dropout", "dropout", "activation_dropout", "layerdrop",
-    "init_std", "cache_implementation", "prefix", "base_model_name_or_path",
+    "init_std", "cache_implementation", "prefix", "transformers.js_config", "base_model_name_or_path",
     "vocab_size_original", "neftune_noise_alpha",
+  ]
+
+  /// Keys of this or that model code that say nothing with these values.
+  private static let neutralValues: [String: JSON] = [
+    "interpolate_factor": .integer(1), "full_attn_mod": .integer(1), "rotary_scaling_factor": .number(1),
+    "is_llama_config": .bool(true), "is_decoder": .bool(false),
   ]
 
   /// The field under the first of `keys` that exists; all of them count as read.
@@ -34,6 +40,15 @@ struct CheckpointConfig: Sendable {
     readKeys.formUnion(keys)
     let fields = keys.map { root[$0] }
     return fields.first { $0.exists } ?? root[keys.first ?? ""]
+  }
+
+  /// The same where the keys are spellings of one thing: those that exist must agree.
+  mutating func agreed(_ keys: [String]) throws -> JSONField {
+    let found = field(anyOf: keys)
+    for key in keys where root[key].exists && root[key].value != found.value {
+      throw root.failure("'\(found.path)' and '\(key)' contradict each other")
+    }
+    return found
   }
 
   /// Whether there is anything under `key`, null included.
@@ -55,11 +70,19 @@ struct CheckpointConfig: Sendable {
   /// Whether a key does not matter for what a network computes, or holds a value that says nothing.
   static func isNeutral(_ key: String, _ value: JSON?) -> Bool {
     if withoutEffect.contains(key) || key.hasPrefix("_") { return true }
+    if let value, let neutral = neutralValues[key], value.isEqualNumber(neutral) { return true }
     switch value {
     case nil, .null?, .bool(false)?: return true
     case .array(let elements)?: return elements.isEmpty
     case .object(let members)?: return members.isEmpty
     default: return false
     }
+  }
+}
+
+extension JSON {
+  /// Whether both are equal, whole numbers and others alike.
+  fileprivate func isEqualNumber(_ other: JSON) -> Bool {
+    self == other || (double != nil && double == other.double)
   }
 }

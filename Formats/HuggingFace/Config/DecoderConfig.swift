@@ -46,9 +46,9 @@ struct DecoderConfig: Sendable {
     } else {
       vocabulary = try tokens.int(in: 1...limits.tokens)
     }
-    width = try config.field(anyOf: spelling.width).int(in: 1...limits.width)
-    layers = try config.field(anyOf: spelling.layers).int(in: 1...limits.layers)
-    let heads = config.field(anyOf: spelling.heads)
+    width = try config.agreed(spelling.width).int(in: 1...limits.width)
+    layers = try config.agreed(spelling.layers).int(in: 1...limits.layers)
+    let heads = try config.agreed(spelling.heads)
     if !heads.exists, let fallback = spelling.defaultHeads {
       self.heads = fallback
     } else {
@@ -56,7 +56,7 @@ struct DecoderConfig: Sendable {
     }
     kvHeads = self.heads
     if !spelling.kvHeads.isEmpty {
-      let field = config.field(anyOf: spelling.kvHeads)
+      let field = try config.agreed(spelling.kvHeads)
       if field.exists {
         kvHeads = try field.int(in: 1...65536)
       } else if !spelling.kvHeads.contains(where: config.says), let fallback = spelling.defaultKVHeads {
@@ -67,7 +67,7 @@ struct DecoderConfig: Sendable {
           "'\(spelling.heads[0])' is \(self.heads), which '\(spelling.kvHeads[0])', \(kvHeads), does not divide")
       }
     }
-    let stated = spelling.headDim.isEmpty ? nil : config.field(anyOf: spelling.headDim)
+    let stated = spelling.headDim.isEmpty ? nil : try config.agreed(spelling.headDim)
     if let stated, stated.exists {
       headDim = try stated.int(in: 1...65536)
     } else if let fallback = spelling.defaultHeadDim {
@@ -83,7 +83,7 @@ struct DecoderConfig: Sendable {
       throw file.failure("\(self.heads) heads of \(headDim) numbers, at most \(limits.width) in all are allowed")
     }
     context = spelling.defaultContext
-    if !spelling.context.isEmpty { context = try config.field(anyOf: spelling.context).int(or: context) }
+    if !spelling.context.isEmpty { context = try config.agreed(spelling.context).int(or: context) }
     guard context >= 1, context <= limits.context else {
       throw file.failure("'\(spelling.context[0])' is \(context), expected 1 to \(limits.context)")
     }

@@ -88,11 +88,11 @@ struct RotaryConfig: Sendable {
       return inner ?? said ?? fallback
     }
     file = config.root
-    theta = try number("rope_theta", config.field(anyOf: spelling.thetaKeys), spelling.theta)
+    theta = try number("rope_theta", config.agreed(spelling.thetaKeys), spelling.theta)
     guard theta > 1, theta <= 1e15 else { throw file.failure("'rope_theta' is \(theta), expected 1 to 1e15") }
     partial = 1
     if !spelling.partialKeys.isEmpty {
-      partial = try number("partial_rotary_factor", config.field(anyOf: spelling.partialKeys), spelling.partial)
+      partial = try number("partial_rotary_factor", config.agreed(spelling.partialKeys), spelling.partial)
       guard partial >= 0, partial <= 1 else {
         throw file.failure("'\(spelling.partialKeys[0])' is \(partial), expected 0 to 1")
       }
@@ -161,13 +161,14 @@ struct RotaryConfig: Sendable {
   /// The embedding for heads of so many numbers; nil if nothing turns.
   func rotary(headDim: Int, isInterleaved: Bool = false) throws -> DecoderRotary? {
     let width = Int(Double(headDim) * partial)
-    guard width % 2 == 0 else {
+    let pairs = (width + 1) / 2
+    guard 2 * pairs <= headDim else {
       throw file.failure("heads of \(headDim) numbers of which \(width) turn, expected an even number")
     }
     guard width > 0 else { return nil }
     func frequencies(_ scaling: RotaryScaling) throws -> [Float] {
-      if case .factors(let factors) = scaling, factors.count != width / 2 {
-        throw file.failure("\(factors.count) factors for rotary embedding of \(width / 2) pairs, expected as many")
+      if case .factors(let factors) = scaling, factors.count != pairs {
+        throw file.failure("\(factors.count) factors for rotary embedding of \(pairs) pairs, expected as many")
       }
       return scaling.inverseFrequencies(theta: theta, width: width)
     }

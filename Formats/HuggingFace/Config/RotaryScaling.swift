@@ -14,10 +14,11 @@ package enum RotaryScaling: Hashable, Sendable {
   /// Each frequency divided by its own factor.
   case factors([Float])
 
-  /// The inverse frequencies of the `width / 2` pairs of a head: radians per position.
+  /// The inverse frequencies of the pairs of a head of which `width` numbers turn, one more if that is odd: radians per
+  /// position.
   package func inverseFrequencies(theta: Double, width: Int) -> [Float] {
     let blend = ramp(theta: theta, width: width)
-    return (0..<width / 2).map { index in
+    return (0..<(width + 1) / 2).map { index in
       let frequency = pow(theta, -2 * Double(index) / Double(width))
       switch self {
       case .none: return Float(frequency)

@@ -209,7 +209,7 @@ struct FunctionEmitter {
       let offsets = rounds.map { schedule.states[$0].offset }
       let stride = offsets[1] - offsets[0]
       let isRegular = zip(offsets, offsets.dropFirst()).allSatisfy { $1 - $0 == stride }
-      let name = roundStateName(rounds)
+      let name = roundStateName(rounds, among: states)
       if !isRegular {
         text += ModelEmitter.wrapped("  static const int64_t \(name)_offsets[] = {", offsets.map(String.init), "};\n")
       }
@@ -222,7 +222,7 @@ struct FunctionEmitter {
     }
     text += "  for (int l = 0; l < \(loop.count); l++) {\n" + setup
     for step in loop.start..<loop.start + loop.period {
-      text += call(step, indent: "    ", loop: (loop, rows))
+      text += call(step, indent: "    ", loop: (loop, rows, states))
     }
     return text + "  }\n\n"
   }
@@ -231,11 +231,21 @@ struct FunctionEmitter {
     rows.count == 1 ? "layer" : "layer_" + row
   }
 
-  private func roundStateName(_ rounds: [Int]) -> String {
-    "state_" + Identifiers.sanitized(Identifiers.common(rounds.map { schedule.states[$0].name }).member)
+  /// The name of what is another state in each round; those whose states are called alike (`k0`, `k2` and `k1`, `k3`) are
+  /// numbered.
+  private func roundStateName(_ rounds: [Int], among all: [[Int]]) -> String {
+    func common(_ rounds: [Int]) -> String {
+      "state_" + Identifiers.sanitized(Identifiers.common(rounds.map { schedule.states[$0].name }).member)
+    }
+    let name = common(rounds)
+    let alike = all.filter { common($0) == name }
+    guard alike.count > 1, let place = alike.firstIndex(of: rounds) else { return name }
+    return "\(name)_\(place)"
   }
 
-  private func call(_ index: Int, indent: String, loop: (loop: Schedule.Loop, rows: [String])?) -> String {
+  private func call(_ index: Int, indent: String, loop: (loop: Schedule.Loop, rows: [String], states: [[Int]])?)
+    -> String
+  {
     let step = function.steps[index]
     let kernel = schedule.kernels[step.kernel]
     var arguments: [String] = ["t"]
@@ -250,7 +260,7 @@ struct FunctionEmitter {
         var name = stateName(state)
         if let loop {
           let rounds = statesOfRounds(loop.loop, index, position)
-          if Set(rounds).count > 1 { name = roundStateName(rounds) }
+          if Set(rounds).count > 1 { name = roundStateName(rounds, among: loop.states) }
         }
         arguments.append(cast(name, Self.element(schedule.states[state].type), to: pointer, dim: offset))
       case .buffer(let buffer, let offset):

@@ -70,6 +70,11 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     self.valueStride = valueStride ?? kvHeads * Self.headStride(value, valueDim ?? headDim)
   }
 
+  /// A number as part of a name.
+  private static func word(_ number: Float) -> String {
+    "\(number)".map { $0.isLetter || $0.isNumber ? String($0) : "_" }.joined()
+  }
+
   package func name(target: Target) -> String {
     var parts = [isTiled ? "mcc_attention_tile" : "mcc_attention", "\(heads)x\(headDim)", "kv\(kvHeads)"]
     if valueDim != headDim { parts[2] += "x\(valueDim)" }
@@ -77,7 +82,8 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     if value != key { parts.append(value.rawValue) }
     if causal { parts.append("causal") }
     if let window { parts.append("window\(window)") }
-    if softcap != nil { parts.append("softcap") }
+    if scale != 1 / Float(headDim).squareRoot() { parts.append("scale\(Self.word(scale))") }
+    if let softcap { parts.append("softcap\(Self.word(softcap))") }
     if let mask { parts.append("mask\(mask.rawValue)" + maskIsBroadcast.map { $0 ? "1" : "n" }.joined()) }
     let strides = [
       (queryStride, heads * headDim), (keyStride, kvHeads * Self.headStride(key, headDim)),
