@@ -2,9 +2,11 @@
 """Compare kernels in Swift with the same kernels in C: time of C / time of Swift, kernel by kernel.
 
 usage: swift_kernels.py FOLDER [--mcc .build/release/mcc] [--target native] [--rounds 7] [--network FILE ...]
+                        [--reuse]
 
 Compiles a small Llama with random weights (f32, bf16, w8, w4g32, both also with f32 activations) and the given
 networks with both languages, profiles the programs on one thread in turns and takes the least time of each kernel.
+With `--reuse` programs that are in the folder already are not compiled again; `--rounds 0` only compiles.
 Needs: numpy.
 """
 import argparse
@@ -82,6 +84,7 @@ def main():
     parser.add_argument("--target", default="native")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--network", action="append", default=[])
+    parser.add_argument("--reuse", action="store_true")
     options = parser.parse_args()
     f32 = write_llama(os.path.join(options.folder, "f32"), "F32")
     bf16 = write_llama(os.path.join(options.folder, "bf16"), "BF16")
@@ -98,6 +101,8 @@ def main():
         programs = {}
         for language in ["c", "swift"]:
             programs[language] = os.path.join(options.folder, f"{name}-{language}")
+            if options.reuse and os.path.exists(programs[language]):
+                continue
             subprocess.run(
                 [options.mcc, "compile", "-q", model, "-o", programs[language], "--kernels", language, "--target",
                  options.target, *arguments], check=True)

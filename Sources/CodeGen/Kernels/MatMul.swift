@@ -37,7 +37,7 @@ extension MatMulConfig {
 
     let tile = tokens.fixedValue.map { min(max($0, 1), tokenTile) } ?? tokenTile
     let full =
-      tile == 1 || usesTokenLoop(target: target)
+      tile == 1 || loopsOverTokens(target)
       ? count : k.define("full", count / .integer(tile) * .integer(tile))
     // Many tiles are shared out one by one, so that few panels do not leave a thread idle.
     let sharedTiles = weights.isQuantized || tile == 1 ? nil : tokens.fixedValue.map { ($0 + tile - 1) / tile }
@@ -67,7 +67,7 @@ extension MatMulConfig {
         }
         return
       }
-      if usesTokenLoop(target: target) {
+      if loopsOverTokens(target) {
         k.loop("first", to: count, step: tile) { first in
           let some = k.define("some", .minimum(count - first, .integer(tile)))
           let loop = MatMulTokenLoop(
@@ -293,9 +293,6 @@ struct MatMulTile {
       k.pointer("xs\(i)", row, offset: .integer(activations.scaleOffset), as: .f32)
     }
     let dot = dot
-    // Two tokens at a time take two steps at a time where the target multiplies blocks.
-    let pairs = k.target.vocabulary.hasDotBlocks && dot.weights != .u8 ? tokens.count / 2 : 0
-    let singles = Array(tokens.indices.dropFirst(2 * pairs))
     let offsets = rows.enumerated().map { i, row in
       needsSums ? k.pointer("xo\(i)", row, offset: .integer(activations.sumOffset), as: .i32) : row
     }
@@ -317,14 +314,9 @@ struct MatMulTile {
         prefetch(base)
       }
       let zeros = vectors.map { v in self.zeros(base, vector: v).map { k.define("zero\(v)", $0) } }
-      func start(_ i: Int) -> [Expression] { self.start(offsets[i][g], zeros: zeros) }
-      let totals = singles.map { i in
-        let start = start(i)
+      let totals = tokens.indices.map { i in
+        let start = start(offsets[i][g], zeros: zeros)
         return vectors.map { v in k.variable("d\(i)_\(v)", start[v]) }
-      }
-      // Sums of the low and of the high rows.
-      let blocks = (0..<pairs).map { pair in
-        vectors.map { v in (0..<2).map { k.variable("d\(pair)_\(v)_\($0)", .broadcast(.integer(0))) } }
       }
       let units = group / (4 * unit)
       // Whole units between two flushes, or the steps between two flushes within a unit.
@@ -332,62 +324,44 @@ struct MatMulTile {
       let stepsPerFlush = limit.map { min(unit, $0) } ?? unit
       func freshPartials() -> [[Expression]] {
         guard limit != nil else { return totals }
-        return singles.map { i in vectors.map { v in k.variable("p\(i)_\(v)", .broadcast(.integer(0))) } }
+        return tokens.indices.map { i in vectors.map { v in k.variable("p\(i)_\(v)", .broadcast(.integer(0))) } }
       }
       func flush(_ partial: [[Expression]]) {
         guard limit != nil else { return }
-        for n in singles.indices {
-          for v in vectors { k.assign(totals[n][v], .dotFlush(dot, totals[n][v], partial[n][v])) }
+        for i in tokens.indices {
+          for v in vectors { k.assign(totals[i][v], .dotFlush(dot, totals[i][v], partial[i][v])) }
         }
       }
-      // A group has a multiple of eight codes, so that two units of one step are there for a block.
-      let unitsAtOnce = pairs > 0 && unit == 1 ? 2 : 1
       for chunk in stride(from: 0, to: units, by: unitsPerFlush) {
         let whole = stepsPerFlush == unit ? freshPartials() : nil
-        k.loop(
-          "q", from: .integer(chunk), to: .integer(min(units, chunk + unitsPerFlush)), step: unitsAtOnce
-        ) { q in
-          let loaded = (0..<unitsAtOnce).map { next in
-            vectors.map { v in unitWords(words, q + .integer(next), vector: v) }
-          }
+        k.loop("q", from: .integer(chunk), to: .integer(min(units, chunk + unitsPerFlush))) { q in
+          let loaded = vectors.map { v in unitWords(words, q, vector: v) }
           var partial = whole ?? []
-          var before: [Expression] = []
-          for step in 0..<unit * unitsAtOnce {
+          for step in 0..<unit {
             if whole == nil, step % stepsPerFlush == 0 { partial = freshPartials() }
-            let bytes = vectors.map { v in self.bytes(loaded[step / unit][v], step: step % unit) }
-            let word = g * .integer(group / 4) + q * .integer(unit) + .integer(step)
-            for (n, i) in singles.enumerated() {
+            let bytes = vectors.map { v in self.bytes(loaded[v], step: step) }
+            for i in tokens.indices {
+              let word = g * .integer(group / 4) + q * .integer(unit) + .integer(step)
               let a = k.define("b\(i)", .broadcast(codes[i][word]))
-              for v in vectors { k.assign(partial[n][v], .dotStep(dot, partial[n][v], bytes[v], a)) }
+              for v in vectors { k.assign(partial[i][v], .dotStep(dot, partial[i][v], bytes[v], a)) }
             }
-            if step % 2 == 1 { addBlocks(before, bytes, codes, word - 1, to: blocks) }
-            before = bytes
             if whole == nil, (step + 1) % stepsPerFlush == 0 || step + 1 == unit { flush(partial) }
           }
         }
         if let whole { flush(whole) }
       }
-      /// The sum of one token in a vector of rows, as f32.
-      func total(_ i: Int, _ v: Int, _ start: [Expression]) -> Expression {
-        if i >= 2 * pairs { return totals[i - 2 * pairs][v].asFloat }
-        let sums = blocks[i / 2][v]
-        let sum = Expression.dotArrange(i % 2 == 0 ? .firstToken : .secondToken, sums[0], sums[1])
-        return (needsSums ? start[v] + sum : sum).asFloat
-      }
       if perRow {
         for i in tokens.indices {
           let scale = k.define("scale", .broadcast(scales[i][g]))
-          let start = i < 2 * pairs ? start(i) : []
-          for v in vectors { k.assign(sums[i][v], .multiplyAdd(total(i, v, start), scale, sums[i][v])) }
+          for v in vectors { k.assign(sums[i][v], .multiplyAdd(totals[i][v].asFloat, scale, sums[i][v])) }
         }
       } else {
         let scalePointer = k.pointer("ws", base, offset: 0, as: .f16)
         let weightScales = vectors.map { v in k.define("scale\(v)", scalePointer.load(.integer(v * k.lanes))) }
         for i in tokens.indices {
           let scale = k.define("xs", .broadcast(scales[i][g]))
-          let start = i < 2 * pairs ? start(i) : []
           for v in vectors {
-            k.assign(sums[i][v], .multiplyAdd(total(i, v, start), weightScales[v] * scale, sums[i][v]))
+            k.assign(sums[i][v], .multiplyAdd(totals[i][v].asFloat, weightScales[v] * scale, sums[i][v]))
           }
         }
       }
@@ -400,23 +374,5 @@ struct MatMulTile {
       }
     }
     return sums
-  }
-
-  /// Adds the products of two steps, from `word` of every token on, for pairs of tokens.
-  private func addBlocks(
-    _ first: [Expression], _ second: [Expression], _ codes: [Pointer], _ word: Expression,
-    to blocks: [[[Expression]]]
-  ) {
-    guard !blocks.isEmpty else { return }
-    let dot = ByteDot(dot.weights, .blocks)
-    let rows = vectors.map { v in
-      [ByteDot.Arrangement.lowRows, .highRows].map { k.define("r\(v)", .dotArrange($0, first[v], second[v])) }
-    }
-    for (pair, sums) in blocks.enumerated() {
-      let a = k.define("b\(pair)", .dotTokens(codes[2 * pair], word, codes[2 * pair + 1], word))
-      for v in vectors {
-        for half in 0..<2 { k.assign(sums[v][half], .dotStep(dot, sums[v][half], rows[v][half], a)) }
-      }
-    }
   }
 }

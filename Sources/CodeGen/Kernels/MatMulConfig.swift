@@ -44,6 +44,11 @@ package struct MatMulConfig: Hashable, Codable, Sendable {
     self.tokenTile = tokenTile
   }
 
+  /// Whether tokens are a loop of the kernel (`MatMulTokenLoop`), not rows of a tile in registers.
+  func loopsOverTokens(_ target: Target) -> Bool {
+    target.loopsOverTokens && weights.isQuantized && activationGroup != nil && tokens != .fixed(1)
+  }
+
   /// Results of one token.
   package var columns: Int { epilogue.gated ? rows / 2 : rows }
 

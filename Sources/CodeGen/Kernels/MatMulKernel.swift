@@ -82,9 +82,7 @@ package enum MatMulKernel: Kernel {
   /// Tokens computed at a time, so that sums and operands fit the registers.
   static func tokenTile(_ weights: WeightType, isBytes: Bool, vectors: Int, target: Target) -> Int {
     let registers = target.vectorRegisters
-    // Blocks share weights and activations among more sums.
-    if isBytes, target.vocabulary.hasDotBlocks { return max(1, registers * 3 / 8 / vectors / 2 * 2) }
-    if isBytes, MatMulConfig.loopsOverTokens(target) { return 32 }
+    if isBytes, target.loopsOverTokens { return MatMulTokenLoop.tokens }
     if isBytes { return max(1, (registers / 4) / vectors) }
     if weights.isQuantized { return max(1, (registers / 4) / vectors) }
     // Sixteen sums hide the latency of the multiply-add; more tokens at a time leave more of the last tile unused.

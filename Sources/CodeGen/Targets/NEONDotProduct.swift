@@ -4,7 +4,8 @@ extension Target {
     name: "aarch64-dotprod", suffix: "neon_dotprod", summary: "aarch64 with NEON and dot products (Armv8.2-A)",
     architecture: .aarch64, features: ["asimd", "asimddp"], vectorBytes: 16, vectorRegisters: 32,
     compilerFlags: commonFlags + ["-march=armv8.2-a+dotprod"], cacheBytes: (level1: 64 << 10, level2: 1 << 20),
-    throughput: Throughput(floatOperations: 40e9, byteOperations: 160e9, bytes: 15e9), vocabulary: .neonDotProduct)
+    throughput: Throughput(floatOperations: 40e9, byteOperations: 160e9, bytes: 15e9), vocabulary: .neonDotProduct,
+    loopsOverTokens: true)
 }
 
 extension Vocabulary {

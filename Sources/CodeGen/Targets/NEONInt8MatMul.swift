@@ -5,7 +5,8 @@ extension Target {
     summary: "aarch64 with NEON, dot products and int8 matrix products (I8MM)",
     architecture: .aarch64, features: ["asimd", "asimddp", "i8mm"], vectorBytes: 16, vectorRegisters: 32,
     compilerFlags: commonFlags + ["-march=armv8.2-a+dotprod+i8mm"], cacheBytes: (level1: 64 << 10, level2: 1 << 20),
-    throughput: Throughput(floatOperations: 40e9, byteOperations: 250e9, bytes: 15e9), vocabulary: .neonInt8MatMul)
+    throughput: Throughput(floatOperations: 40e9, byteOperations: 250e9, bytes: 15e9), vocabulary: .neonInt8MatMul,
+    loopsOverTokens: true)
 }
 
 extension Vocabulary {

@@ -4,7 +4,8 @@ extension Target {
     name: "portable", suffix: "portable", summary: "any CPU, by the vector extensions of gcc and clang",
     architecture: nil, features: [], vectorBytes: 16, vectorRegisters: 16, compilerFlags: commonFlags,
     cacheBytes: (level1: 32 << 10, level2: 256 << 10),
-    throughput: Throughput(floatOperations: 20e9, byteOperations: 20e9, bytes: 10e9), vocabulary: .portable)
+    throughput: Throughput(floatOperations: 20e9, byteOperations: 20e9, bytes: 10e9), vocabulary: .portable,
+    loopsOverTokens: true)
 }
 
 extension Vocabulary {

@@ -23,6 +23,9 @@ package struct Target: Sendable {
   /// Estimated peak of one core per second, for the cost model.
   package var throughput: Throughput
   package var vocabulary: Vocabulary
+  /// Whether products of many tokens with quantized weights keep codes in registers and loop over the tokens
+  /// (`MatMulTokenLoop`), instead of keeping sums in registers and looping over codes: as measured, or by instructions.
+  package var loopsOverTokens = false
   /// Where a program has several levels, what the layouts of weights follow instead of this target's own lanes and form of
   /// 8-bit codes, so that all levels read the same weights.
   package var joint: JointLayout?

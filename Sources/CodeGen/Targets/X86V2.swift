@@ -4,7 +4,8 @@ extension Target {
     name: "x86-64-v2", suffix: "sse42", summary: "x86-64 with SSE4.2", architecture: .x86_64,
     features: ["ssse3", "sse4_1", "sse4_2", "popcnt"], vectorBytes: 16, vectorRegisters: 16,
     compilerFlags: commonFlags + ["-march=x86-64-v2"], cacheBytes: (level1: 32 << 10, level2: 256 << 10),
-    throughput: Throughput(floatOperations: 25e9, byteOperations: 80e9, bytes: 10e9), vocabulary: .sse42)
+    throughput: Throughput(floatOperations: 25e9, byteOperations: 80e9, bytes: 10e9), vocabulary: .sse42,
+    loopsOverTokens: true)
 }
 
 extension Vocabulary {

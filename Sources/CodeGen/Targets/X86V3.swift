@@ -4,7 +4,8 @@ extension Target {
     name: "x86-64-v3", suffix: "avx2", summary: "x86-64 with AVX2, FMA and F16C", architecture: .x86_64,
     features: ["avx2", "fma", "f16c", "bmi2"], vectorBytes: 32, vectorRegisters: 16,
     compilerFlags: commonFlags + ["-march=x86-64-v3"], cacheBytes: (level1: 32 << 10, level2: 512 << 10),
-    throughput: Throughput(floatOperations: 100e9, byteOperations: 160e9, bytes: 20e9), vocabulary: .avx2)
+    throughput: Throughput(floatOperations: 100e9, byteOperations: 160e9, bytes: 20e9), vocabulary: .avx2,
+    loopsOverTokens: true)
 }
 
 extension Vocabulary {
