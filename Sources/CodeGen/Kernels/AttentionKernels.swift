@@ -51,16 +51,22 @@ package enum AttentionKernel: Kernel {
     let keys = Double(k.shape[rows].maximum)
     let bytes = Double(k.maximumByteCount + v.maximumByteCount)
     let pointers = types.indices.map { CallArgument.input($0) } + [.result(0)]
-    func choice(_ function: KernelFunction, products: Double, _ layouts: [PackedLayout?]) -> KernelChoice {
+    func choice(
+      _ function: KernelFunction, products: Double, reads: Double = 1, _ layouts: [PackedLayout?]
+    ) -> KernelChoice {
       KernelChoice(
-        function, work: KernelWork(floatOperations: 4 * products * keys * Double(width / op.heads), bytes: bytes),
+        function,
+        work: KernelWork(floatOperations: 4 * products * keys * Double(width / op.heads), bytes: reads * bytes),
         target: target, pointers: pointers, extents: extents, layouts: layouts)
     }
+    // Without tiles rows are read once for each query of their head, all but the first time from a cache.
+    let sharing = q.shape[rows].maximum * (op.heads / op.kvHeads)
     var choices = [false, true].map { isTiled in
       config.isTiled = isTiled
       return choice(
         config.build(target: target),
-        products: isTiled ? 2 * laneQueries(config, q, batch, target) : 6 * queries, query.unpacked)
+        products: isTiled ? 2 * laneQueries(config, q, batch, target) : 6 * queries,
+        reads: isTiled || sharing == 1 ? 1 : 2, query.unpacked)
     }
     config.isTiled = false
     if config.canBeTiledByHead {
