@@ -19,6 +19,15 @@ extension Checkpoint {
     self.init(name: name, config: try schema.config(&keys, file.tensors, limits))
     for tensor in file.tensors { try add(tensor, as: tensor.name) }
     try schema.restore(&self, experts: experts)
+    if !["no_vocab", "none"].contains(try keys.optionalString("tokenizer.ggml.model") ?? "none") {
+      notes.append("the tokenizer of the GGUF file is not converted")
+    }
+    if file.tensors.contains(where: { tensor in
+      if case .block = tensor.type.encoding { return true }
+      return tensor.blocks != nil
+    }) {
+      notes.append("quantized weights are written as f32")
+    }
     file.metadata = keys
   }
 }

@@ -91,6 +91,13 @@ struct ONNXNode {
     return value
   }
 
+  /// The type of an input that must be there.
+  func inputType(_ index: Int, _ importer: inout ONNXImporter) throws -> TensorType {
+    // The input may be a tensor that is added to the graph now, before anything of the graph is looked at.
+    let value = try input(index, &importer)
+    return importer.builder.type(of: value)
+  }
+
   /// An input that may be left out.
   func optionalInput(_ index: Int, _ importer: inout ONNXImporter) throws -> ValueID? {
     guard proto.input.indices.contains(index), !proto.input[index].isEmpty else { return nil }

@@ -71,6 +71,9 @@ package struct Converter {
       case .bin: try checkpoint.write(llama2C: output)
       default: try checkpoint.write(folder: output)
       }
+      if form != .folder, checkpoint.companions.contains(where: { $0.name.hasPrefix("tokenizer") }) {
+        checkpoint.notes.append("the tokenizer is not written to .\(form.rawValue) files")
+      }
       return checkpoint.notes
     }
   }

@@ -61,7 +61,7 @@ package struct Frontend {
 
   /// Runs a pipeline and keeps its reports.
   package mutating func run(_ pipeline: Pipeline, on model: inout Model) throws {
-    var manager = PassManager()
+    let manager = PassManager()
     var context = PassContext()
     context.workFolder = options.reproducerFolder
     context.samples = { try TensorArchives.samples($0, of: $1) }

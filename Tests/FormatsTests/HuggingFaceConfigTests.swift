@@ -71,8 +71,8 @@ import Testing
   }
 
   @Test func unknownArchitectureListsTheKnownOnes() {
-    expectFailure(.unsupported, "unknown architecture 'mamba'", "LlamaForCausalLM ('llama')") {
-      _ = try load([("architectures", nil), ("model_type", "mamba")])
+    expectFailure(.unsupported, "unknown architecture 'rwkv'", "LlamaForCausalLM ('llama')") {
+      _ = try load([("architectures", nil), ("model_type", "rwkv")])
     }
     expectFailure(.input, "missing 'architectures' and 'model_type'") {
       _ = try load([("architectures", nil), ("model_type", nil)])

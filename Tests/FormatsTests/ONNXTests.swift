@@ -230,6 +230,20 @@ private enum Wire {
     ],
     inputs: [Wire.value("x", [4])], outputs: [Wire.value("y", [3]), Wire.value("z", [3])])
 
+  /// Weights join the graph when a node first names them, be it only to ask for their shape.
+  @Test func shapesOfWeights() throws {
+    let bytes = Wire.model(
+      nodes: [
+        Wire.node("Shape", ["w"], ["s"]), Wire.node("Size", ["v"], ["n"]), Wire.node("Mul", ["s", "n"], ["i"]),
+        Wire.node("Cast", ["i"], ["f"], [Wire.text(1, "to") + Wire.number(3, 1) + Wire.number(20, 2)]),
+        Wire.node("Add", ["x", "f"], ["y"]),
+      ],
+      tensors: [
+        Wire.tensor("w", [2, 3], raw: Self.weights), Wire.tensor("v", [5], raw: Wire.floats([0, 0, 0, 0, 0])),
+      ], inputs: [Wire.value("x", [2])], outputs: [Wire.value("y", [2])])
+    #expect(try run(bytes, [1, 2], [2]) == [11, 17])
+  }
+
   @Test func reversedSlicesAndPickedElements() throws {
     let folder = try TemporaryFolder()
     let model = try FormatRegistry.load(folder.write("m.onnx", Self.picked))

@@ -6,14 +6,14 @@ extension ONNXOperators {
   /// Operators on shapes, and those whose results have shapes that are computed.
   static let shapeArithmetic: [ONNXOperator] = [
     ONNXOperator("Shape") { node, importer in
-      let dims = importer.builder.type(of: try node.input(0, &importer)).shape.dims
+      let dims = try node.inputType(0, &importer).shape.dims
       func place(_ index: Int) -> Int { min(max(index < 0 ? index + dims.count : index, 0), dims.count) }
       let start = place(try node.integer("start", default: 0))
       let end = place(try node.integer("end", default: dims.count))
       return [try importer.constant("shape", sizes: Array(dims[start..<max(start, end)]))]
     },
     ONNXOperator("Size") { node, importer in
-      let shape = importer.builder.type(of: try node.input(0, &importer)).shape
+      let shape = try node.inputType(0, &importer).shape
       guard let count = Shape.product(shape.dims) else {
         throw CompileError(.unsupported, "unsupported 'Size' of shape \(shape)")
       }

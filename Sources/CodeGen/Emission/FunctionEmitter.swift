@@ -243,9 +243,10 @@ struct FunctionEmitter {
     return "\(name)_\(place)"
   }
 
-  private func call(_ index: Int, indent: String, loop: (loop: Schedule.Loop, rows: [String], states: [[Int]])?)
-    -> String
-  {
+  /// A loop over layers: the rows of the weight table that it walks, and what are other states in each round.
+  private typealias EmittedLoop = (loop: Schedule.Loop, rows: [String], states: [[Int]])
+
+  private func call(_ index: Int, indent: String, loop: EmittedLoop?) -> String {
     let step = function.steps[index]
     let kernel = schedule.kernels[step.kernel]
     var arguments: [String] = ["t"]
@@ -277,7 +278,7 @@ struct FunctionEmitter {
 
   /// A weight as an argument of a step.
   private func weight(
-    _ weight: Int, step: Int, _ position: Int, to pointer: Pointer?, loop: (loop: Schedule.Loop, rows: [String])?
+    _ weight: Int, step: Int, _ position: Int, to pointer: Pointer?, loop: EmittedLoop?
   ) -> String {
     let weights = loop.map { WeightTable.weights(function, $0.loop, step: step, argument: position) } ?? []
     if let loop, Set(weights).count > 1, let (row, member) = table.member(weights) {
@@ -287,7 +288,7 @@ struct FunctionEmitter {
   }
 
   /// The barrier before a step, at which waiting threads ask for the weights of the next step that streams some.
-  private func barrier(before index: Int, indent: String, loop: (loop: Schedule.Loop, rows: [String])?) -> String {
+  private func barrier(before index: Int, indent: String, loop: EmittedLoop?) -> String {
     let end =
       loop.map { $0.loop.start + $0.loop.period }
       ?? function.loops.map(\.start).filter { $0 > index }.min() ?? function.steps.count
