@@ -54,12 +54,12 @@ import Testing
   /// The compiled program, in a folder that lives as long as the tests.
   private static let built: Result<(path: String, folder: TemporaryFolder), any Error> = Result {
     let folder = try TemporaryFolder()
-    try folder.write("main.c", program)
+    try folder.write("driver.c", program)
     let wanted = [
-      "main.c", "tensor_file.c", "failure.c", "program.c", "cpu.c", "thread_pool.c", "mapping.c",
+      "tensor_file.c", "failure.c", "program.c", "cpu.c", "thread_pool.c", "mapping.c",
       "tensor_convert.c", "tensor_writer.c", "profile.c",
     ]
-    var sources = ["main.c"]
+    var sources = ["driver.c"]
     for file in RuntimeSources.files(of: .languageModel) {
       try folder.write(file.name, file.text)
       if wanted.contains(file.name) || (file.name.hasPrefix("tokenizer") && file.name.hasSuffix(".c")) {

@@ -84,7 +84,7 @@ import Testing
   /// Keys of ``TinyCheckpoint`` that other networks have no use for.
   private static let removed: [(String, JSON?)] = [("rms_norm_eps", nil), ("rope_theta", nil), ("hidden_act", nil)]
 
-  /// Numbers of transformers 5.23 for heads of 10 numbers; f32 against f32.
+  /// Numbers of transformers 5.23 for heads of 10 numbers; powers and quotients in f32 on both sides: two units in the last place.
   @Test func yarnFollowsTransformers() {
     let original = RotaryScaling.yarn(factor: 4, fast: 32, slow: 1, originalContext: 24, truncates: true)
     let wider = RotaryScaling.yarn(factor: 4, fast: 3, slow: 0.5, originalContext: 24, truncates: false)
@@ -94,7 +94,7 @@ import Testing
     ] {
       let found = scaling.inverseFrequencies(theta: 10000, width: 10).map { Double($0) }
       #expect(found.count == expected.count)
-      for (a, b) in zip(found, expected) { #expect(abs(a - b) <= 2e-7 * b, "\(a) \(b)") }
+      for (a, b) in zip(found, expected) { #expect(abs(a - b) <= 2.4e-7 * b, "\(a) \(b)") }
     }
   }
 

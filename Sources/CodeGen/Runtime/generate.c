@@ -91,7 +91,8 @@ static void read_source(mcc_language_model *model, mcc_ids *ids, mcc_text *text)
   } else if (model->cross != NULL) {
     if (model->settings.bos < 0) mcc_fail(MCC_EXIT_UNSUPPORTED, "the model has no token to begin an answer with");
     mcc_language_model_read_ids(model, ids->data, ids->count);
-    ids->count = text->count = 0;
+    ids->count = 0;
+    text->count = 0;
     mcc_ids_append(ids, model->settings.bos);
   }
 }
