@@ -30,6 +30,8 @@ package struct LoadOptions: Sendable {
   package var cacheType: DType?
   /// Ranges of named symbolic sizes of inputs.
   package var dimensions: [String: ClosedRange<Int>] = [:]
+  /// A tokenizer file of the checkpoint, if it is not to be looked for under the usual names.
+  package var tokenizer: String?
   package var limits = LoadLimits()
 
   /// The context length unless the checkpoint or the caller says otherwise.

@@ -4,7 +4,7 @@ import IR
 /// A GGUF file, versions 2 and 3, with its tokenizer.
 package enum GGUFFormat: Format {
   package static let name = "gguf"
-  package static let summary = "GGUF file (versions 2 and 3)"
+  package static let summary = "GGUF file (versions 2 and 3), whole or split"
 
   package static func sniff(_ candidate: Candidate) -> Bool { candidate.bytes.starts(with: "GGUF".utf8) }
 
@@ -12,7 +12,7 @@ package enum GGUFFormat: Format {
     guard let mapped = candidate.file else {
       throw CompileError(.input, "'\(candidate.path)' is a folder, expected a GGUF file")
     }
-    var file = try GGUFFile(mapped, limits: options.limits)
+    var file = try GGUFFile.open(mapped, limits: options.limits)
     guard let architecture = try file.metadata.optionalString("general.architecture") else {
       throw file.metadata.failure("missing 'general.architecture', expected a string")
     }
