@@ -3,7 +3,7 @@
 # Without testable imports, tests and program share one release build.
 MCC = .build/release/mcc
 
-.PHONY: help prerequisites build demo test test-full test-targets lint format bench clean
+.PHONY: help prerequisites build demo test test-full test-targets fuzz lint format bench clean
 
 help:
 	@echo "make demo    build mcc, compile the bundled checkpoint, let it tell a story"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-full  run test-targets, and every kernel test with kernels in Swift"
 	@echo "make test-targets  run every kernel test under emulation, where make test takes a sample"
 	@echo "make build   build .build/release/mcc"
+	@echo "make fuzz    give damaged files to every reader, ten minutes each (FUZZ_SECONDS for less), under the address sanitizer"
 	@echo "make lint    check formatting"
 	@echo "make bench   the table of speeds and memory against llama.cpp, ONNX Runtime and OpenVINO (installs them with pip)"
 	@echo "make clean   remove what was built"
@@ -42,6 +43,9 @@ lint:
 
 format:
 	swift format --in-place --recursive Package.swift Sources Passes Formats Tests
+
+fuzz: prerequisites
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} swift test --sanitize=address --scratch-path .build/fuzz --filter FuzzTests
 
 bench: build
 	Benchmarks/run.sh $(BENCH)

@@ -18,6 +18,7 @@ struct MCC: AsyncParsableCommand {
     version: Version.number,
     subcommands: [
       Compile.self, Dump.self, Opt.self, Inspect.self, Run.self, Verify.self, Profile.self, BenchKernels.self,
+      AuditFiles.self,
       Cache.self, ListPasses.self,
       ListKernels.self, ListFormats.self, ListTargets.self,
     ])
