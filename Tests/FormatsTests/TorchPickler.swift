@@ -1,5 +1,6 @@
 import Base
 import TestSupport
+import Testing
 
 /// Writes PyTorch checkpoints with Python's own `pickle` and `zipfile`, PyTorch's classes replaced by stand-ins of the same
 /// names.

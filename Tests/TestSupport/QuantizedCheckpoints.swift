@@ -1,4 +1,5 @@
 import Base
+import Testing
 
 /// Small Llama checkpoints whose linear layers are quantized, made by a Python script with NumPy alone from the published
 /// definitions of each packing, with the numbers that the codes stand for.
