@@ -272,10 +272,10 @@ struct Attack: Sendable, CustomTestStringConvertible {
     let folder = try TemporaryFolder()
     for (id, bytes, message): (String, [UInt8], String) in [
       ("object", npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n", [0x80, 4, 0x2E]), "'|O'"),
-      ("no end", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1,)"), ""),
+      ("no end", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1,)"), "expected '}'"),
       ("huge", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4), }\n"), "out of range"),
       ("structured", npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }\n"), "structured"),
-      ("header length", [0x93] + Array("NUMPY".utf8) + [2, 0, 255, 255, 255, 255], ""),
+      ("header length", [0x93] + Array("NUMPY".utf8) + [2, 0, 255, 255, 255, 255], "header of 4294967295"),
     ] {
       let path = try folder.write("x.npy", bytes)
       do {

@@ -65,7 +65,10 @@ struct FuzzTarget: Sendable, CustomTestStringConvertible {
           try MappedFile.contents(path: Fixtures.packageRoot + "/Examples/keyword_spotting/kws.onnx"),
         ]
       },
-      load: { _ = try Audit.run($0) }),
+      load: { path in
+        let report = try Audit.run(path)
+        guard report.isAccepted else { throw CompileError(.input, "\(report.lines)") }
+      }),
   ]
 }
 

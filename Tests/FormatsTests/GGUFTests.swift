@@ -168,11 +168,6 @@ import Testing
     expectFailure(.input, "no such file") { _ = try folder.load(file: folder.path("nothing")) }
     expectFailure(.input, "zero byte") { _ = try folder.load(file: "a\0b") }
   }
-}
-
-extension TemporaryFolder {
-  /// Loads a file, which may lie in the folder.
-  func load(file: String) throws -> Model { try FormatRegistry.load(file) }
 
   /// A file and the same in three parts give equal numbers; parts that do not belong together are refused.
   @Test func readsSplitFiles() throws {
@@ -214,4 +209,9 @@ extension TemporaryFolder {
     let path = try folder.write("other.gguf", part(1))
     expectFailure(.input, "is not called '...-00001-of-00003.gguf'") { _ = try FormatRegistry.load(path) }
   }
+}
+
+extension TemporaryFolder {
+  /// Loads a file, which may lie in the folder.
+  func load(file: String) throws -> Model { try FormatRegistry.load(file) }
 }

@@ -94,7 +94,7 @@ import Testing
     }
     try refuse("version 3 is not supported", changed(4, 3), kind: .unsupported)
     for offset in stride(from: 8, to: 36, by: 4) {
-      for value: Int32 in [0, -1, .min, .max] { try refuse("", changed(offset, value)) }
+      for value: Int32 in [0, -1, .min, .max] { try refuse(" is \(value)", changed(offset, value)) }
     }
     try refuse("do not divide", changed(20, 3))
     try refuse("the file has", good + [0])

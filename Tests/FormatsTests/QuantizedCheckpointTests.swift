@@ -6,12 +6,14 @@ import TestSupport
 import Testing
 
 @Suite struct QuantizedCheckpointTests {
-  /// The factors of all products with a weight, by the name of the value.
+  /// The factors of all products with a weight, by the name of the weight; values whose codes have that name already are
+  /// numbered.
   private static func weights(_ graph: Graph) -> [String: ValueID] {
     var result: [String: ValueID] = [:]
     for id in graph.nodeIDs where graph[id].op is MatMul {
       let value = graph[id].inputs[1]
-      result[graph[value].name] = value
+      let name = graph[value].name
+      result[name.hasSuffix(".weight_1") ? String(name.dropLast(2)) : name] = value
     }
     return result
   }

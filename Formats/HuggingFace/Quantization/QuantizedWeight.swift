@@ -37,7 +37,8 @@ struct QuantizedWeight {
         inputs.append(try scales.tensor.constant(scales.sizes, into: &model, &builder))
       }
       for part in others { inputs.append(try part.tensor.constant(part.sizes, into: &model, &builder)) }
-      var value = try builder.emit(op, inputs)
+      let isWhole = op.format == nil && sizes == [op.rows, op.columns]
+      var value = try builder.emit(op, inputs, name: isWhole ? name : nil)
       if op.format != nil { value = try builder.emit(Dequantize(.f32), value, name: name) }
       guard sizes != [op.rows, op.columns] else { return value }
       return try builder.emit(Reshape(sizes.map { .fixed($0) }), value, name: name)
