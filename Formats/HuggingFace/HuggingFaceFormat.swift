@@ -56,7 +56,9 @@ package enum HuggingFaceFormat: Format {
     var model = Model(name: modelName)
     model[metadata: "format"] = name
     model[metadata: "architecture"] = type.modelType
-    for note in notes { model.metadata.append(.init(key: Model.noteKey, value: note)) }
+    if !notes.isEmpty {
+      model.metadata.append(.init(key: Model.noteKey, value: notes.joined(separator: "; ")))
+    }
     var options = options
     if options.context == nil, let said = longest, let limit = architecture.longestText {
       options.context = min(said, limit)
