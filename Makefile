@@ -3,8 +3,8 @@
 # Without testable imports, tests and program share one release build.
 MCC = .build/release/mcc
 
-.PHONY: help prerequisites build demo test test-full test-targets test-architectures test-conversions lint format bench bench-kernels \
-	clean
+.PHONY: help prerequisites build demo test test-full test-targets test-architectures test-conversions fuzz lint \
+	format bench bench-kernels clean
 
 help:
 	@echo "make demo    build mcc, compile the bundled checkpoint, let it tell a story"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-conversions  check converted files in llama.cpp and ONNX Runtime (installs them with pip)"
 	@echo "make test-architectures  compare random decoders of every kind with transformers (needs torch)"
 	@echo "make build   build .build/release/mcc"
+	@echo "make fuzz    give damaged files to every reader, ten minutes each (FUZZ_SECONDS for less), under the address sanitizer"
 	@echo "make lint    check formatting"
 	@echo "make bench   the table of speeds and memory against llama.cpp, ONNX Runtime and OpenVINO (installs them with pip)"
 	@echo "make bench-kernels  whether the chosen kernels of the benchmarked models are the fastest on this machine"
@@ -53,6 +54,9 @@ lint:
 
 format:
 	swift format --in-place --recursive Package.swift Sources Passes Formats Tests
+
+fuzz: prerequisites
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} swift test --sanitize=address --scratch-path .build/fuzz --filter FuzzTests
 
 bench: build
 	Benchmarks/run.sh $(BENCH)

@@ -12,6 +12,48 @@ package struct CheckpointTensor: Sendable {
   package var file: MappedFile
   /// The bytes in the file.
   package var range: Range<Int>
+  /// How far apart, in elements, neighbours along each axis lie; nil if they lie in order.
+  package var strides: [Int]?
+  /// The element type as the checkpoint calls it, if mcc has none for it: then `type` is that of the bytes.
+  package var foreignType: String?
+  /// What makes the numbers of a quantized tensor from several stored ones; `type` is then that of the numbers.
+  package var recipe: (@Sendable (inout Model, inout GraphBuilder) throws -> ValueID)?
+
+  package init(
+    name: String, type: TensorType, blocks: GGMLBlock? = nil, file: MappedFile, range: Range<Int>,
+    strides: [Int]? = nil, foreignType: String? = nil
+  ) {
+    self.name = name
+    self.type = type
+    self.blocks = blocks
+    self.file = file
+    self.range = range
+    self.strides = strides
+    self.foreignType = foreignType
+  }
+
+  /// The stored tensor as a constant, seen with other sizes if they are given.
+  ///
+  /// - Throws: `CompileError` if mcc has no type for the numbers.
+  package func constant(
+    _ sizes: [Int]? = nil, into model: inout Model, _ builder: inout GraphBuilder
+  ) throws -> ValueID {
+    if let recipe { return try recipe(&model, &builder) }
+    if let foreignType {
+      throw CompileError(
+        .unsupported, "dtype \(foreignType) is not supported",
+        subject: .init(file: file.path, object: "tensor '\(name)'"))
+    }
+    let source = ConstantSource.archive(model.addArchive(file), range)
+    if let strides, let shape = type.shape.fixedSizes {
+      let line = TensorType(type.element, [range.count / type.element.byteCount])
+      let value = builder.constant(Constant(name: name, type: line, source: source))
+      let view = try builder.emit(StridedView(shape, strides: strides), value)
+      return try sizes.map { try builder.emit(Reshape($0.map { .fixed($0) }), view) } ?? view
+    }
+    let stored = sizes.map { TensorType(type.element, $0, encoding: type.encoding) } ?? type
+    return builder.constant(Constant(name: name, type: stored, source: source))
+  }
 
   /// The shape of the numbers.
   package var shape: Shape {
@@ -33,14 +75,18 @@ package struct CheckpointTensors: Sendable {
   /// What ``takeAdapted(_:_:into:_:)`` adds to weights, and whether it is to be taken out again.
   var adapter: LowRankAdapter?
   var separatesAdapter = false
+  /// Positions of tensors that others have been made of.
+  private var isRemoved: Set<Int> = []
 
   package init(place: String) { self.place = place }
 
   /// The number of tensors.
-  package var count: Int { tensors.count }
+  package var count: Int { tensors.count - isRemoved.count }
 
   /// All tensors, in the order of the files.
-  package var all: [CheckpointTensor] { tensors }
+  package var all: [CheckpointTensor] {
+    isRemoved.isEmpty ? tensors : tensors.enumerated().filter { !isRemoved.contains($0.offset) }.map { $0.element }
+  }
 
   package subscript(name: String) -> CheckpointTensor? { index[name].map { tensors[$0] } }
 
@@ -56,6 +102,16 @@ package struct CheckpointTensors: Sendable {
     isTaken.append(false)
   }
 
+  /// Removes the tensor of that name, for a tensor that is made of others.
+  package mutating func remove(_ name: String) -> CheckpointTensor? {
+    guard let position = index[name] else { return nil }
+    let tensor = tensors[position]
+    index[name] = nil
+    isRemoved.insert(position)
+    isTaken[position] = true
+    return tensor
+  }
+
   /// Notes that a tensor is known and deliberately not used.
   package mutating func ignore(_ name: String) {
     if let position = index[name] { isTaken[position] = true }
@@ -69,7 +125,7 @@ package struct CheckpointTensors: Sendable {
   ) throws -> ValueID {
     guard let position = index[name] else {
       var notes: [String] = []
-      if let near = nearest(name, in: tensors.prefix(4096).map(\.name)) { notes = ["did you mean '\(near)'?"] }
+      if let near = nearest(name, in: all.prefix(4096).map(\.name)) { notes = ["did you mean '\(near)'?"] }
       throw CompileError(.input, "missing tensor '\(name)'", subject: .init(file: place), notes: notes)
     }
     let tensor = tensors[position]
@@ -80,14 +136,14 @@ package struct CheckpointTensors: Sendable {
         .input, "tensor '\(name)' has shape \(tensor.shape), expected \(Shape(sizes))",
         subject: .init(file: tensor.file.path))
     }
-    guard tensor.blocks != nil || elements.contains(tensor.type.element) else {
+    guard tensor.blocks != nil || tensor.foreignType != nil || elements.contains(tensor.type.element) else {
       throw CompileError(
         .unsupported,
         "element type \(tensor.type.element.rawValue), expected \(listed(elements.map(\.rawValue), "or"))",
         subject: subject)
     }
-    let value = builder.constant(
-      Constant(name: name, type: tensor.type, source: .archive(model.addArchive(tensor.file), tensor.range)))
+    let value = try tensor.constant(into: &model, &builder)
+    if tensor.recipe != nil { return value }
     if let blocks = tensor.blocks { return try builder.emit(DequantizeGGML(blocks), value, name: name) }
     return tensor.type.isDense ? value : try builder.emit(Dequantize(.f32), value, name: name)
   }

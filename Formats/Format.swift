@@ -34,6 +34,8 @@ package struct LoadOptions: Sendable {
   package var adapter: String?
   /// Whether its products stay beside the weights instead of being added to them.
   package var keepsAdapter = false
+  /// A tokenizer file of the checkpoint, if it is not to be looked for under the usual names.
+  package var tokenizer: String?
   package var limits = LoadLimits()
 
   /// The context length unless the checkpoint or the caller says otherwise.

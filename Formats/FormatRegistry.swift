@@ -5,7 +5,8 @@ import IR
 package enum FormatRegistry {
   /// All formats, in the order in which a file is offered to them.
   package static let formats: [any Format.Type] = [
-    HuggingFaceFormat.self, GGUFFormat.self, SafetensorsFormat.self, TFLiteFormat.self, ONNXFormat.self,
+    HuggingFaceFormat.self, GGUFFormat.self, SafetensorsFormat.self, PyTorchFormat.self, TFLiteFormat.self,
+    Llama2CFormat.self, ONNXFormat.self,
   ]
 
   /// The format of a file or folder, found by its content.

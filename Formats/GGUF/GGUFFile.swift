@@ -16,6 +16,7 @@ struct GGUFFile: Sendable {
   private static let nameLimit = 64
   private static let rankLimit = 4
   private static let alignmentLimit = 1 << 20
+  private static let nestingLimit = 8
 
   init(_ file: MappedFile, limits: LoadLimits = LoadLimits()) throws {
     self.file = file
@@ -49,6 +50,9 @@ struct GGUFFile: Sendable {
     for _ in 0..<tensorCount { table.append(try Self.readTensor(&reader, limits)) }
     try place(table, reader, alignment)
   }
+
+  /// Adds the tensors of another part.
+  mutating func add(_ others: [CheckpointTensor]) { tensors += others }
 
   private struct Entry {
     var name: String
@@ -121,15 +125,45 @@ struct GGUFFile: Sendable {
 
   private static func readArray(_ reader: inout ByteReader, _ key: String, _ limits: LoadLimits) throws -> GGUFValue {
     let start = reader.offset
-    let type = try readType(&reader, "the array '\(key)'")
-    guard type != .array else {
-      throw CompileError(
-        .unsupported, "'\(key)' is an array of arrays", subject: .init(file: reader.file, offset: start))
+    let (type, count) = try readArrayHead(&reader, key, limits)
+    let first = reader.offset
+    // How many arrays are still to come on each level of nesting.
+    var pending = type == .array ? [count] : []
+    if pending.isEmpty { try skipElements(type, count, &reader, key, limits) }
+    while let rest = pending.popLast() {
+      guard rest > 0 else { continue }
+      pending.append(rest - 1)
+      let (inner, count) = try readArrayHead(&reader, key, limits)
+      guard inner == .array else {
+        try skipElements(inner, count, &reader, key, limits)
+        continue
+      }
+      guard pending.count < nestingLimit else {
+        throw CompileError(
+          .unsupported, "'\(key)' is nested deeper than \(nestingLimit) arrays",
+          subject: .init(file: reader.file, offset: start))
+      }
+      pending.append(count)
     }
+    return .array(type, count: count, range: first..<reader.offset)
+  }
+
+  private static func readArrayHead(
+    _ reader: inout ByteReader, _ key: String, _ limits: LoadLimits
+  ) throws -> (GGUFValueType, Int) {
+    let start = reader.offset
+    let type = try readType(&reader, "the array '\(key)'")
     let count = try reader.count(elementSize: type.byteCount, "the length of the array '\(key)'")
     guard count <= limits.arrayElements else {
       throw reader.failure("'\(key)' has \(count) elements, at most \(limits.arrayElements) are allowed", at: start)
     }
+    return (type, count)
+  }
+
+  /// Passes over the elements of an array that are no arrays themselves.
+  private static func skipElements(
+    _ type: GGUFValueType, _ count: Int, _ reader: inout ByteReader, _ key: String, _ limits: LoadLimits
+  ) throws {
     let first = reader.offset
     switch type {
     case .string:
@@ -147,7 +181,6 @@ struct GGUFFile: Sendable {
       guard values.allSatisfy({ $0 <= 1 }) else { throw reader.failure("'\(key)' holds a boolean above 1", at: first) }
     default: try reader.skip(count * type.byteCount, "the array '\(key)'")
     }
-    return .array(type, count: count, range: first..<reader.offset)
   }
 
   // MARK: - Tensors

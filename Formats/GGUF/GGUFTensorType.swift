@@ -45,6 +45,11 @@ struct GGUFTensorType: Sendable {
     case "F32": .native(.f32, .dense)
     case "F16": .native(.f16, .dense)
     case "BF16": .native(.bf16, .dense)
+    case "F64": .native(.f64, .dense)
+    case "I8": .native(.i8, .dense)
+    case "I16": .native(.i16, .dense)
+    case "I32": .native(.i32, .dense)
+    case "I64": .native(.i64, .dense)
     case "Q8_0": .native(.f32, .block(.w8(32)))
     case "Q4_0": .native(.f32, .block(.w4(32)))
     default: GGMLBlock(rawValue: name.lowercased()).map { .blocks($0) }

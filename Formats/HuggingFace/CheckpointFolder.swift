@@ -10,6 +10,22 @@ import IR
 struct CheckpointFolder: Sendable {
   let path: String
   let limits: LoadLimits
+  /// The file of the weights, if the caller named one; else it is looked for under the usual names.
+  var weights: MappedFile?
+
+  init(path: String, limits: LoadLimits, weights: MappedFile? = nil) {
+    self.path = path
+    self.limits = limits
+    self.weights = weights
+  }
+
+  /// The folder of a file of weights, if its `config.json` is there.
+  static func of(_ candidate: Candidate, _ options: LoadOptions) throws -> CheckpointFolder? {
+    guard let file = candidate.file else { return nil }
+    let folder = CheckpointFolder(
+      path: ArchivePath.folder(of: candidate.path), limits: options.limits, weights: file)
+    return folder.contains("config.json") ? folder : nil
+  }
 
   private func failure(_ message: String, in file: String) -> CompileError {
     CompileError(.input, message, subject: .init(file: "\(path)/\(file)"))
@@ -46,28 +62,42 @@ struct CheckpointFolder: Sendable {
     contains(name) ? try document(name, limit: limit).elements() : nil
   }
 
-  /// The tensors of `model.safetensors`, or of the shards that `model.safetensors.index.json` names.
+  /// The tensors of the file that the caller named, of `model.safetensors` or `pytorch_model.bin`, or of the shards that
+  /// the index of either names.
   func tensors() throws -> CheckpointTensors {
     var tensors = CheckpointTensors(place: path)
-    if contains("model.safetensors") {
-      let file = try SafetensorsFile(MappedFile(path: "\(path)/model.safetensors"), limits: limits)
-      for tensor in file.tensors { try tensors.add(tensor) }
-    } else if contains(Self.indexName) {
-      try addShards(to: &tensors)
-    } else {
-      let other = ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"]
-        .first { contains($0) }
-      let notes = other.map { ["'\($0)' is not read"] } ?? []
-      throw CompileError(
-        .input, "neither 'model.safetensors' nor '\(Self.indexName)' is in '\(path)'", notes: notes)
+    if let weights {
+      for tensor in try Self.tensors(of: weights, limits) { try tensors.add(tensor) }
+      return tensors
     }
-    return tensors
+    let names = ["model.safetensors", "pytorch_model.bin"]
+    for name in names {
+      if contains(name) {
+        for tensor in try Self.tensors(of: MappedFile(path: "\(path)/\(name)"), limits) { try tensors.add(tensor) }
+        return tensors
+      }
+      if contains(name + Self.indexSuffix) {
+        try addShards(name + Self.indexSuffix, to: &tensors)
+        return tensors
+      }
+    }
+    let other = ["tf_model.h5", "flax_model.msgpack"].first { contains($0) }
+    let notes = other.map { ["'\($0)' is not read"] } ?? []
+    throw CompileError(
+      .input, "neither \(listed(names.flatMap { ["'\($0)'", "'\($0)\(Self.indexSuffix)'"] }, "nor")) is in '\(path)'",
+      notes: notes)
   }
 
-  private static let indexName = "model.safetensors.index.json"
+  /// The tensors of a file of weights, whatever its name.
+  static func tensors(of file: MappedFile, _ limits: LoadLimits) throws -> [CheckpointTensor] {
+    if TorchFile.sniff(file) { return try TorchFile(file, limits: limits).tensors }
+    return try SafetensorsFile(file, limits: limits).tensors
+  }
 
-  private func addShards(to tensors: inout CheckpointTensors) throws {
-    let index = try json(Self.indexName, limit: limits.headerBytes)
+  private static let indexSuffix = ".index.json"
+
+  private func addShards(_ indexName: String, to tensors: inout CheckpointTensors) throws {
+    let index = try json(indexName, limit: limits.headerBytes)
     let members = try index["weight_map"].members()
     guard members.count <= limits.tensors else {
       throw index.failure("\(members.count) tensors, at most \(limits.tensors) are allowed")
@@ -84,8 +114,7 @@ struct CheckpointFolder: Sendable {
       if known.insert(shard).inserted { shards.append(shard) }
     }
     for shard in shards {
-      let file = try SafetensorsFile(openNamed(shard, by: index), limits: limits)
-      for tensor in file.tensors {
+      for tensor in try Self.tensors(of: openNamed(shard, by: index), limits) {
         guard shardOf[tensor.name] == shard else {
           let said = shardOf[tensor.name].map { "says it is in '\($0)'" } ?? "does not name it"
           throw CompileError(

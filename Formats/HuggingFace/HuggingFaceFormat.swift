@@ -4,30 +4,22 @@ import IR
 /// A folder as `transformers` saves it: `config.json`, safetensors weights, and usually `tokenizer.json`.
 package enum HuggingFaceFormat: Format {
   package static let name = "huggingface"
-  package static let summary = "Hugging Face folder (config.json, safetensors)"
+  package static let summary = "Hugging Face folder (config.json; safetensors or PyTorch weights)"
 
   package static func sniff(_ candidate: Candidate) -> Bool { candidate.contains("config.json") }
 
   package static func load(_ candidate: Candidate, _ options: LoadOptions) throws -> Model {
-    let folder = CheckpointFolder(path: candidate.path, limits: options.limits)
-    let root = try folder.json("config.json", limit: options.limits.configBytes)
-    let type = try ArchitectureRegistry.architecture(of: root)
-    var config = CheckpointConfig(root)
-    let architecture = try type.init(&config, limits: options.limits)
-    try config.requireAllRead(architecture: type.modelType)
+    try load(
+      CheckpointFolder(path: candidate.path, limits: options.limits), name: candidate.modelName, options)
+  }
 
-    var model = Model(name: candidate.modelName)
-    model[metadata: "format"] = name
-    model[metadata: "architecture"] = type.modelType
+  /// Reads a folder whose weights may be another file than those of the usual names.
+  static func load(_ folder: CheckpointFolder, name modelName: String, _ options: LoadOptions) throws -> Model {
+    let root = try folder.json("config.json", limit: options.limits.configBytes)
     let sentences = try SentenceTransformer(folder)
-    var options = options
-    if options.context == nil, let said = sentences?.longest, let longest = architecture.longestText {
-      options.context = min(said, longest)
-    }
     var tensors = try folder.tensors()
     try tensors.attachAdapter(options)
-    try architecture.build(&tensors, into: &model, options: options)
-    try tensors.requireAllTaken()
+    var (model, architecture) = try network(root, &tensors, name: modelName, options, longest: sentences?.longest)
     try tensors.finishAdapter(&model)
     if let sentences {
       try sentences.addEmbedding(to: &model)
@@ -47,5 +39,34 @@ package enum HuggingFaceFormat: Format {
     }
     model.assets.append(NamedAsset(name: "generation", asset: .generation(generation)))
     return model
+  }
+
+  /// The network that a configuration describes, with all of its weights.
+  ///
+  /// `longest` is the most tokens of a text as another file has it.
+  static func network(
+    _ root: JSONField, _ tensors: inout CheckpointTensors, name modelName: String, _ options: LoadOptions,
+    longest: Int? = nil
+  ) throws -> (model: Model, architecture: any Architecture) {
+    let type = try ArchitectureRegistry.architecture(of: root)
+    var config = CheckpointConfig(root)
+    let notes = try QuantizationRegistry.apply(
+      config.field("quantization_config", "compression_config"), to: &tensors)
+    let architecture = try type.init(&config, limits: options.limits)
+    try config.requireAllRead(architecture: type.modelType)
+
+    var model = Model(name: modelName)
+    model[metadata: "format"] = name
+    model[metadata: "architecture"] = type.modelType
+    if !notes.isEmpty {
+      model.metadata.append(.init(key: Model.noteKey, value: notes.joined(separator: "; ")))
+    }
+    var options = options
+    if options.context == nil, let said = longest, let limit = architecture.longestText {
+      options.context = min(said, limit)
+    }
+    try architecture.build(&tensors, into: &model, options: options)
+    try tensors.requireAllTaken()
+    return (model, architecture)
   }
 }

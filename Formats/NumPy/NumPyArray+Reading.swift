@@ -4,7 +4,8 @@ import Tensors
 extension NumPyArray {
   /// Reads a .npy file (NumPy enhancement proposal 1, versions 1 to 3).
   ///
-  /// Big-endian and Fortran-ordered arrays are brought into little-endian row-major form.
+  /// Big-endian and Fortran-ordered arrays are brought into little-endian row-major form; unsigned integers of 16 and 32
+  /// bits become i32 and i64, those of 64 bits i64 if they fit.
   ///
   /// - Throws: `CompileError` if it is damaged or has an element type without a counterpart.
   package static func read(path: String) throws -> NumPyArray {
@@ -14,6 +15,32 @@ extension NumPyArray {
 
   /// Reads the bytes of a .npy file.
   package init(npy bytes: UnsafeRawBufferPointer, file: String) throws {
+    let (header, start, count) = try Self.header(bytes, file)
+    var reader = start
+    let need = reader.remaining
+    var data = Array(try reader.bytes(need))
+    let width = header.type.byteCount
+    if header.isBigEndian, width > 1 {
+      for start in stride(from: 0, to: data.count, by: width) { data[start..<start + width].reverse() }
+    }
+    if header.isFortranOrder, header.shape.count > 1, count > 0 {
+      data = Self.rowMajor(data, header.shape, width)
+    }
+    if header.isUnsigned {
+      let wide: DType = width == 2 ? .i32 : .i64
+      self.init(wide, header.shape, bytes: try Self.widened(data, width, to: wide, file))
+      return
+    }
+    self.init(header.type, header.shape, bytes: data)
+  }
+
+  /// Checks the header of a .npy file and that its data is complete.
+  static func check(npy bytes: UnsafeRawBufferPointer, file: String) throws { _ = try header(bytes, file) }
+
+  /// The header, a reader at the data, and the number of elements.
+  private static func header(
+    _ bytes: UnsafeRawBufferPointer, _ file: String
+  ) throws -> (NumPyHeader, ByteReader, Int) {
     var reader = ByteReader(bytes, file: file)
     guard bytes.count >= 6, bytes[..<6].elementsEqual([0x93] + "NUMPY".utf8) else {
       throw reader.failure("this is no .npy file")
@@ -24,6 +51,8 @@ extension NumPyArray {
       throw CompileError(.unsupported, "version \(major).\(minor) of .npy is not supported", subject: .init(file: file))
     }
     let length = major == 1 ? Int(try reader.u16()) : Int(try reader.u32())
+    // NumPy itself refuses headers above 10,000 bytes.
+    guard length <= 65536 else { throw reader.failure("a .npy header of \(length) bytes") }
     let base = reader.offset
     var header = NumPyHeader(try reader.bytes(length, "the header"), file: file, base: base)
     try header.parse()
@@ -35,15 +64,25 @@ extension NumPyArray {
         "\(header.type.rawValue)\(header.shape) needs \(overflow ? "too many" : String(need)) bytes of data, "
           + "found \(reader.remaining)")
     }
-    var data = Array(try reader.bytes(need))
-    let width = header.type.byteCount
-    if header.isBigEndian, width > 1 {
-      for start in stride(from: 0, to: data.count, by: width) { data[start..<start + width].reverse() }
+    return (header, reader, count)
+  }
+
+  /// Unsigned integers as signed ones of a wider type.
+  private static func widened(_ data: [UInt8], _ width: Int, to wide: DType, _ file: String) throws -> [UInt8] {
+    if width == 8 {
+      for last in stride(from: 7, to: data.count, by: 8) where data[last] >= 0x80 {
+        throw CompileError(
+          .unsupported, "an unsigned integer above 2^63 - 1 is not supported", subject: .init(file: file))
+      }
+      return data
     }
-    if header.isFortranOrder, header.shape.count > 1, count > 0 {
-      data = Self.rowMajor(data, header.shape, width)
+    var output: [UInt8] = []
+    output.reserveCapacity(data.count / width * wide.byteCount)
+    for start in stride(from: 0, to: data.count, by: width) {
+      output += data[start..<start + width]
+      for _ in width..<wide.byteCount { output.append(0) }
     }
-    self.init(header.type, header.shape, bytes: data)
+    return output
   }
 
   private static func rowMajor(_ columnMajor: [UInt8], _ shape: [Int], _ width: Int) -> [UInt8] {
@@ -81,6 +120,8 @@ private struct NumPyHeader {
   private var position = 0
 
   private(set) var type = DType.f32
+  /// Whether numbers are unsigned integers of the width of `type`.
+  private(set) var isUnsigned = false
   private(set) var isBigEndian = false
   private(set) var isFortranOrder = false
   private(set) var shape: [Int] = []
@@ -170,12 +211,15 @@ private struct NumPyHeader {
     let types: [String: DType] = [
       "f2": .f16, "f4": .f32, "f8": .f64, "i1": .i8, "i2": .i16, "i4": .i32, "i8": .i64, "u1": .u8, "b1": .bool,
     ]
-    guard let order = text.first, "<>|=".contains(order), let type = types[String(text.dropFirst())] else {
+    let unsigned: [String: DType] = ["u2": .i16, "u4": .i32, "u8": .i64]
+    let code = String(text.dropFirst())
+    guard let order = text.first, "<>|=".contains(order), let type = types[code] ?? unsigned[code] else {
+      let known = (Array(types.keys) + Array(unsigned.keys)).sorted().joined(separator: ", ")
       throw CompileError(
-        .unsupported, "element type '\(text)' is not supported, only \(types.keys.sorted().joined(separator: ", "))",
-        subject: .init(file: file))
+        .unsupported, "element type '\(text)' is not supported, only \(known)", subject: .init(file: file))
     }
     self.type = type
+    isUnsigned = types[code] == nil
     isBigEndian = order == ">"
   }
 

@@ -42,6 +42,13 @@ package struct ZipArchive: Sendable {
       members.append(member)
     }
     self.members = members
+    // Members that share bytes let a small file hold much.
+    let order = members.sorted { $0.range.lowerBound < $1.range.lowerBound }
+    for (before, after) in zip(order, order.dropFirst()) where before.range.upperBound > after.range.lowerBound {
+      throw CompileError(
+        .input, "zip members '\(before.name)' and '\(after.name)' share bytes",
+        subject: .init(file: file.path, offset: after.range.lowerBound))
+    }
   }
 
   /// The bytes of a member in the mapped file; nil if it is compressed. They are not checked against the checksum.

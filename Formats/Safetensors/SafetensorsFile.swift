@@ -7,7 +7,7 @@ import Tensors
 /// The checks are those of the reference implementation (huggingface/safetensors): the header is a JSON object within
 /// the limits, without duplicate keys; the tensors fill the data section in order of their offsets without holes and
 /// overlaps up to the end of the file; shape times element size equals the span. In addition tensors must be aligned to
-/// their elements.
+/// their elements. Element types that mcc has none for are read as bytes (``CheckpointTensor/foreignType``).
 package struct SafetensorsFile: Sendable {
   package let file: MappedFile
   /// In the order of the header.
@@ -104,7 +104,6 @@ package struct SafetensorsFile: Sendable {
       throw failure(
         "unknown dtype '\(typeName)', expected one of \(listed(Self.elements.keys.sorted(), "or"))", name)
     }
-    guard let element else { throw failure("dtype \(typeName) is not supported", name, kind: .unsupported) }
     let sizes = try integers(value["shape"], "shape", name)
     guard sizes.count <= limits.rank else {
       throw failure("\(sizes.count) axes, at most \(limits.rank) are allowed", name)
@@ -119,7 +118,13 @@ package struct SafetensorsFile: Sendable {
     }
     let need: Int
     do {
-      need = try TensorType.checkedByteCount(sizes: sizes, element: element, of: "the tensor")
+      let count = try Shape.checkedCount(sizes, of: "the tensor")
+      // No type takes more than eight bytes.
+      guard count <= 1 << 58 else { throw failure("the shape \(sizes) of the tensor is out of range", name) }
+      guard count * bits % 8 == 0 else {
+        throw failure("\(count) numbers of \(bits) bits do not fill whole bytes", name)
+      }
+      need = count * bits / 8
     } catch let error as CompileError {
       throw failure(error.message, name)
     }
@@ -129,11 +134,16 @@ package struct SafetensorsFile: Sendable {
         name)
     }
     let begin = dataStart + offsets[0]
-    guard begin % (bits / 8) == 0 || need == 0 else {
-      throw failure("the data begins at byte \(begin) of the file, which is no multiple of \(bits / 8)", name)
+    let width = max(bits / 8, 1)
+    guard begin % width == 0 || need == 0 else {
+      throw failure("the data begins at byte \(begin) of the file, which is no multiple of \(width)", name)
     }
-    return CheckpointTensor(
-      name: name, type: TensorType(element, sizes), file: file, range: begin..<dataStart + offsets[1])
+    let range = begin..<dataStart + offsets[1]
+    guard let element else {
+      return CheckpointTensor(
+        name: name, type: TensorType(.u8, [need]), file: file, range: range, foreignType: typeName)
+    }
+    return CheckpointTensor(name: name, type: TensorType(element, sizes), file: file, range: range)
   }
 
   private func checkCoverage(from dataStart: Int) throws {

@@ -17,8 +17,9 @@ struct MCC: AsyncParsableCommand {
       """,
     version: Version.number,
     subcommands: [
-      Compile.self, Convert.self, Dump.self, Opt.self, Inspect.self, Run.self, Verify.self, Profile.self,
-      BenchKernels.self, Cache.self, ListPasses.self, ListKernels.self, ListFormats.self, ListTargets.self,
+      Compile.self, Convert.self, Dump.self, Opt.self, Inspect.self, AuditFiles.self, Run.self, Verify.self,
+      Profile.self, BenchKernels.self, Cache.self, ListPasses.self, ListKernels.self, ListFormats.self,
+      ListTargets.self,
     ])
 
   static func main() async {

@@ -25,9 +25,15 @@ struct LoadArguments: ParsableArguments {
   @Flag(help: "Keeps the adapter's products beside the weights instead of adding them.")
   var keepAdapter = false
 
+  @Option(
+    help: ArgumentHelp(
+      "The tokenizer of a llama2.c checkpoint. (default: tokN.bin or tokenizer.bin beside it)", valueName: "file"))
+  var tokenizer: String?
+
   /// The options of the loader.
   func options() throws -> LoadOptions {
     var options = LoadOptions()
+    options.tokenizer = tokenizer
     if let context {
       guard context > 0 else { throw CompileError(.usage, "--context is \(context), expected at least 1") }
       options.context = context

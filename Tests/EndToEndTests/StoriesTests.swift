@@ -154,3 +154,54 @@ import Testing
     }
   }
 }
+
+/// The forms that one trained model comes in.
+@Suite(.serialized) struct StoriesFormTests {
+  /// Logits of the recorded ids by the evaluator, and by the program.
+  private static func logits(_ path: String, _ name: String) async throws -> ([Float], [Float])? {
+    guard let recorded = Fixtures.path("stories260K/expected_logits.npz") else { return nil }
+    let archive = try NumPyArchive(path: recorded)
+    let ids = try #require(zip(archive.names, archive.arrays).first { $0.1.type.isInteger }?.1)
+    let count = 24
+    let program = try await CompiledModels.compile(path, name)
+    let folder = try TemporaryFolder()
+    try NumPyArray(Array(ids.integers.prefix(count)), [1, count]).write(to: folder.path("ids.npy"))
+    _ = try CompiledModels.run(
+      program, ["logits", "--ids", folder.path("ids.npy"), "--output", folder.path("logits.npz")])
+    let found = try NumPyArchive(path: folder.path("logits.npz")).require("output", file: "logits.npz").floats
+
+    let model = try ModelLoader.load(path)
+    let tokens = Tensor(.i32, [count], ids.integers.prefix(count).map { Int32($0) })
+    let results = try Evaluator(model).run(
+      [tokens, Tensor(.i32, [1], [0] as [Int32])], symbols: ["L": count])
+    return (found, try #require(results.outputs.first).array(of: Float.self))
+  }
+
+  /// llama2.c, Hugging Face, GGUF and PyTorch hold the same numbers: with the same order of sums, logits are equal to the
+  /// last bit where the graphs are equal. GGUF keeps rows of Q and K in another order, which reorders sums of heads.
+  @Test func allFormsGiveEqualLogits() async throws {
+    guard let hf = Fixtures.path("stories260K/hf"), let bin = Fixtures.path("stories260K/stories260K.bin"),
+      let gguf = Fixtures.path("stories260K/stories260K-f32.gguf"),
+      let torch = Fixtures.path("stories260K/pytorch_model.bin")
+    else { return }
+    let folder = try TemporaryFolder()
+    try folder.write("config.json", try MappedFile.contents(path: hf + "/config.json"))
+    try folder.write("pytorch_model.bin", try MappedFile.contents(path: torch))
+    guard let expected = try await Self.logits(hf, "form-hf") else { return }
+    #expect(expected.0.count == 24 * 512)
+    for (path, name) in [(bin, "form-llama2c"), (folder.path, "form-torch")] {
+      let found = try #require(try await Self.logits(path, name))
+      #expect(found.0 == expected.0, "\(name), program")
+      #expect(found.1 == expected.1, "\(name), evaluator")
+    }
+    let found = try #require(try await Self.logits(gguf, "form-gguf"))
+    // 1e-6 of the largest: the order of 8 products in a head.
+    #expect(maxRelativeError(found.0, expected.0) <= 1e-6)
+    #expect(maxRelativeError(found.1, expected.1) <= 1e-6)
+  }
+
+  @Test func llama2cTellsTheRecordedStories() async throws {
+    guard let bin = Fixtures.path("stories260K/stories260K.bin") else { return }
+    try StoriesTests.check(try await CompiledModels.compile(bin, "story-llama2c"))
+  }
+}

@@ -64,7 +64,7 @@ import Testing
     try refuse("'general.name' occurs twice") { $0.metadata.append(("general.name", .string("b"))) }
     try refuse("a metadata key is empty") { $0.metadata.insert(("", .u8(0)), at: 0) }
     try refuse("not valid UTF-8") { $0.set("x", .raw(8, FileBytes.littleEndian(UInt64(1)) + [0xFF])) }
-    try refuse("'x' is an array of arrays", kind: .unsupported) { file in
+    try refuse("'x' is nested deeper than 8 arrays", kind: .unsupported) { file in
       let level = FileBytes.littleEndian(UInt32(9)) + FileBytes.littleEndian(UInt64(1))
       let nested = GGUFBytes.Value.raw(9, (0..<10_000).flatMap { _ in level })
       file.set("x", nested)

@@ -1,5 +1,6 @@
 import Base
 import Formats
+import Glibc
 import IR
 import TestSupport
 import Tensors
@@ -166,6 +167,47 @@ import Testing
     expectFailure(.unsupported, "the folder") { _ = try folder.load() }
     expectFailure(.input, "no such file") { _ = try folder.load(file: folder.path("nothing")) }
     expectFailure(.input, "zero byte") { _ = try folder.load(file: "a\0b") }
+  }
+
+  /// A file and the same in three parts give equal numbers; parts that do not belong together are refused.
+  @Test func readsSplitFiles() throws {
+    let whole = GGUFBytes.llama()
+    let folder = try TemporaryFolder()
+    func name(_ part: Int) -> String { "tiny-0000\(part)-of-00003.gguf" }
+    func part(_ number: Int, _ change: (inout GGUFBytes) -> Void = { _ in }) -> [UInt8] {
+      var file = whole
+      if number > 1 { file.metadata = [] }
+      file.tensors = whole.tensors.enumerated().filter { $0.offset % 3 == number - 1 }.map { $0.element }
+      file.set("split.no", .u16(UInt16(number - 1)))
+      file.set("split.count", .u16(3))
+      file.set("split.tensors.count", .i32(Int32(whole.tensors.count)))
+      change(&file)
+      return file.bytes
+    }
+    for number in 1...3 { try folder.write(name(number), part(number)) }
+    try folder.write("whole.gguf", whole.bytes)
+    func numbers(_ path: String) throws -> [String: [UInt8]] {
+      let model = try FormatRegistry.load(folder.path(path))
+      try Verifier.verify(model)
+      var result: [String: [UInt8]] = [:]
+      for constant in model.constants.constants {
+        guard case .archive(let archive, let range) = constant.source else { continue }
+        result[constant.name] = Array(try model.archives[archive].file.slice(range))
+      }
+      return result
+    }
+    #expect(try numbers(name(1)) == numbers("whole.gguf"))
+    try folder.write(name(1), part(2))
+    expectFailure(.input, "'split.no' is not 0", name(1)) { _ = try FormatRegistry.load(folder.path(name(1))) }
+    try folder.write(name(1), part(1))
+    try folder.write(name(3), part(2))
+    expectFailure(.input, "this is not part 3 of 3", name(3)) { _ = try FormatRegistry.load(folder.path(name(1))) }
+    try folder.write(name(3), part(3) { $0.tensors.removeLast() })
+    expectFailure(.input, "'split.tensors.count' is 11") { _ = try FormatRegistry.load(folder.path(name(1))) }
+    unlink(folder.path(name(3)))
+    expectFailure(.input, name(3)) { _ = try FormatRegistry.load(folder.path(name(1))) }
+    let path = try folder.write("other.gguf", part(1))
+    expectFailure(.input, "is not called '...-00001-of-00003.gguf'") { _ = try FormatRegistry.load(path) }
   }
 }
 

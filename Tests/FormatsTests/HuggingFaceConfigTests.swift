@@ -61,7 +61,7 @@ import Testing
       ("rope_scaling", ["type": "linear", "factor": 2, "beta": 3], "'rope_scaling.beta'"),
       ("rope_scaling", ["type": "default", "partial_rotary_factor": 0.5], "'rope_scaling.partial_rotary_factor'"),
       ("sliding_window", 128, "'sliding_window'"), ("partial_rotary_factor", 0.5, "'partial_rotary_factor'"),
-      ("quantization_config", ["quant_method": "gptq"], "'quantization_config'"), ("qk_norm", true, "'qk_norm'"),
+      ("quantization_config", ["quant_method": "hqq"], "'quantization_config'"), ("qk_norm", true, "'qk_norm'"),
       ("logit_scale", 2.0, "'logit_scale'"),
       ("architectures", ["XLNetLMHeadModel"], "unknown architecture 'XLNetLMHeadModel'"),
       ("architectures", ["A", "B"], "unknown architecture A and B"),

@@ -44,6 +44,18 @@ import Testing
     #expect(empty.shape == [0, 5] && empty.doubles == [])
   }
 
+  /// NumPy's unsigned integers become the next wider signed ones.
+  @Test func unsignedIntegers() throws {
+    func header(_ type: String) -> String { "{'descr': '\(type)', 'fortran_order': False, 'shape': (2,)}" }
+    let short = try parse(npy(header("<u2"), [1, 0, 255, 255]))
+    #expect(short.type == .i32 && short.integers == [1, 65535])
+    let word = try parse(npy(header(">u4"), [0, 0, 0, 1, 255, 255, 255, 255]))
+    #expect(word.type == .i64 && word.integers == [1, 4_294_967_295])
+    let long = try parse(npy(header("<u8"), [1, 0, 0, 0, 0, 0, 0, 0] + [UInt8](repeating: 255, count: 7) + [127]))
+    #expect(long.type == .i64 && long.integers == [1, .max])
+    #expect(throws: CompileError.self) { try parse(npy(header("<u8"), [UInt8](repeating: 255, count: 16))) }
+  }
+
   @Test func orders() throws {
     let fortran = try parse(
       npy("{'descr': '|u1', 'fortran_order': True, 'shape': (2, 3, 2)}", Array(0..<12)))

@@ -103,9 +103,9 @@ import Testing
   @Test func saysWhichWeightsAreMissing() throws {
     var checkpoint = TinyCheckpoint()
     checkpoint.writesWeights = false
-    checkpoint.files["pytorch_model.bin"] = "x"
+    checkpoint.files["tf_model.h5"] = "x"
     let folder = try checkpoint.write()
-    expectFailure(.input, "neither 'model.safetensors'", "'pytorch_model.bin' is not read") {
+    expectFailure(.input, "neither 'model.safetensors'", "nor 'pytorch_model.bin", "'tf_model.h5' is not read") {
       _ = try folder.load()
     }
   }

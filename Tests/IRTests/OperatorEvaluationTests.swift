@@ -93,6 +93,24 @@ private let handCases: [OperatorCase] = [
     Concat(axis: 0),
     [quantized(.w8c, [1, 2], [0, 0, 0, 64, 1, 2]), quantized(.w8c, [1, 2], [0, 0, 128, 63, 3, 253])],
     [quantized(.w8c, [2, 2], [0, 0, 0, 64, 1, 2, 0, 0, 128, 63, 3, 253])]),
+  OperatorCase(
+    StridedView([3, 2], strides: [1, 3]), [.f32([6], [1, 2, 3, 4, 5, 6])], [.f32([3, 2], [1, 4, 2, 5, 3, 6])]),
+  OperatorCase(StridedView([2, 2], strides: [0, 1]), [.f32([2], [1, 2])], [.f32([2, 2], [1, 2, 1, 2])]),
+  // Codes 1, 2, 3, 4 of four bits, groups of two.
+  OperatorCase(
+    {
+      var op = UnpackCodes()
+      (op.columns, op.group, op.zero) = (4, 2, 1)
+      return op
+    }(), [Tensor(.u8, [1, 2], [0x21, 0x43] as [UInt8]), .f32([1, 2], [0.5, 2])], [.f32([1, 4], [0, 0.5, 4, 6])]),
+  // The same as blocks: scale 0.5 (f16 0x3800) and 2 (0x4000), codes counted from 8.
+  OperatorCase(
+    {
+      var op = UnpackCodes()
+      (op.columns, op.group, op.zero, op.format) = (4, 2, 8, .w4(2))
+      return op
+    }(), [Tensor(.u8, [1, 2], [0x21, 0x43] as [UInt8]), .f32([1, 2], [0.5, 2])],
+    [quantized(.w4(2), [1, 4], [0x00, 0x38, 0x21, 0x00, 0x40, 0x43])]),
   OperatorCase(Iota(4), [], [Tensor(.i64, [4], [0, 1, 2, 3] as [Int64])]),
   OperatorCase(Sizes([7, 2]), [], [Tensor(.i64, [2], [7, 2] as [Int64])]),
   // Whole numbers: towards zero, with the sign of the divisor, low bits.

@@ -5,7 +5,7 @@ import Tensors
 /// Computes constants and the recipes on them in blocks of rows, straight from the mapped files.
 ///
 /// A recipe is a value that depends on constants alone. Operators that are ``RowMapped`` are computed for the rows that
-/// are asked for; others are computed whole, once, and kept for as long as the evaluator lives.
+/// are asked for; others are computed whole, once, and kept until the value that needs them is complete.
 package final class ConstantEvaluator: Sendable {
   private let model: Model
   private let graph: Graph
@@ -61,6 +61,8 @@ package final class ConstantEvaluator: Sendable {
       throw CompileError(.internal, "constant '%\(graph[value].name)' has no fixed size: \(type)")
     }
     if total == 0 { return }
+    // What was computed whole for one value is rarely of use for another, and may be large.
+    defer { wholes.withLock { $0.removeAll() } }
     let rows = Self.rows(of: type)
     let granularity = self.granularity(of: value)
     let units = (rows + granularity - 1) / granularity

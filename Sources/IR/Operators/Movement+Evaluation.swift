@@ -113,7 +113,7 @@ private func copyBytes(
 }
 
 /// Writes the elements of a dense result, each from its place given by strides over the axes of the result.
-private func copyElements(_ x: TensorView, strides: [Int], into y: MutableTensorView) {
+func copyElements(_ x: TensorView, strides: [Int], into y: MutableTensorView) {
   guard y.count > 0 else { return }
   let loops = StridedLoops(sizes: y.sizes, strides: [strides])
   switch y.type.element.byteCount {

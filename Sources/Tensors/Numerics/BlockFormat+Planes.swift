@@ -107,7 +107,7 @@ extension BlockFormat {
   }
 
   /// Stores the codes of a group as planes.
-  private func packPlanes(_ codes: UnsafePointer<UInt8>, _ length: Int, into output: UnsafeMutableRawPointer) {
+  func packPlanes(_ codes: UnsafePointer<UInt8>, _ length: Int, into output: UnsafeMutableRawPointer) {
     var plane = output.assumingMemoryBound(to: UInt8.self)
     var shift: UInt8 = 0
     for width in planes {
