@@ -11,6 +11,7 @@ static const struct {
 } commands[] = {
     {"generate", "continue a prompt (the default)", mcc_command_generate},
     {"perplexity", "how well the model predicts a text", mcc_command_perplexity},
+    {"tokens", "print the token ids of texts", mcc_command_tokens},
     {"logits", "write the logits of given token ids", mcc_command_logits},
     {"bench", "measure the speed", mcc_command_bench},
 };
