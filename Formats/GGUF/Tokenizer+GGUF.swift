@@ -13,7 +13,8 @@ extension Tokenizer {
     case "t5": self.init(algorithm: .unigram)
     case "none", "no_vocab": return nil
     default:
-      throw keys.failure("a tokenizer of type '\(kind)' is not supported, only llama, gpt2, bert and t5", kind: .unsupported)
+      throw keys.failure(
+        "a tokenizer of type '\(kind)' is not supported, only llama, gpt2, bert and t5", kind: .unsupported)
     }
     let key = "tokenizer.ggml.tokens"
     guard let texts = try keys.optionalStrings(key, limits: limits) else {
@@ -119,7 +120,9 @@ extension Tokenizer {
     splitters = splits + [Splitter(.bytes)]
     decoders = [TokenDecoder(.bytes)]
     ignoresMerges = Self.wholeWords.contains(pre)
-    if try keys.optionalBool("tokenizer.ggml.add_space_prefix") ?? false { splitters.insert(Splitter(.spacePrefix), at: 0) }
+    if try keys.optionalBool("tokenizer.ggml.add_space_prefix") ?? false {
+      splitters.insert(Splitter(.spacePrefix), at: 0)
+    }
     let key = "tokenizer.ggml.merges"
     guard let list = try keys.optionalStrings(key, limits: limits) else {
       throw keys.failure("missing '\(key)', expected an array of string")
@@ -152,7 +155,8 @@ extension Tokenizer {
     for name in ["eot", "eom"] {
       if let end = try id(name, nil, &keys), !endIDs.contains(end) { endIDs.append(end) }
     }
-    let addsBegin = try keys.optionalBool("tokenizer.ggml.add_bos_token") ?? (isScored || isBert || Self.beginning.contains(pre))
+    let isBeginUsual = isScored || isBert || Self.beginning.contains(pre)
+    let addsBegin = try keys.optionalBool("tokenizer.ggml.add_bos_token") ?? isBeginUsual
     if addsBegin, let beginID { prefix = [beginID] }
     let addsEnd = try keys.optionalBool("tokenizer.ggml.add_eos_token") ?? (isBert || algorithm == .unigram)
     if addsEnd, let end = endIDs.first { suffix = [end] }

@@ -47,14 +47,15 @@ extension Tokenizer {
     case "WordLevel": return .wordLevel
     case "Unigram": return .unigram
     case "BPE":
-      let isByteLevel = pipeline.splitters.last?.kind == .bytes && pipeline.decoders.first?.kind == .bytes
+      let isByteLevel =
+        pipeline.splitters.last?.kind == .bytes && pipeline.decoders.first?.kind == .bytes
         && pipeline.splitters.dropLast().allSatisfy { $0.kind != .bytes }
         && pipeline.normalizers.allSatisfy { $0.kind != .bytes }
       let isMarked = try ["continuing_subword_prefix", "end_of_word_suffix"].contains {
         try model[$0].string(or: "") != ""
       }
-      return isByteLevel && !isMarked && (try !model["byte_fallback"].bool(or: false))
-        ? .byteLevelBPE : .byteFallbackBPE
+      let fallsBack = try model["byte_fallback"].bool(or: false)
+      return isByteLevel && !isMarked && !fallsBack ? .byteLevelBPE : .byteFallbackBPE
     case let kind: throw model.unsupported("a tokenizer of type '\(kind)'")
     }
   }
@@ -89,7 +90,7 @@ extension Tokenizer {
         throw model.failure("tokens \(earlier) and \(id) are both '\(text)'")
       }
       tokens.append(text)
-      scores.append(score)
+      scores.append(Score.asPublished(score))
       kinds.append(text.isEmpty ? .unused : byteFallback && byteOfToken(text) != nil ? .byte : .normal)
     }
     guard model["unk_id"].exists else { return index }

@@ -129,7 +129,8 @@ private struct SentencePieceModel {
         switch field {
         case 1:
           guard tokens.count < vocabulary else {
-            throw message.failure("there are more pieces than the \(vocabulary) the network knows", at: range.lowerBound)
+            throw message.failure(
+              "there are more pieces than the \(vocabulary) the network knows", at: range.lowerBound)
           }
           try readPiece(&message, file.bytes)
         case 2: try readTrainer(&message)

@@ -38,8 +38,8 @@ extension Tokenizer.Pattern {
       #"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+"# + others + space: .gpt2,
       #"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]"# + space:
         .llama3,
-      lead + capitals + "*" + small + "+|" + lead + capitals + "+" + small + #"*|\p{N}"# + others + "[\\r\\n/]*" + lines:
-        .tekken,
+      lead + capitals + "*" + small + "+|" + lead + capitals + "+" + small + #"*|\p{N}"# + others + "[\\r\\n/]*"
+        + lines: .tekken,
       ##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"##
         + lines: .deepseek3,
       #"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"#: .clip,
@@ -146,7 +146,9 @@ private struct RunReader {
     if inBrackets, rest.first == "-", rest.dropFirst().first != "]" {
       rest = rest.dropFirst()
       let classes = run.classes.count
-      guard let end = character(&run, inBrackets: true), run.classes.count == classes, end >= first else { return false }
+      guard let end = character(&run, inBrackets: true), run.classes.count == classes, end >= first else {
+        return false
+      }
       last = end
     }
     run.ranges += [first, last]

@@ -80,10 +80,10 @@ import Testing
 
   /// Runs of characters of one set are read; what backtracks or has groups is not.
   @Test(arguments: [
-    (#"\s+"#, true), (#"\p{N}{1,3}"#, true), (#"[一-龥ࠀ-一가-퟿]+"#, true), (#"\s?[A-Za-z\-\]]+$"#, true), (" {2,}", true),
-    ("[0-9][0-9][0-9]", true), ("ab", true), ("a|b", false), ("(a+)+", false), ("a*", false), ("a+?", false), ("[^", false),
-    ("[a-", false), ("[z-a]", false), (#"\p{Han}+"#, false), ("a{3,1}", false), ("a{0,1}", false), ("", false), (#"\"#, false),
-    ("[a&&b]", false), ("[[:alpha:]]", false), (".+", false),
+    (#"\s+"#, true), (#"\p{N}{1,3}"#, true), (#"[一-龥ࠀ-一가-퟿]+"#, true), (#"\s?[A-Za-z\-\]]+$"#, true),
+    (" {2,}", true), ("[0-9][0-9][0-9]", true), ("ab", true), ("a|b", false), ("(a+)+", false), ("a*", false),
+    ("a+?", false), ("[^", false), ("[a-", false), ("[z-a]", false), (#"\p{Han}+"#, false), ("a{3,1}", false),
+    ("a{0,1}", false), ("", false), (#"\"#, false), ("[a&&b]", false), ("[[:alpha:]]", false), (".+", false),
   ])
   func readsRuns(expression: String, isKnown: Bool) throws {
     let split: JSON = [
@@ -144,7 +144,8 @@ import Testing
       (
         ["pre_tokenizer"], ["type": "Split", "pattern": ["Regex": "(a+)+$"], "behavior": "Isolated"],
         "the regular expression '(a+)+$'"
-      ), (["decoder"], ["type": "CTC"], "the decoder 'CTC'"), (["post_processor"], ["type": "Whole"], "the post-processor 'Whole'"),
+      ), (["decoder"], ["type": "CTC"], "the decoder 'CTC'"),
+      (["post_processor"], ["type": "Whole"], "the post-processor 'Whole'"),
       (
         ["decoder"], ["type": "Sequence", "decoders": [["type": "Fuse"], ["type": "ByteFallback"]]],
         "the decoder behind a joining one 'ByteFallback'"
@@ -181,8 +182,13 @@ import Testing
       (["post_processor"], ["type": "RobertaProcessing", "cls": ["<s>"]], "'post_processor.cls' is no pair"),
       (["normalizer"], ["type": "Precompiled", "precompiled_charsmap": "AAA"], "is not written in base 64"),
       (["normalizer"], ["type": "Precompiled", "precompiled_charsmap": "/////w=="], "says that its units have"),
-      (["normalizer"], ["type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAIBh"], "ends inside of a replacement"),
-      (["normalizer"], ["type": "Precompiled", "precompiled_charsmap": "BAAAAAUAAIAA"], "has a replacement at 5 of 1 bytes"),
+      (
+        ["normalizer"], ["type": "Precompiled", "precompiled_charsmap": "BAAAAAAAAIBh"], "ends inside of a replacement"
+      ),
+      (
+        ["normalizer"], ["type": "Precompiled", "precompiled_charsmap": "BAAAAAUAAIAA"],
+        "has a replacement at 5 of 1 bytes"
+      ),
       (["pre_tokenizer"], ["type": "Metaspace", "replacement": "ab"], "expected one character"),
       (["model"], ["type": "Unigram", "vocab": [["a", 0], ["a", 1]]], "tokens 0 and 1 are both 'a'"),
       (["model"], ["type": "Unigram", "vocab": [["a"]]], "'model.vocab[0]' is no pair"),

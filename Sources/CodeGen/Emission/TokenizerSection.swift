@@ -74,8 +74,9 @@ private struct TokenizerSectionWriter {
   private mutating func addText(_ id: Int) {
     let text = tokenizer.tokens[id]
     let kind = tokenizer.kinds[id]
-    // A merge never makes these; word pieces and unigram know all tokens that have a text.
-    var isKnown = kind != .unused && (hasTrie || tokenizer.algorithm == .wordLevel || (kind != .control && kind != .added))
+    // Those were cut out of the text before; many are unknown to the model, which has no score for them.
+    let isWhole = kind == .control || kind == .added
+    var isKnown = kind != .unused && !isWhole
     if isPlainBytes {
       var bytes: [UInt8] = []
       var isMapped = true
@@ -118,7 +119,7 @@ private struct TokenizerSectionWriter {
 
   /// The slot of a text: where it is, or where it belongs.
   private func slot(_ text: ArraySlice<UInt8>, _ table: [UInt32]) -> Int {
-    var slot = Int(UInt64(Self.hash(text)) * UInt64(table.count) >> 32)
+    var slot = Int((UInt64(Self.hash(text)) * UInt64(table.count)) >> 32)
     while table[slot] != 0, !texts[Int(table[slot]) - 1].elementsEqual(text) {
       slot = slot + 1 == table.count ? 0 : slot + 1
     }
@@ -142,8 +143,8 @@ private struct TokenizerSectionWriter {
       guard result != 0 else {
         throw failure("merge \(rank) makes '\(String(decoding: joined, as: UTF8.self))', which is no token")
       }
-      let hash = (UInt64(left) << 32 | UInt64(right)) &* 0x9e37_79b9_7f4a_7c15 >> 32
-      var slot = Int(hash * UInt64(slots) >> 32)
+      let hash = ((UInt64(left) << 32 | UInt64(right)) &* 0x9e37_79b9_7f4a_7c15) >> 32
+      var slot = Int((hash * UInt64(slots)) >> 32)
       while table[4 * slot + 3] != .max, table[4 * slot] != left || table[4 * slot + 1] != right {
         slot = slot + 1 == slots ? 0 : slot + 1
       }
@@ -371,8 +372,8 @@ private struct TokenizerSectionWriter {
     let arrays: [(bytes: [UInt8], count: Int)] = [
       (data(texts.offsets), count + 1), (texts.bytes, texts.bytes.count), (kinds, count), (data(scores), scores.count),
       (data(table), table.count), (data(merges), merges.count / 4), (trie.labels, trie.labels.count),
-      (data(trie.children), trie.children.count), (data(trie.tokens), trie.tokens.count), (data(added), added.count / 4),
-      (data(normalizers), normalizers.count / 8), (data(splitters), splitters.count / 8),
+      (data(trie.children), trie.children.count), (data(trie.tokens), trie.tokens.count),
+      (data(added), added.count / 4), (data(normalizers), normalizers.count / 8), (data(splitters), splitters.count / 8),
       (data(decoders), decoders.count / 8), (data(tokenizer.prefix.map { Int32($0) }), tokenizer.prefix.count),
       (data(tokenizer.suffix.map { Int32($0) }), tokenizer.suffix.count), (strings, strings.count),
       (data(numbers), numbers.count),
