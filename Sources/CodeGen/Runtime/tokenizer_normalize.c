@@ -27,7 +27,7 @@ static void load_codes(mcc_tokenizer *it, const char *text, size_t size) {
   for (size_t i = 0; i < size;) {
     int32_t code;
     size_t length = mcc_character(text + i, size - i, &code);
-    add_code(it, code < 0 ? FIRST_BYTE + (uint8_t)text[i] : (uint32_t)code);
+    add_code(it, code < 0 ? (uint32_t)FIRST_BYTE + (uint8_t)text[i] : (uint32_t)code);
     i += length;
   }
 }

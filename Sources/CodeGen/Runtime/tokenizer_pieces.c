@@ -83,7 +83,7 @@ static void find_path(mcc_tokenizer *it, const char *word, size_t size) {
       reach(&path[end], before + it->scores[id], start, id);
       single = single || end - start == length;
     }
-    if (!single) reach(&path[start + length], before + it->lowest_score - unknown_penalty, start, -1);
+    if (!single) reach(&path[start + length], before + (it->lowest_score - unknown_penalty), start, -1);
   }
 }
 
