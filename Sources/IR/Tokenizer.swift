@@ -131,8 +131,8 @@ extension Tokenizer {
   package struct Run: Hashable, Codable, Sendable {
     /// A class of characters; what each holds is said in `Runtime/unicode_classes.h`, which has them in this order.
     package enum Class: String, Hashable, Codable, Sendable, CaseIterable {
-      case upper, lower, letter, mark, number, punctuation, symbol, space, delimiter, numeric, word, nonspacing, removed,
-        accent, decimal, identifier
+      case upper, lower, letter, mark, number, punctuation, symbol, space, delimiter, numeric, word, nonspacing
+      case removed, accent, decimal, identifier
     }
 
     /// What may stand before the run.

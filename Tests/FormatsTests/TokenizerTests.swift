@@ -65,6 +65,13 @@ import Testing
     #expect(found.splitters.first?.pattern?.rule == rule && found.ignoresMerges)
   }
 
+  /// The digits as a number, divided by a power of ten: here one ulp off the nearest number.
+  @Test func scoresAreThoseOfThePackage() throws {
+    let model: JSON = ["type": "Unigram", "vocab": [["a", -15.275492379532281], ["b", -2.5], ["c", 0]]]
+    let found = try tokenizer(llama.setting("model", to: model).setting("added_tokens", to: []))
+    #expect(found.scores == [-15.27549237953228, -2.5, 0])
+  }
+
   @Test func readsMetaspace() throws {
     var json = llama.setting("normalizer", to: .null)
     json = json.setting(

@@ -373,8 +373,9 @@ private struct TokenizerSectionWriter {
       (data(texts.offsets), count + 1), (texts.bytes, texts.bytes.count), (kinds, count), (data(scores), scores.count),
       (data(table), table.count), (data(merges), merges.count / 4), (trie.labels, trie.labels.count),
       (data(trie.children), trie.children.count), (data(trie.tokens), trie.tokens.count),
-      (data(added), added.count / 4), (data(normalizers), normalizers.count / 8), (data(splitters), splitters.count / 8),
-      (data(decoders), decoders.count / 8), (data(tokenizer.prefix.map { Int32($0) }), tokenizer.prefix.count),
+      (data(added), added.count / 4), (data(normalizers), normalizers.count / 8),
+      (data(splitters), splitters.count / 8), (data(decoders), decoders.count / 8),
+      (data(tokenizer.prefix.map { Int32($0) }), tokenizer.prefix.count),
       (data(tokenizer.suffix.map { Int32($0) }), tokenizer.suffix.count), (strings, strings.count),
       (data(numbers), numbers.count),
     ]
