@@ -3,8 +3,8 @@
 # Without testable imports, tests and program share one release build.
 MCC = .build/release/mcc
 
-.PHONY: help prerequisites build demo test test-full test-targets test-architectures test-conversions fuzz lint \
-	format bench bench-kernels clean
+.PHONY: help prerequisites build demo test test-full test-targets test-architectures test-conversions test-tokenizers fuzz \
+	lint format bench bench-kernels clean
 
 help:
 	@echo "make demo    build mcc, compile the bundled checkpoint, let it tell a story"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-targets  run every kernel test on every target, where make test takes a sample of most"
 	@echo "make test-conversions  check converted files in llama.cpp and ONNX Runtime (installs them with pip)"
 	@echo "make test-architectures  compare random decoders of every kind with transformers (needs torch)"
+	@echo "make test-tokenizers  100,000 texts through each kind of tokenizer, against the package tokenizers"
 	@echo "make build   build .build/release/mcc"
 	@echo "make fuzz    give damaged files to every reader, ten minutes each (FUZZ_SECONDS for less), under the address sanitizer"
 	@echo "make lint    check formatting"
@@ -48,6 +49,9 @@ test-full: test-targets
 test-conversions: build
 	python3 -m pip install -q numpy safetensors onnx onnxruntime llama-cpp-python
 	python3 Tests/Python/conversions.py $(MCC) $${MCC_TEST_MODELS:-../shared/models} build/conversions
+
+test-tokenizers: build
+	python3 Tests/tokenizer_equality.py --mcc $(MCC)
 
 lint:
 	swift format lint --strict --recursive Package.swift Sources Passes Formats Tests

@@ -35,10 +35,8 @@ package struct Checkpoint {
 
   /// Adds a tensor of a file under `name`; quantized ones become recipes.
   package mutating func add(_ tensor: CheckpointTensor, as name: String) throws {
-    let constant = Constant(
-      name: tensor.name, type: tensor.type, source: .archive(model.addArchive(tensor.file), tensor.range))
-    var value = builder.constant(constant)
-    if let blocks = tensor.blocks { value = try builder.emit(DequantizeGGML(blocks), value) }
+    var value = try tensor.constant(into: &model, &builder)
+    if let blocks = tensor.blocks, tensor.recipe == nil { value = try builder.emit(DequantizeGGML(blocks), value) }
     try set(name, value)
   }
 

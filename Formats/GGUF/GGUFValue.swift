@@ -160,6 +160,15 @@ struct GGUFMetadata: Sendable {
     return try (0..<count).map { _ in try reader.f32() }
   }
 
+  /// The bytes of an array of `u8` or `i8`; nil if absent.
+  mutating func optionalBytes(_ key: String, limits: LoadLimits) throws -> [UInt8]? {
+    let type: GGUFValueType
+    if case .array(let element, _, _)? = values[key], element == .i8 { type = .i8 } else { type = .u8 }
+    guard let (count, bytes) = try array(key, of: type, limit: limits.stringBytes) else { return nil }
+    var reader = bytes
+    return try (0..<count).map { _ in try reader.u8() }
+  }
+
   /// An array of i32; nil if absent.
   mutating func optionalInts(_ key: String, limits: LoadLimits) throws -> [Int32]? {
     guard let (count, bytes) = try array(key, of: .i32, limit: limits.arrayElements) else { return nil }

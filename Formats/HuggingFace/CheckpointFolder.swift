@@ -43,11 +43,17 @@ struct CheckpointFolder: Sendable {
     return json
   }
 
-  private func document(_ name: String, limit: Int) throws -> JSONField {
+  /// The file of that fixed name, of at most `limit` bytes.
+  func mapped(_ name: String, limit: Int) throws -> MappedFile {
     let file = try MappedFile(path: "\(path)/\(name)")
     guard file.size <= limit else {
       throw failure("the file has \(file.size) bytes, at most \(limit) are allowed", in: name)
     }
+    return file
+  }
+
+  private func document(_ name: String, limit: Int) throws -> JSONField {
+    let file = try mapped(name, limit: limit)
     let json = try withExtendedLifetime(file) { try JSON.parse(file.bytes, file: file.path) }
     return JSONField(json, file: file.path)
   }

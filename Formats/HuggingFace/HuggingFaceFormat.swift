@@ -36,6 +36,12 @@ package enum HuggingFaceFormat: Format {
         json: document, config: settings, generation: generation, vocabulary: architecture.vocabulary,
         limits: options.limits)
       model.assets.append(NamedAsset(name: "tokenizer", asset: .tokenizer(tokenizer)))
+    } else if folder.contains("tokenizer.model") {
+      let file = try folder.mapped("tokenizer.model", limit: options.limits.tokenizerBytes)
+      let settings = try folder.optionalJSON("tokenizer_config.json", limit: options.limits.tokenizerBytes)
+      let tokenizer = try Tokenizer(
+        sentencePiece: file, config: settings, vocabulary: architecture.vocabulary, limits: options.limits)
+      model.assets.append(NamedAsset(name: "tokenizer", asset: .tokenizer(tokenizer)))
     }
     model.assets.append(NamedAsset(name: "generation", asset: .generation(generation)))
     return model

@@ -24,11 +24,11 @@ extension Tokenizer {
       // The exporter puts line breaks around the markers of begin and end.
       let shown = isControl ? text.replacing("\n", with: "") : text.replacing(" ", with: "▁")
       tokens.append(shown)
-      scores.append(score)
+      scores.append(Double(score))
       let plain: Kind = byteOfToken(shown) != nil ? .byte : shown.isEmpty ? .unused : .normal
       let kind: Kind = id == 0 ? .unknown : isControl ? .control : plain
       kinds.append(kind)
-      if id < 3, !shown.isEmpty { specials.append(id) }
+      if id < 3, !shown.isEmpty { added.append(Added(id: id)) }
       guard shown.isEmpty || index.insert(shown, id) == nil else {
         throw reader.failure("'\(shown)' is the text of two tokens", at: start)
       }
@@ -37,8 +37,7 @@ extension Tokenizer {
       throw reader.failure("\(reader.remaining) bytes after the last of \(vocabulary) tokens")
     }
     byteFallback = kinds.contains(.byte)
-    spacePrefix = .eachPiece
-    stripsLeadingSpace = true
+    useSpaceSymbol(prefix: true)
     unknownID = 0
     if vocabulary > 2 {
       beginID = 1

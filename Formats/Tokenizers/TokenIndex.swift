@@ -94,9 +94,12 @@ struct MergeReader {
   /// Left and right id in turn.
   private(set) var merges: [Int32] = []
   private var joined: [UInt8] = []
+  private let markBytes: [UInt8]
 
-  init(_ index: TokenIndex, count: Int) {
+  /// Merges into tokens of the index; those inside of a word begin with `mark`.
+  init(_ index: TokenIndex, mark: String = "", count: Int) {
     self.index = index
+    markBytes = Array(mark.utf8)
     merges.reserveCapacity(count * 2)
   }
 
@@ -127,6 +130,10 @@ struct MergeReader {
   private mutating func add(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> MergeFailure? {
     guard let leftID = index.id(of: left) else { return .noToken(String(decoding: left, as: UTF8.self)) }
     guard let rightID = index.id(of: right) else { return .noToken(String(decoding: right, as: UTF8.self)) }
+    var right = right
+    if !markBytes.isEmpty, right.starts(with: markBytes) {
+      right = UnsafeRawBufferPointer(rebasing: right[markBytes.count...])
+    }
     let count = left.count + right.count
     if joined.count < count { joined = [UInt8](repeating: 0, count: 2 * count) }
     let isToken = joined.withUnsafeMutableBytes { joined in

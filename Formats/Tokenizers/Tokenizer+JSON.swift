@@ -2,11 +2,8 @@ import Base
 import IR
 
 extension Tokenizer {
-  /// Reads a `tokenizer.json` of the `tokenizers` library.
-  ///
-  /// Byte pair encoding in two forms: over characters with `▁` for spaces (Llama 2), or over bytes shown as characters
-  /// (GPT-2, Llama 3); and word pieces (BERT). Every other combination of normalizer, pre-tokenizer, decoder and post-processor is refused by
-  /// name.
+  /// Reads a `tokenizer.json` of the `tokenizers` library: byte pair encoding, word pieces, unigram and whole words, with
+  /// the steps that ``TokenizerPipeline`` knows. What is not supported is refused by name.
   ///
   /// `config` is `tokenizer_config.json`, which names the first and the last token of a text; `vocabulary` is the number
   /// of tokens the network knows: added tokens beyond it are left out, others are an error.
@@ -14,42 +11,97 @@ extension Tokenizer {
     json: JSONField, config: JSONField?, generation: GenerationSettings, vocabulary: Int, limits: LoadLimits
   ) throws {
     let model = json["model"]
-    let kind = try model["type"].string(or: "BPE")
-    if kind == "WordPiece" {
-      try self.init(wordPieces: json, config: config, vocabulary: vocabulary, limits: limits)
-      return
-    }
-    guard kind == "BPE" else { throw json.unsupported("a tokenizer of type '\(kind)', only BPE and WordPiece") }
-    for key in ["continuing_subword_prefix", "end_of_word_suffix"] where try model[key].string(or: "") != "" {
-      throw json.unsupported("'model.\(key)' in a tokenizer")
-    }
-    guard try model["dropout"].double(or: 0) == 0 else { throw json.unsupported("'model.dropout' in a tokenizer") }
-
     let pipeline = try TokenizerPipeline(json)
-    self.init(algorithm: pipeline.isByteLevel ? .byteLevelBPE : .byteFallbackBPE)
-    splitting = pipeline.splitting
-    spacePrefix = pipeline.spacePrefix
-    singlePrefix = pipeline.singlePrefix
-    stripsLeadingSpace = pipeline.stripsLeadingSpace
-    byteFallback = try model["byte_fallback"].bool(or: false)
-    ignoresMerges = try model["ignore_merges"].bool(or: false)
-    fusesUnknown = try model["fuse_unk"].bool(or: false)
-    guard !byteFallback || !pipeline.isByteLevel else {
-      throw json.unsupported("'model.byte_fallback' in a byte-level tokenizer")
+    self.init(algorithm: try Self.algorithm(of: model, pipeline))
+    normalizers = pipeline.normalizers
+    splitters = pipeline.splitters
+    decoders = pipeline.decoders
+    var index: TokenIndex
+    switch algorithm {
+    case .unigram:
+      index = try readPieces(model, vocabulary: vocabulary, limits: limits)
+    case .wordPiece, .wordLevel:
+      index = try readVocabulary(model, vocabulary: vocabulary, limits: limits)
+      if algorithm == .wordPiece {
+        mark = try model["continuing_subword_prefix"].string(or: "##")
+        let limit = model["max_input_chars_per_word"]
+        if limit.exists { wordLimit = try limit.int(in: 0...1 << 30) }
+      }
+      try readUnknown(json, index)
+    default:
+      try readBPESettings(json)
+      index = try readVocabulary(model, vocabulary: vocabulary, limits: limits)
+      try readMerges(model, index)
+      try readUnknown(json, index)
     }
-    guard byteFallback == pipeline.decodesBytes || pipeline.isByteLevel else {
-      throw json.unsupported("a tokenizer whose decoder and 'model.byte_fallback' disagree")
-    }
-
-    var index = try readVocabulary(model, vocabulary: vocabulary, limits: limits)
-    try readMerges(model, index)
     try readAddedTokens(json, &index, vocabulary: vocabulary, limits: limits)
-    try readUnknown(json, index)
-    try readTemplate(pipeline, config)
+    try readTemplate(pipeline)
     try readEnds(config, index, generation)
   }
 
-  mutating func readUnknown(_ json: JSONField, _ index: TokenIndex) throws {
+  /// Files of old versions leave the type out.
+  private static func algorithm(of model: JSONField, _ pipeline: TokenizerPipeline) throws -> Algorithm {
+    let guess = model["merges"].exists ? "BPE" : model["unk_id"].exists ? "Unigram" : "WordPiece"
+    switch try model["type"].string(or: guess) {
+    case "WordPiece": return .wordPiece
+    case "WordLevel": return .wordLevel
+    case "Unigram": return .unigram
+    case "BPE":
+      let isByteLevel =
+        pipeline.splitters.last?.kind == .bytes && pipeline.decoders.first?.kind == .bytes
+        && pipeline.splitters.dropLast().allSatisfy { $0.kind != .bytes }
+        && pipeline.normalizers.allSatisfy { $0.kind != .bytes }
+      let isMarked = try ["continuing_subword_prefix", "end_of_word_suffix"].contains {
+        try model[$0].string(or: "") != ""
+      }
+      let fallsBack = try model["byte_fallback"].bool(or: false)
+      return isByteLevel && !isMarked && !fallsBack ? .byteLevelBPE : .byteFallbackBPE
+    case let kind: throw model.unsupported("a tokenizer of type '\(kind)'")
+    }
+  }
+
+  private mutating func readBPESettings(_ json: JSONField) throws {
+    let model = json["model"]
+    mark = try model["continuing_subword_prefix"].string(or: "")
+    endMark = try model["end_of_word_suffix"].string(or: "")
+    guard mark.utf8.count <= 100, endMark.utf8.count <= 100 else {
+      throw json.failure("the marks of 'model' have more than 100 bytes")
+    }
+    guard try model["dropout"].double(or: 0) == 0 else { throw json.unsupported("'model.dropout' in a tokenizer") }
+    byteFallback = try model["byte_fallback"].bool(or: false)
+    ignoresMerges = try model["ignore_merges"].bool(or: false)
+    fusesUnknown = try model["fuse_unk"].bool(or: false)
+  }
+
+  /// The tokens of a unigram model: texts with scores, in the order of their ids.
+  private mutating func readPieces(_ model: JSONField, vocabulary: Int, limits: LoadLimits) throws -> TokenIndex {
+    guard let list = model["vocab"].value?.array else { throw model.failure("'model.vocab' is missing or no array") }
+    guard list.count <= min(limits.tokens, vocabulary) else {
+      throw model.failure("found \(list.count) tokens, but the network knows \(vocabulary)")
+    }
+    var index = TokenIndex(capacity: list.count + 64)
+    byteFallback = try model["byte_fallback"].bool(or: false)
+    fusesUnknown = true
+    for (id, entry) in list.enumerated() {
+      guard let pair = entry.array, pair.count == 2, let text = pair[0].string, let score = pair[1].double,
+        score.isFinite
+      else { throw model.failure("'model.vocab[\(id)]' is no pair of a text and a finite score") }
+      if let earlier = index.insert(text, id) {
+        throw model.failure("tokens \(earlier) and \(id) are both '\(text)'")
+      }
+      tokens.append(text)
+      scores.append(Score.asPublished(score))
+      kinds.append(text.isEmpty ? .unused : byteFallback && byteOfToken(text) != nil ? .byte : .normal)
+    }
+    guard model["unk_id"].exists else { return index }
+    guard !tokens.isEmpty else { throw model.failure("'model.unk_id' names a token, but there is none") }
+    let unknown = try model["unk_id"].int(in: 0...tokens.count - 1)
+    unknownID = unknown
+    kinds[unknown] = .unknown
+    return index
+  }
+
+  private mutating func readUnknown(_ json: JSONField, _ index: TokenIndex) throws {
     guard let unknown = try json["model"]["unk_token"].optionalString() else { return }
     guard let id = index.id(of: unknown) else {
       throw json.failure("'model.unk_token' is '\(unknown)', which is not in the vocabulary")
@@ -58,7 +110,7 @@ extension Tokenizer {
     kinds[id] = .unknown
   }
 
-  mutating func readVocabulary(
+  private mutating func readVocabulary(
     _ model: JSONField, vocabulary: Int, limits: LoadLimits
   ) throws -> TokenIndex {
     guard let members = model["vocab"].value?.object else {
@@ -95,7 +147,7 @@ extension Tokenizer {
     guard let list = model["merges"].value?.array else {
       throw model.failure("'model.merges' is missing or no array")
     }
-    var reader = MergeReader(index, count: list.count)
+    var reader = MergeReader(index, mark: mark, count: list.count)
     for (rank, merge) in list.enumerated() {
       do throws(MergeFailure) {
         switch merge {
@@ -112,21 +164,18 @@ extension Tokenizer {
     merges = reader.merges
   }
 
-  mutating func readAddedTokens(
+  private mutating func readAddedTokens(
     _ json: JSONField, _ index: inout TokenIndex, vocabulary: Int, limits: LoadLimits
   ) throws {
     let list = try json["added_tokens"].optionalElements() ?? []
     guard list.count <= limits.tokens else {
       throw json.failure("\(list.count) added tokens, at most \(limits.tokens) are allowed")
     }
-    var added: Set<Int> = []
+    var seen: Set<Int> = []
     for entry in list {
       let id = try entry["id"].int(in: 0...Int(Int32.max))
       let text = try entry["content"].string()
       guard !text.isEmpty else { throw entry.failure("'\(entry.path).content' is empty") }
-      guard try !entry["single_word"].bool(or: false) else {
-        throw json.unsupported("the added token '\(text)' with 'single_word'")
-      }
       if let known = index.id(of: text), known != id {
         throw entry.failure("added token '\(text)' has id \(id), but \(known) in the vocabulary")
       }
@@ -134,24 +183,26 @@ extension Tokenizer {
       while tokens.count <= id {
         tokens.append("")
         kinds.append(.unused)
+        if algorithm == .unigram { scores.append(0) }
       }
       guard kinds[id] == .unused || tokens[id].utf8.elementsEqual(text.utf8) else {
         throw entry.failure("added token '\(text)' has id \(id), which is that of '\(tokens[id])'")
       }
-      guard added.insert(id).inserted else { throw entry.failure("added token '\(text)' occurs twice") }
+      guard seen.insert(id).inserted else { throw entry.failure("added token '\(text)' occurs twice") }
       tokens[id] = text
       kinds[id] = try entry["special"].bool(or: false) ? .control : .added
       _ = index.insert(text, id)
-      specials.append(id)
-      if try entry["lstrip"].bool(or: false) { absorbsSpaceBefore.append(id) }
-      if try entry["rstrip"].bool(or: false) { absorbsSpaceAfter.append(id) }
+      var token = Added(id: id)
+      token.stripsLeft = try entry["lstrip"].bool(or: false)
+      token.stripsRight = try entry["rstrip"].bool(or: false)
+      token.singleWord = try entry["single_word"].bool(or: false)
+      token.normalized = try entry["normalized"].bool(or: false)
+      added.append(token)
     }
-    specials.sort()
-    absorbsSpaceBefore.sort()
-    absorbsSpaceAfter.sort()
+    added.sort { $0.id < $1.id }
   }
 
-  mutating func readTemplate(_ pipeline: TokenizerPipeline, _ config: JSONField?) throws {
+  private mutating func readTemplate(_ pipeline: TokenizerPipeline) throws {
     prefix = pipeline.prefix
     suffix = pipeline.suffix
     guard (prefix + suffix).allSatisfy({ $0 < tokens.count && kinds[$0] != .unused }) else {
@@ -169,8 +220,11 @@ extension Tokenizer {
     }
     beginID = try id("bos_token") ?? generation.beginID
     endIDs = try id("eos_token").map { [$0] } ?? generation.endIDs
-    // The slow and fast Llama tokenizers rebuild the template from these two settings.
-    if let config, try config["tokenizer_class"].string(or: "").hasPrefix("LlamaTokenizer") {
+    // These classes rebuild the template from two settings.
+    let rebuilding = ["LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTokenizer"]
+    if let config, let name = try config["tokenizer_class"].optionalString(),
+      rebuilding.contains(where: { name.hasPrefix($0) })
+    {
       if let adds = try config["add_bos_token"].optionalBool() { prefix = adds ? beginID.map { [$0] } ?? [] : [] }
       if let adds = try config["add_eos_token"].optionalBool() {
         suffix = adds ? endIDs.first.map { [$0] } ?? [] : []

@@ -1,177 +1,257 @@
 import Base
 import IR
 
-/// What the normalizer, pre-tokenizer, decoder and post-processor of a `tokenizer.json` do, for the combinations mcc
-/// knows.
+/// The normalizer, pre-tokenizer, decoder and post-processor of a `tokenizer.json`.
+///
+/// A step, or a setting of one, that mcc does not know is refused by name.
 struct TokenizerPipeline {
   let json: JSONField
-  var isByteLevel = false
-  var splitting = Tokenizer.Splitting.none
-  var spacePrefix = Tokenizer.SpacePrefix.none
-  var singlePrefix = false
-  var stripsLeadingSpace = false
-  /// Whether the decoder turns tokens like `<0x0A>` into bytes.
-  var decodesBytes = false
+  private(set) var normalizers: [Tokenizer.Normalizer] = []
+  private(set) var splitters: [Tokenizer.Splitter] = []
+  private(set) var decoders: [Tokenizer.TokenDecoder] = []
   /// Ids before and after a text.
-  var prefix: [Int] = []
-  var suffix: [Int] = []
-  private var replacesSpaces = false
+  private(set) var prefix: [Int] = []
+  private(set) var suffix: [Int] = []
+  private var hasTemplate = false
 
-  /// The symbol that stands for a space.
-  private static let space = "\u{2581}"
-
-  /// The regular expressions of pre-tokenizers, as the checkpoints spell them.
-  private static let expressions: [String: Tokenizer.Splitting] = [
-    #"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#: .gpt2,
-    #"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#: .gpt2,
-    #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#:
-      .llama3,
-    #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#:
-      .qwen2,
-  ]
+  /// More steps than any tokenizer has.
+  private static let stepLimit = 60
 
   init(_ json: JSONField) throws {
     self.json = json
-    try readNormalizer(json["normalizer"])
-    try readPreTokenizer(json["pre_tokenizer"])
-    if isByteLevel {
-      guard !replacesSpaces else { throw json.unsupported("a byte-level tokenizer with a normalizer") }
-    } else {
-      guard replacesSpaces else { throw json.unsupported("a tokenizer that neither replaces spaces nor is byte-level") }
-    }
-    try readDecoder(json["decoder"])
-    try readPostProcessor(json["post_processor"])
-  }
-
-  /// The template alone, for tokenizers whose other steps are read elsewhere.
-  init(template json: JSONField) throws {
-    self.json = json
-    try readPostProcessor(json["post_processor"])
+    for step in try steps(json["normalizer"], "normalizers") { try readNormalizer(step) }
+    for step in try steps(json["pre_tokenizer"], "pretokenizers") { try readSplitter(step) }
+    for step in try steps(json["decoder"], "decoders") { try readDecoder(step) }
+    for step in try steps(json["post_processor"], "processors") { try readPostProcessor(step) }
+    if decoders.isEmpty { decoders = [.init(.separate)] }
   }
 
   private func type(of step: JSONField) throws -> String { try step["type"].string() }
 
-  /// The steps of a `Sequence`, or the step itself; none if absent. Sequences do not nest.
+  /// The steps of a `Sequence`, or the step itself; none if absent.
   private func steps(_ field: JSONField, _ list: String) throws -> [JSONField] {
     guard field.exists else { return [] }
     guard try type(of: field) == "Sequence" else { return [field] }
-    return try field[list].elements()
+    let all = try field[list].elements().flatMap { try steps($0, list) }
+    guard all.count <= Self.stepLimit else {
+      throw json.failure("'\(field.path)' has \(all.count) steps, at most \(Self.stepLimit) are allowed")
+    }
+    return all
   }
 
   private func refuse(_ step: JSONField, _ role: String) throws -> CompileError {
     json.unsupported("the \(role) '\(try type(of: step))' at '\(step.path)' of a tokenizer")
   }
 
-  /// Whether a step is `Replace` of one plain text by another.
-  private func isReplace(_ step: JSONField, _ old: String, _ new: String) throws -> Bool {
-    guard try type(of: step) == "Replace" else { return false }
-    return try step["pattern"]["String"].optionalString() == old && step["content"].string() == new
-  }
-
-  private mutating func readNormalizer(_ field: JSONField) throws {
-    for step in try steps(field, "normalizers") {
-      if try type(of: step) == "Prepend", try step["prepend"].string() == Self.space, !replacesSpaces {
-        spacePrefix = .eachPiece
-      } else if try isReplace(step, " ", Self.space) {
-        replacesSpaces = true
-      } else {
-        throw try refuse(step, "normalizer")
-      }
+  /// Refuses settings other than these.
+  private func expect(_ step: JSONField, only keys: String...) throws {
+    for (key, _) in try step.members() where key != "type" && !keys.contains(key) {
+      throw json.unsupported("the setting '\(key)' of '\(try type(of: step))' at '\(step.path)' of a tokenizer")
     }
   }
 
-  private mutating func readPreTokenizer(_ field: JSONField) throws {
-    for step in try steps(field, "pretokenizers") {
-      guard !isByteLevel else { throw try refuse(step, "pre-tokenizer after ByteLevel") }
-      switch try type(of: step) {
-      case "ByteLevel":
-        isByteLevel = true
-        if try step["use_regex"].bool(or: true) {
-          guard splitting == .none else { throw json.unsupported("a tokenizer that splits text twice") }
-          splitting = .gpt2
-        }
-        if try step["add_prefix_space"].bool(or: true) {
-          guard splitting == .gpt2 else { throw json.unsupported("'add_prefix_space' after a split") }
-          spacePrefix = .eachPiece
-          singlePrefix = true
-        }
-      case "Split":
-        let expression = try step["pattern"]["Regex"].string()
-        guard let known = Self.expressions[expression], splitting == .none,
-          try step["behavior"].string() == "Isolated", try !step["invert"].bool(or: false)
-        else { throw json.unsupported("the regular expression '\(expression)' at '\(step.path)' of a tokenizer") }
-        splitting = known
-      case "Metaspace": try readMetaspace(step)
-      default: throw try refuse(step, "pre-tokenizer")
+  private func pattern(_ step: JSONField) throws -> Tokenizer.Pattern {
+    let field = step["pattern"]
+    // Old files have the text itself.
+    if let text = field.value?.string ?? field["String"].value?.string {
+      guard !text.isEmpty else { throw json.failure("'\(field.path)' is empty") }
+      return Tokenizer.Pattern(text: text)
+    }
+    let expression = try field["Regex"].string()
+    guard let pattern = Tokenizer.Pattern(expression: expression) else {
+      throw json.unsupported("the regular expression '\(expression)' at '\(step.path)' of a tokenizer")
+    }
+    return pattern
+  }
+
+  // MARK: Normalizers
+
+  private mutating func readNormalizer(_ step: JSONField) throws {
+    var made: Tokenizer.Normalizer
+    switch try type(of: step) {
+    case "NFC": made = .init(.nfc)
+    case "NFD": made = .init(.nfd)
+    case "NFKC": made = .init(.nfkc)
+    case "NFKD": made = .init(.nfkd)
+    case "Lowercase": made = .init(.lowercase)
+    case "StripAccents": made = .init(.stripAccents)
+    case "Nmt": made = .init(.nmt)
+    case "ByteLevel": made = .init(.bytes)
+    case "Strip":
+      try expect(step, only: "strip_left", "strip_right")
+      made = .init(.strip)
+      made.left = try step["strip_left"].bool(or: true)
+      made.right = try step["strip_right"].bool(or: true)
+    case "Replace":
+      try expect(step, only: "pattern", "content")
+      made = .init(.replace)
+      made.pattern = try pattern(step)
+      made.text = try step["content"].string()
+    case "Prepend":
+      try expect(step, only: "prepend")
+      made = .init(.prepend)
+      made.text = try step["prepend"].string()
+    case "BertNormalizer":
+      try expect(step, only: "clean_text", "handle_chinese_chars", "strip_accents", "lowercase")
+      made = .init(.bert)
+      var bert = Tokenizer.Normalizer.Bert()
+      bert.cleansText = try step["clean_text"].bool(or: true)
+      bert.spacesIdeographs = try step["handle_chinese_chars"].bool(or: true)
+      bert.lowersCase = try step["lowercase"].bool(or: true)
+      bert.stripsAccents = try step["strip_accents"].bool(or: bert.lowersCase)
+      made.bert = bert
+    case "Precompiled":
+      try expect(step, only: "precompiled_charsmap")
+      let text = try step["precompiled_charsmap"].string(or: "")
+      guard !text.isEmpty else { return }
+      guard let bytes = Base64.decode(text) else {
+        throw json.failure("'\(step.path).precompiled_charsmap' is not written in base 64")
       }
+      try Charsmap.check(bytes) { json.failure("'\(step.path).precompiled_charsmap' \($0)") }
+      made = .init(.charsmap)
+      made.text = text
+      made.byGraphemes = true
+    default: throw try refuse(step, "normalizer")
     }
-    guard isByteLevel || splitting == .none || splitting == .metaspace else {
-      throw json.unsupported("a tokenizer that splits text by a regular expression and is not byte-level")
+    normalizers.append(made)
+  }
+
+  // MARK: Pre-tokenizers
+
+  private mutating func readSplitter(_ step: JSONField) throws {
+    switch try type(of: step) {
+    case "ByteLevel":
+      try expect(step, only: "add_prefix_space", "trim_offsets", "use_regex")
+      if try step["add_prefix_space"].bool(or: true) { splitters.append(.init(.spacePrefix)) }
+      if try step["use_regex"].bool(or: true) { splitters.append(.init(Tokenizer.Pattern(.gpt2), .isolated)) }
+      splitters.append(.init(.bytes))
+    case "Split":
+      try expect(step, only: "pattern", "behavior", "invert")
+      splitters.append(
+        .init(try pattern(step), try behavior(step["behavior"]), inverted: try step["invert"].bool(or: false)))
+    case "Metaspace": try readMetaspace(step)
+    case "BertPreTokenizer":
+      splitters.append(.init(Tokenizer.Pattern(Tokenizer.Run(.space)), .removed))
+      splitters.append(.init(Tokenizer.Pattern(Tokenizer.Run(.delimiter)), .isolated))
+    case "Punctuation":
+      try expect(step, only: "behavior")
+      let behavior = step["behavior"].exists ? try behavior(step["behavior"]) : .isolated
+      splitters.append(.init(Tokenizer.Pattern(Tokenizer.Run(.delimiter)), behavior))
+    case "Digits":
+      try expect(step, only: "individual_digits")
+      let single = try step["individual_digits"].bool(or: false)
+      splitters.append(.init(Tokenizer.Pattern(Tokenizer.Run(.numeric)), single ? .isolated : .contiguous))
+    case "Whitespace": splitters.append(.init(Tokenizer.Pattern(.words), .removed, inverted: true))
+    case "WhitespaceSplit": splitters.append(.init(Tokenizer.Pattern(Tokenizer.Run(.space)), .removed))
+    case "CharDelimiterSplit":
+      try expect(step, only: "delimiter")
+      let delimiter = try step["delimiter"].string()
+      guard delimiter.unicodeScalars.count == 1 else {
+        throw json.failure("'\(step.path).delimiter' is '\(delimiter)', expected one character")
+      }
+      splitters.append(.init(Tokenizer.Pattern(text: delimiter), .removed))
+    default: throw try refuse(step, "pre-tokenizer")
     }
+  }
+
+  private func behavior(_ field: JSONField) throws -> Tokenizer.Splitter.Behavior {
+    switch try field.string() {
+    case "Isolated": return .isolated
+    case "Removed": return .removed
+    case "MergedWithPrevious": return .withPrevious
+    case "MergedWithNext": return .withNext
+    case "Contiguous": return .contiguous
+    case let other: throw json.unsupported("the behavior '\(other)' at '\(field.path)' of a tokenizer")
+    }
+  }
+
+  /// Whether a space stands before the text, by the settings of new and of old files.
+  private func scheme(_ step: JSONField) throws -> Tokenizer.Splitter.Prefix {
+    let old = try step["add_prefix_space"].bool(or: true) ? "always" : "never"
+    let scheme = try step["prepend_scheme"].string(or: old)
+    guard let known = Tokenizer.Splitter.Prefix(rawValue: scheme) else {
+      throw json.unsupported("the scheme '\(scheme)' at '\(step.path)' of a tokenizer")
+    }
+    return known
+  }
+
+  private func replacement(_ step: JSONField) throws -> String {
+    let text = try step["replacement"].string()
+    guard text.unicodeScalars.count == 1 else {
+      throw json.failure("'\(step.path).replacement' is '\(text)', expected one character")
+    }
+    return text
   }
 
   private mutating func readMetaspace(_ step: JSONField) throws {
-    guard try step["replacement"].string() == Self.space, spacePrefix == .none, splitting == .none else {
-      throw try refuse(step, "pre-tokenizer")
+    try expect(step, only: "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep")
+    var made = Tokenizer.Splitter(.spaces)
+    made.text = try replacement(step)
+    made.prefix = try scheme(step)
+    splitters.append(made)
+    if try step["split"].bool(or: true) {
+      splitters.append(.init(Tokenizer.Pattern(text: made.text ?? ""), .withNext))
     }
-    replacesSpaces = true
-    singlePrefix = true
-    let scheme = try step["add_prefix_space"].bool(or: true) ? "always" : "never"
-    switch try step["prepend_scheme"].string(or: scheme) {
-    case "always": spacePrefix = .eachPiece
-    case "first": spacePrefix = .start
-    case "never": spacePrefix = .none
-    case let other: throw json.unsupported("the scheme '\(other)' at '\(step.path)' of a tokenizer")
-    }
-    splitting = try step["split"].bool(or: true) ? .metaspace : .none
   }
 
-  private mutating func readDecoder(_ field: JSONField) throws {
-    let steps = try steps(field, "decoders")
-    guard !steps.isEmpty else { throw json.unsupported("a tokenizer without a decoder") }
-    if isByteLevel {
-      guard steps.count == 1, try type(of: steps[0]) == "ByteLevel" else { throw try refuse(steps[0], "decoder") }
-      return
-    }
-    var restoresSpaces = false
-    for step in steps {
-      switch try type(of: step) {
-      case "Replace":
-        guard try isReplace(step, Self.space, " ") else { throw try refuse(step, "decoder") }
-        restoresSpaces = true
-      case "ByteFallback": decodesBytes = true
-      case "Fuse": break
-      case "Strip":
-        guard try step["content"].string() == " ", try step["start"].int() == 1, try step["stop"].int() == 0 else {
-          throw try refuse(step, "decoder")
-        }
-        stripsLeadingSpace = true
-      case "Metaspace":
-        guard try step["replacement"].string() == Self.space else { throw try refuse(step, "decoder") }
-        let scheme = try step["add_prefix_space"].bool(or: true) ? "always" : "never"
-        stripsLeadingSpace = try step["prepend_scheme"].string(or: scheme) != "never"
-        restoresSpaces = true
-      default: throw try refuse(step, "decoder")
+  // MARK: Decoders
+
+  private mutating func readDecoder(_ step: JSONField) throws {
+    let isJoined = decoders.contains { $0.kind == .fuse || $0.kind == .bytes }
+    switch try type(of: step) {
+    case "ByteLevel": decoders.append(.init(.bytes))
+    case "ByteFallback": decoders.append(.init(.byteTokens))
+    case "Fuse": decoders.append(.init(.fuse))
+    case "Metaspace":
+      try expect(step, only: "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep")
+      var made = Tokenizer.TokenDecoder(.spaces, text: try replacement(step))
+      made.flag = try scheme(step) != .never
+      decoders.append(made)
+    case "WordPiece":
+      try expect(step, only: "prefix", "cleanup")
+      var made = Tokenizer.TokenDecoder(.wordPieces, text: try step["prefix"].string(or: "##"))
+      made.flag = try step["cleanup"].bool(or: true)
+      decoders.append(made)
+    case "BPEDecoder":
+      try expect(step, only: "suffix")
+      decoders.append(.init(.wordEnds, text: try step["suffix"].string(or: "</w>")))
+    case "Strip":
+      try expect(step, only: "content", "start", "stop")
+      var made = Tokenizer.TokenDecoder(.strip, text: try step["content"].string())
+      guard made.text?.unicodeScalars.count == 1 else {
+        throw json.failure("'\(step.path).content' is no single character")
       }
+      made.left = try step["start"].int(in: 0...1 << 20)
+      made.right = try step["stop"].int(in: 0...1 << 20)
+      decoders.append(made)
+    case "Replace":
+      try expect(step, only: "pattern", "content")
+      let pattern = try pattern(step)
+      guard let text = pattern.text, !isJoined || text.unicodeScalars.count == 1 else {
+        throw try refuse(step, "decoder")
+      }
+      var made = Tokenizer.TokenDecoder(.replace, text: text)
+      made.content = try step["content"].string()
+      decoders.append(made)
+    default: throw try refuse(step, "decoder")
     }
-    guard restoresSpaces else { throw json.unsupported("a decoder that does not restore spaces") }
+    // Tokens that are joined are no tokens any more, which the steps behind would have to know.
+    let last = decoders[decoders.count - 1].kind
+    if isJoined, ![.fuse, .strip, .replace].contains(last) { throw try refuse(step, "decoder behind a joining one") }
   }
 
-  private mutating func readPostProcessor(_ field: JSONField) throws {
-    var hasTemplate = false
-    for step in try steps(field, "processors") {
-      switch try type(of: step) {
-      case "ByteLevel": continue
-      case "TemplateProcessing" where !hasTemplate:
-        hasTemplate = true
-        try readTemplate(step)
-      case "BertProcessing" where !hasTemplate, "RobertaProcessing" where !hasTemplate:
-        hasTemplate = true
-        prefix = [try endToken(step["cls"])]
-        suffix = [try endToken(step["sep"])]
-      default: throw try refuse(step, "post-processor")
-      }
+  // MARK: Post-processors
+
+  private mutating func readPostProcessor(_ step: JSONField) throws {
+    switch try type(of: step) {
+    case "ByteLevel": return
+    case "TemplateProcessing" where !hasTemplate: try readTemplate(step)
+    case "BertProcessing" where !hasTemplate, "RobertaProcessing" where !hasTemplate:
+      prefix = [try endToken(step["cls"])]
+      suffix = [try endToken(step["sep"])]
+    default: throw try refuse(step, "post-processor")
     }
+    hasTemplate = true
   }
 
   /// The id of `["[SEP]", 102]`.
@@ -193,10 +273,11 @@ struct TokenizerPipeline {
         let token = try piece["SpecialToken"]["id"].string()
         let ids = try step["special_tokens"][token]["ids"].elements().map { try $0.int(in: 0...Int(Int32.max)) }
         if seenText { suffix += ids } else { prefix += ids }
+        guard prefix.count + suffix.count <= 1024 else {
+          throw json.failure("the template at '\(step.path)' has more than 1024 tokens around the text")
+        }
       }
     }
-    guard seenText, prefix.count <= 1, suffix.count <= 1 else {
-      throw json.unsupported("a template at '\(step.path)' with more than one token before or after the text")
-    }
+    guard seenText else { throw json.unsupported("the template at '\(step.path)', which leaves out the text,") }
   }
 }

@@ -122,8 +122,8 @@ import Testing
     tokenizer.tokens = ["<unk>", "<s>", "<0x0A>", "a", "b", "ab", "\u{2581}"]
     tokenizer.kinds = [.unknown, .control, .byte, .normal, .normal, .normal, .normal]
     tokenizer.merges = [3, 4]
-    tokenizer.specials = [1, 0]
-    tokenizer.absorbsSpaceAfter = [1]
+    tokenizer.added = [.init(id: 1), .init(id: 0)]
+    tokenizer.added[0].stripsRight = true
     tokenizer.prefix = [1]
     tokenizer.beginID = 1
     tokenizer.unknownID = 0
@@ -132,18 +132,20 @@ import Testing
       Int(bytes.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: offset, as: UInt32.self) })
     }
     #expect(bytes.starts(with: Array("mcctoken".utf8)))
-    #expect(word(8) == 1 && word(12) == 0 && word(28) == 7 && word(32) == 1 && word(44) == 1 && word(48) == 2)
-    #expect(word(20) == 16 | 128)
-    #expect(word(52) == bytes.count)
+    #expect(word(8) == 2 && word(12) == bytes.count && word(16) == 0 && word(20) == 16 && word(24) == 7)
+    #expect(word(28) == 1 && word(36) == 0 && word(172) == 1 && word(word(168)) == 1)
     func text(_ id: Int) -> [UInt8] {
-      Array(bytes[word(60) + word(word(56) + 4 * id)..<word(60) + word(word(56) + 4 * id + 4)])
+      Array(bytes[word(72) + word(word(64) + 4 * id)..<word(72) + word(word(64) + 4 * id + 4)])
     }
-    #expect(text(2) == [0x0A] && text(5) == Array("ab".utf8) && text(6) == Array("\u{2581}".utf8))
-    #expect(Array(bytes[word(64)..<word(64) + 7]) == [1, 1, 2, 0, 0, 0, 0])
-    #expect([word(word(72)), word(word(72) + 4)] == [3, 4])
-    // Sorted by bytes: <s> before <unk>.
-    #expect([word(word(76)), word(word(76) + 4)] == [1, 0])
-    #expect(Array(bytes[word(80)..<word(80) + 2]) == [2, 0])
+    #expect(text(2) == Array("<0x0A>".utf8) && text(5) == Array("ab".utf8) && text(6) == Array("\u{2581}".utf8))
+    #expect(Array(bytes[word(80)..<word(80) + 7]) == [0, 1, 0, 0, 0, 0, 0])
+    // The one merge is in one of its slots: 3 and 4, of the best rank, make 5.
+    let merges = (0..<word(108)).map { slot in (0..<4).map { word(word(104) + 16 * slot + 4 * $0) } }
+    #expect(merges.contains([3, 4, 0, 5]) && merges.count { $0[3] != 0xFFFF_FFFF } == 1)
+    #expect(word(140) == 2 && word(word(136)) == 1 && word(word(136) + 4) == 2)
+    // All tokens but the control token can be looked up.
+    let table = (0..<word(100)).map { word(word(96) + 4 * $0) }
+    #expect(table.filter { $0 != 0 }.sorted() == [1, 3, 4, 5, 6, 7])
   }
 
   @Test func bytesShownAsCharactersAreUndone() throws {
@@ -151,11 +153,28 @@ import Testing
     // A space is U+0120, a line feed U+010A, 0xC3 stays, 0xAD is U+0143 in the map of GPT-2.
     tokenizer.tokens = ["\u{120}a", "\u{10A}", "\u{C3}", "\u{143}"]
     tokenizer.kinds = [.normal, .normal, .normal, .normal]
+    tokenizer.splitters = [.init(.bytes)]
+    tokenizer.decoders = [.init(.bytes)]
     let bytes = try TokenizerSection.encode(tokenizer)
     func word(_ offset: Int) -> Int {
       Int(bytes.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: offset, as: UInt32.self) })
     }
-    #expect(Array(bytes[word(60)..<word(60) + 5]) == [0x20, 0x61, 0x0A, 0xC3, 0xAD])
+    #expect(Array(bytes[word(72)..<word(72) + 5]) == [0x20, 0x61, 0x0A, 0xC3, 0xAD])
+  }
+
+  /// The tree of prefixes lists nodes by level and, in a level, by text.
+  @Test func wordPiecesBecomeATree() throws {
+    var tokenizer = Tokenizer(algorithm: .wordPiece)
+    tokenizer.tokens = ["b", "ab", "a", "##a"]
+    tokenizer.kinds = [.normal, .normal, .normal, .normal]
+    let bytes = try TokenizerSection.encode(tokenizer)
+    func word(_ offset: Int) -> UInt32 {
+      bytes.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: offset, as: UInt32.self) }
+    }
+    let nodes = Int(word(116))
+    #expect(Array(bytes[Int(word(112))..<Int(word(112)) + nodes]) == Array("\0#ab#ba".utf8))
+    #expect((0...nodes).map { word(Int(word(120)) + 4 * $0) } == [1, 4, 5, 6, 6, 7, 7, 7])
+    #expect((0..<nodes).map { Int32(bitPattern: word(Int(word(128)) + 4 * $0)) } == [-1, -1, 2, 0, -1, 1, 3])
   }
 
   @Test func aTokenizerThatContradictsItselfIsAnError() throws {
@@ -163,11 +182,9 @@ import Testing
     #expect(throws: CompileError.self) { try TokenizerSection.encode(tokenizer) }
     tokenizer.tokens = ["a"]
     #expect(throws: CompileError.self) { try TokenizerSection.encode(tokenizer) }
-    tokenizer.kinds = [.byte]
     tokenizer.scores = [0]
-    #expect(throws: CompileError.self) { try TokenizerSection.encode(tokenizer) }
     tokenizer.kinds = [.normal]
-    tokenizer.prefix = [0]
+    tokenizer.prefix = [1]
     #expect(throws: CompileError.self) { try TokenizerSection.encode(tokenizer) }
   }
 }

@@ -26,8 +26,9 @@ import Testing
     tokenizer.kinds = Array(repeating: .normal, count: 256) + [.control, .control, .normal, .normal, .normal]
     let h = Int32(UInt8(ascii: "h")), e = Int32(UInt8(ascii: "e")), l = Int32(UInt8(ascii: "l"))
     tokenizer.merges = [h, e, 258, l, l, Int32(UInt8(ascii: "o"))]
-    tokenizer.splitting = .gpt2
-    tokenizer.specials = [begin, end]
+    tokenizer.splitters = [.init(Tokenizer.Pattern(.gpt2), .isolated), .init(.bytes)]
+    tokenizer.decoders = [.init(.bytes)]
+    tokenizer.added = [.init(id: begin), .init(id: end)]
     tokenizer.beginID = begin
     tokenizer.endIDs = [end]
     return tokenizer

@@ -37,11 +37,13 @@ import Testing
         mcc_tokenizer_encode(tokenizer, (const char *)input + 4, length, true, &ids);
         input += 4 + length;
         mcc_text text = {0};
-        bool at_start = true;
+        mcc_decoder *decoder = mcc_decoder_open(tokenizer, true);
         for (int64_t i = 0; i < ids.count; i++) {
           printf("%d ", ids.data[i]);
-          mcc_tokenizer_decode(tokenizer, ids.data[i], &at_start, &text);
+          mcc_decoder_add(decoder, ids.data[i], &text);
         }
+        mcc_decoder_finish(decoder, &text);
+        mcc_decoder_close(decoder);
         printf("|");
         for (size_t i = 0; i < text.count; i++) printf(" %d", (unsigned char)text.data[i]);
         printf("\\n");
@@ -57,7 +59,7 @@ import Testing
     try folder.write("driver.c", program)
     let wanted = [
       "tensor_file.c", "failure.c", "program.c", "cpu.c", "thread_pool.c", "mapping.c",
-      "tensor_convert.c", "tensor_writer.c", "profile.c",
+      "tensor_convert.c", "tensor_writer.c", "profile.c", "unicode.c",
     ]
     var sources = ["driver.c"]
     for file in RuntimeSources.files(of: .languageModel) {
@@ -120,12 +122,12 @@ import Testing
   }
 
   @Test(arguments: [
-    ("gpt2", Tokenizer.Splitting.gpt2), ("llama3", .llama3), ("qwen2", .qwen2), ("whole", .llama3),
+    ("gpt2", Tokenizer.Pattern.Rule.gpt2), ("llama3", .llama3), ("qwen2", .qwen2), ("whole", .llama3),
   ])
-  func byteLevelFormGivesTheReferenceIds(name: String, splitting: Tokenizer.Splitting) throws {
+  func byteLevelFormGivesTheReferenceIds(name: String, rule: Tokenizer.Pattern.Rule) throws {
     guard let path = Fixtures.path("pycode7m") else { return }
     var tokenizer = try #require(try FormatRegistry.load(path).tokenizer)
-    tokenizer.splitting = splitting
+    tokenizer.splitters = [.init(Tokenizer.Pattern(rule), .isolated), .init(.bytes)]
     if name == "whole" {
       tokenizer.ignoresMerges = true
       let pairs = stride(from: 0, to: tokenizer.merges.count, by: 2).map { Array(tokenizer.merges[$0..<$0 + 2]) }
@@ -138,23 +140,23 @@ import Testing
   func wordPiecesGiveTheReferenceIds(name: String) throws {
     guard let path = Fixtures.path("minilm") else { return }
     var tokenizer = try #require(try FormatRegistry.load(path).tokenizer)
-    if name == "cased" { tokenizer.words?.lowersCase = false }
+    if name == "cased" { tokenizer.normalizers[0].bert?.lowersCase = false }
     if name == "raw" {
-      tokenizer.words?.cleansText = false
-      tokenizer.words?.spacesIdeographs = false
-      tokenizer.words?.stripsAccents = false
+      tokenizer.normalizers[0].bert?.cleansText = false
+      tokenizer.normalizers[0].bert?.spacesIdeographs = false
+      tokenizer.normalizers[0].bert?.stripsAccents = false
     }
     try Self.expectCases(name, tokenizer)
   }
 
-  /// Pieces are joined and words parted by one space; special tokens stand for nothing.
+  /// Pieces are joined and words parted by one space, but for punctuation; special tokens stand for nothing.
   @Test func wordPiecesDecodeToWords() throws {
     guard let path = Fixtures.path("minilm") else { return }
     let tokenizer = try #require(try FormatRegistry.load(path).tokenizer)
     let texts = ["Unaffable  EMBEDDINGS, na\u{EF}ve!", "[CLS]x", ""]
     let results = try Self.encode(texts.map { Array($0.utf8) }, tokenizer)
     #expect(
-      results.map { String(decoding: $0.text, as: UTF8.self) } == ["unaffable embeddings , naive !", "x", ""])
+      results.map { String(decoding: $0.text, as: UTF8.self) } == ["unaffable embeddings, naive!", "x", ""])
   }
 
   /// The prompts of expected.json, through the scores of the GGUF.
@@ -172,7 +174,7 @@ import Testing
     }
   }
 
-  /// Every text comes back, whatever its bytes are; special tokens stand for nothing.
+  /// Every text comes back, apart from bytes that are no UTF-8; special tokens stand for nothing.
   @Test(arguments: ["stories260K/hf", "pycode7m", "stories260K/stories260K-f32.gguf"])
   func decodingGivesTheTextBack(name: String) throws {
     guard let path = Fixtures.path(name) else { return }
@@ -183,7 +185,16 @@ import Testing
     let special = ["<s>", "</s>", "<unk>", "<|endoftext|>", "\u{2581}"].map { Array($0.utf8) }
     let cases = try Self.cases("gpt2").filter { text in !special.contains { Array(text.text.utf8).contains($0) } }
     texts += cases.map { Array($0.text.utf8) }
-    for (text, result) in zip(texts, try Self.encode(texts, tokenizer)) { #expect(result.text == text) }
+    for (text, result) in zip(texts, try Self.encode(texts, tokenizer)) {
+      guard let valid = String(validating: text, as: UTF8.self) else {
+        // Byte tokens that follow one another are replaced together, byte-level ones as U+FFFD is defined.
+        let repaired = Array(String(decoding: text, as: UTF8.self).utf8)
+        if name == "pycode7m" { #expect(result.text == repaired) }
+        #expect(String(validating: result.text, as: UTF8.self) != nil)
+        continue
+      }
+      #expect(result.text == Array(valid.utf8))
+    }
   }
 
   /// A merge of every pair would take minutes.
@@ -212,7 +223,7 @@ import Testing
       if attempt % 3 == 0 { damaged.removeLast(random.int(below: damaged.count)) }
       for _ in 0...random.int(below: 6) where !damaged.isEmpty {
         let inHeader = random.int(below: 2) == 0
-        let place = random.int(below: inHeader ? min(128, damaged.count) : damaged.count)
+        let place = random.int(below: inHeader ? min(200, damaged.count) : damaged.count)
         damaged[place] = [0, 1, 0x7F, 0xFF, UInt8(random.int(below: 256))][random.int(below: 5)]
       }
       let outcome = try Command.run(program, [try folder.write("section", damaged)], input: text, timeout: 30)

@@ -172,20 +172,19 @@ import Testing
     let found = try tokenizer(Self.wordPieces)
     #expect(found.algorithm == .wordPiece && found.tokens == ["[UNK]", "[CLS]", "[SEP]", "a", "##a"])
     #expect(found.prefix == [1] && found.suffix == [2] && found.unknownID == 0 && found.specials == [0, 1, 2])
-    var words = Tokenizer.Words()
-    words.limit = 30
-    #expect(found.words == words)
+    #expect(found.wordLimit == 30 && found.mark == "##")
+    #expect(found.normalizers.map(\.bert) == [Tokenizer.Normalizer.Bert()])
+    #expect(found.splitters.map(\.behavior) == [.removed, .isolated] && found.decoders.map(\.kind) == [.wordPieces])
     let cased = try tokenizer(Self.wordPieces.setting("normalizer", "lowercase", to: false))
-    #expect(cased.words?.lowersCase == false && cased.words?.stripsAccents == false)
+    #expect(cased.normalizers[0].bert?.lowersCase == false && cased.normalizers[0].bert?.stripsAccents == false)
   }
 
   @Test(
     arguments: [
-      (["model", "continuing_subword_prefix"], "@@", "'@@'"),
-      (["normalizer", "type"], "Lowercase", "the normalizer 'Lowercase'"),
-      (["pre_tokenizer", "type"], "Whitespace", "the pre-tokenizer 'Whitespace'"),
-      (["decoder", "type"], "BPEDecoder", "the decoder 'BPEDecoder'"),
-      (["added_tokens"], [["id": 3, "content": "a", "normalized": true]], "'normalized'"),
+      (["normalizer", "type"], "Odd", "the normalizer 'Odd'"),
+      (["pre_tokenizer", "type"], "UnicodeScripts", "the pre-tokenizer 'UnicodeScripts'"),
+      (["decoder", "type"], "CTC", "the decoder 'CTC'"),
+      (["normalizer", "colour"], 1, "the setting 'colour' of 'BertNormalizer'"),
     ] as [([String], JSON, String)])
   func refusesTokenizers(path: [String], value: JSON, message: String) {
     let json =

@@ -42,7 +42,7 @@ import Testing
     #expect(graph.type(of: graph.states[0].value) == TensorType(.f16, [1024, 128]))
     let tokenizer = try #require(model.tokenizer)
     #expect(tokenizer.algorithm == .byteLevelBPE)
-    #expect(tokenizer.splitting == .gpt2)
+    #expect(tokenizer.splitters.map(\.kind) == [.split, .bytes] && tokenizer.splitters[0].pattern?.rule == .gpt2)
     #expect(tokenizer.merges.count == 2 * 3839)
     #expect(tokenizer.prefix.isEmpty)
     #expect(tokenizer.beginID == 0)

@@ -23,15 +23,8 @@ static const mcc_option options[] = {
     MCC_COMMON_OPTIONS(&given.threads, &given.help),
 };
 
-static const mcc_option token_options[] = {
-    {"--file", MCC_OPTION_TEXT, &given.file, "FILE", "texts, one on each line; -: standard input", 0, 0},
-    {"--json", MCC_OPTION_FLAG, &given.json, NULL, "print JSON instead of lines of ids", 0, 0},
-    {"--help", MCC_OPTION_FLAG, &given.help, NULL, "show this help", 0, 0},
-};
-
 enum {
   OPTION_COUNT = sizeof options / sizeof *options,
-  TOKEN_OPTION_COUNT = sizeof token_options / sizeof *token_options,
 };
 
 void mcc_print_default_options(void) {
@@ -158,35 +151,6 @@ int mcc_command_embed(int argc, char **argv) {
   mcc_encoder_start(&encoder, given.threads);
   embed_all(&encoder, &list);
   mcc_encoder_end(&encoder);
-  free_texts(&list);
-  free(arguments.items);
-  return 0;
-}
-
-/* ---- tokens ---- */
-
-int mcc_command_tokens(int argc, char **argv) {
-  mcc_arguments arguments = mcc_options_parse(token_options, TOKEN_OPTION_COUNT, argc, argv);
-  if (given.help) {
-    printf("usage: %s tokens [options] TEXT...\n\nPrints the token ids of each TEXT on a line; -: of each line of "
-           "standard input.\n\n",
-           mcc_model.name);
-    mcc_options_print(token_options, TOKEN_OPTION_COUNT);
-    mcc_flush_output();
-    return 0;
-  }
-  mcc_encoder encoder = mcc_encoder_open();
-  text_list list = read_texts(&encoder, arguments);
-  const int32_t *ids = list.ids.data;
-  for (int64_t i = 0; i < list.counts.count; i++) {
-    if (given.json) printf(i == 0 ? "[[" : ",\n [");
-    for (int32_t k = 0; k < list.counts.data[i]; k++) printf("%s%d", k == 0 ? "" : given.json ? ", " : " ", ids[k]);
-    printf(given.json ? "]" : "\n");
-    ids += list.counts.data[i];
-  }
-  if (given.json) printf(list.counts.count > 0 ? "]\n" : "[]\n");
-  mcc_flush_output();
-  mcc_tokenizer_close(encoder.tokenizer);
   free_texts(&list);
   free(arguments.items);
   return 0;

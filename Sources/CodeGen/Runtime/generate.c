@@ -117,32 +117,36 @@ static mcc_sampler *make_sampler(const mcc_generation_settings *settings) {
 
 /* Where tokens go: text, or ids if asked for or all there is. */
 typedef struct token_printer {
-  const mcc_tokenizer *tokenizer; /* NULL: ids */
+  mcc_decoder *decoder; /* NULL: ids */
   mcc_text_stream stream;
-  bool at_start;
+  bool after_first, stopped;
 } token_printer;
 
 /* Returns true once a stop text has appeared. */
 static bool print_token(token_printer *it, int32_t id) {
-  if (it->tokenizer == NULL) {
+  if (it->decoder == NULL) {
     char text[16];
-    int length = snprintf(text, sizeof text, it->at_start ? "%d" : " %d", id);
-    it->at_start = false;
+    int length = snprintf(text, sizeof text, it->after_first ? " %d" : "%d", id);
+    it->after_first = true;
     mcc_output(text, (size_t)length);
     return false;
   }
   mcc_text text = {0};
-  mcc_tokenizer_decode(it->tokenizer, id, &it->at_start, &text);
-  bool stopped = mcc_text_stream_add(&it->stream, text.data, text.count);
+  mcc_decoder_add(it->decoder, id, &text);
+  it->stopped = mcc_text_stream_add(&it->stream, text.data, text.count);
   free(text.data);
-  return stopped;
+  return it->stopped;
 }
 
 /* The prompt as it was given, or what its ids stand for; stop texts are looked for only after it. */
 static void print_prompt(token_printer *it, const mcc_ids *ids, const mcc_text *text) {
-  if (it->tokenizer != NULL && text->count > 0) {
+  if (it->decoder != NULL && text->count > 0) {
     mcc_output(text->data, text->count);
-    it->at_start = false;
+    /* What follows is decoded as what stands behind the prompt. */
+    mcc_text decoded = {0};
+    for (int64_t i = 0; i < ids->count; i++) mcc_decoder_add(it->decoder, ids->data[i], &decoded);
+    mcc_decoder_flush(it->decoder, &decoded);
+    free(decoded.data);
   } else {
     for (int64_t i = 0; i < ids->count; i++) print_token(it, ids->data[i]);
   }
@@ -172,6 +176,19 @@ static void generate(mcc_language_model *model, mcc_sampler *sampler, mcc_ids *i
   }
 }
 
+/* Writes what the last tokens left open. */
+static void finish_text(token_printer *it) {
+  mcc_text text = {0};
+  if (it->decoder != NULL) {
+    mcc_decoder_finish(it->decoder, &text);
+    if (it->stopped) text.count = 0;
+    mcc_text_stream_add(&it->stream, text.data, text.count);
+    free(text.data);
+    mcc_decoder_close(it->decoder);
+  }
+  mcc_text_stream_finish(&it->stream);
+}
+
 static void check_stops(bool prints_text) {
   if (given.stops.count > 0 && !prints_text) mcc_fail(MCC_EXIT_USAGE, "option '--stop' needs text as output");
   for (int i = 0; i < given.stops.count; i++) {
@@ -190,8 +207,9 @@ int mcc_command_generate(int argc, char **argv) {
   }
   if (given.repeat_penalty == 0) mcc_fail(MCC_EXIT_USAGE, "option '--repeat-penalty' takes a number above 0");
   mcc_language_model model = mcc_language_model_start(given.threads);
-  token_printer printer = {.tokenizer = given.print_ids ? NULL : model.tokenizer, .at_start = true};
-  check_stops(printer.tokenizer != NULL);
+  token_printer printer = {0};
+  if (model.tokenizer != NULL && !given.print_ids) printer.decoder = mcc_decoder_open(model.tokenizer, true);
+  check_stops(printer.decoder != NULL);
   mcc_text text = {0};
   mcc_ids ids = read_prompt(&model, arguments, &text);
   read_source(&model, &ids, &text);
@@ -200,7 +218,7 @@ int mcc_command_generate(int argc, char **argv) {
   mcc_catch_interrupt();
   print_prompt(&printer, &ids, &text);
   generate(&model, sampler, &ids, &printer);
-  mcc_text_stream_finish(&printer.stream);
+  finish_text(&printer);
   mcc_output("\n", 1);
 
   mcc_sampler_free(sampler);

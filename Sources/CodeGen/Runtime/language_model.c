@@ -153,6 +153,7 @@ void mcc_language_model_read_features(mcc_language_model *it, const char *path) 
 const mcc_command mcc_commands[] = {
     {"generate", "continue a prompt (the default)", mcc_command_generate},
     {"perplexity", "how well the model predicts a text", mcc_command_perplexity},
+    {"tokens", "print the token ids of texts", mcc_command_tokens},
     {"logits", "write the logits of given token ids", mcc_command_logits},
     {"bench", "measure the speed", mcc_command_bench},
 };

@@ -49,6 +49,7 @@ bool mcc_interrupted(void);
 /* The commands. argv[0] is the command's name; each returns an exit status. */
 int mcc_command_generate(int argc, char **argv);
 int mcc_command_perplexity(int argc, char **argv);
+int mcc_command_tokens(int argc, char **argv);
 int mcc_command_logits(int argc, char **argv);
 int mcc_command_bench(int argc, char **argv);
 

@@ -20,12 +20,13 @@
  *   program.c          ties the above together; binds symbols to sizes, calls functions
  *   options.c          the command line
  *   tensor_file.c      reads .npy and .npz; tensor_convert.c between element types; tensor_writer.c writes
- *   tokenizer.c        text to token ids and back, with tokenizer_encode.c, tokenizer_merge.c (byte pair encoding),
- *                      tokenizer_split.c (cuts text into the words that merges never cross) and tokenizer_bert.c (word
- *                      pieces)
+ *   tokenizer.c        text to token ids and back: tokenizer_normalize.c and tokenizer_charsmap.c change the text,
+ *                      tokenizer_split.c finds the words, tokenizer_encode.c drives all of that, tokenizer_merge.c (byte
+ *                      pair encoding) and tokenizer_pieces.c (word pieces, unigram) encode words, tokenizer_decode.c
+ *                      goes back; unicode.c tells characters and their classes
  *   generation_settings.c  defaults of the command line
  *   sampler.c          logits to a token id
- *   text_stream.c      bytes of tokens to whole characters on standard output; stop texts
+ *   text_stream.c      text to standard output up to a stop text
  *   token_ids.c        ids from the command line and from files
  *   language_model.c   feeds tokens through the functions `prefill` and `decode`
  *   encoder.c          feeds texts through the function `encode`

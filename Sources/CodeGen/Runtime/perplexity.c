@@ -8,7 +8,7 @@
 #include "language_model.h"
 #include "options.h"
 #include "tensor_file.h"
-#include "tokenizer_split.h"
+#include "unicode.h"
 
 static struct {
   int64_t window, score_from, threads;

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include "failure.h"
-#include "tokenizer_split.h"
 
 void mcc_output(const void *bytes, size_t count) {
   const char *at = bytes;
@@ -19,38 +18,6 @@ void mcc_output(const void *bytes, size_t count) {
     at += written;
     count -= (size_t)written;
   }
-}
-
-/* Whether the bytes begin a character of UTF-8 that more bytes could complete. */
-static bool is_incomplete(const char *bytes, size_t count) {
-  unsigned char first = (unsigned char)bytes[0];
-  size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-  if (first < 0xC2 || first > 0xF4 || count >= length) return false;
-  /* The second byte decides whether it is overlong, a surrogate or beyond Unicode; the rest is free. */
-  char whole[4] = {bytes[0], count > 1 ? bytes[1] : (char)(first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80),
-                   (char)0x80, (char)0x80};
-  if (count > 2) whole[2] = bytes[2];
-  int32_t code;
-  return mcc_character(whole, length, &code) == length;
-}
-
-/* Writes bytes[0 ..< count] up to an incomplete character at the end; returns how many bytes were taken. */
-static size_t write_characters(const char *bytes, size_t count) {
-  mcc_text valid = {0};
-  size_t i = 0;
-  while (i < count && !is_incomplete(bytes + i, count - i)) {
-    int32_t code;
-    size_t length = mcc_character(bytes + i, count - i, &code);
-    if (code < 0) {
-      mcc_text_append(&valid, "\xEF\xBF\xBD", 3);
-    } else {
-      mcc_text_append(&valid, bytes + i, length);
-    }
-    i += length;
-  }
-  mcc_output(valid.data, valid.count);
-  free(valid.data);
-  return i;
 }
 
 /* Length of the longest end of the text that a stop text begins with. */
@@ -87,7 +54,8 @@ bool mcc_text_stream_add(mcc_text_stream *stream, const char *bytes, size_t coun
     text->count = stop;
     return true;
   }
-  size_t written = write_characters(text->data, text->count - possible_stop(stream));
+  size_t written = text->count - possible_stop(stream);
+  mcc_output(text->data, written);
   text->count -= written;
   memmove(text->data, text->data + written, text->count);
   return false;
@@ -95,8 +63,7 @@ bool mcc_text_stream_add(mcc_text_stream *stream, const char *bytes, size_t coun
 
 void mcc_text_stream_finish(mcc_text_stream *stream) {
   mcc_text *text = &stream->pending;
-  size_t written = text->count > 0 ? write_characters(text->data, text->count) : 0;
-  if (written < text->count) mcc_output("\xEF\xBF\xBD", 3);
+  mcc_output(text->data, text->count);
   free(text->data);
   *text = (mcc_text){0};
 }

@@ -1,4 +1,4 @@
-/* Standard output of a language model: whole characters, as soon as they are known. */
+/* Standard output of a language model: text as soon as it is known that no stop text begins in it. */
 #ifndef MCC_TEXT_STREAM_H
 #define MCC_TEXT_STREAM_H
 
@@ -6,13 +6,13 @@
 #include "tokenizer.h"
 
 typedef struct mcc_text_stream {
-  mcc_text pending; /* not yet written: the beginning of a character or of a stop text */
+  mcc_text pending; /* not yet written: what a stop text may begin with */
   mcc_texts stops;
 } mcc_text_stream;
 
 /*
- * Adds bytes of text and writes what is complete; invalid UTF-8 becomes U+FFFD. Returns true once a stop text has
- * appeared: the text ends before it, and the rest is dropped.
+ * Adds text and writes what no stop text can begin in. Returns true once a stop text has appeared: the text ends before
+ * it, and the rest is dropped.
  */
 bool mcc_text_stream_add(mcc_text_stream *stream, const char *bytes, size_t count);
 

@@ -1,42 +1,48 @@
 /*
- * Text to tokens, by byte pair encoding or word pieces, and back.
+ * Text to tokens and back.
  *
- * The tokenizer section of the bundle. Little-endian; offsets count from the start of the section and are multiples of
- * 4 (of an empty array, anything); nothing is compressed or terminated.
+ * Text goes through four stages: tokens that are recognised as a whole are cut out, normalizers change what is between
+ * them, splitters cut that into words, and the model turns each word into tokens. Decoders undo that.
+ *
+ * The tokenizer section of the bundle. Little-endian; nothing is compressed or terminated. An array is given by two u32,
+ * its offset from the start of the section, a multiple of 8, and its number of elements; of an empty one the offset
+ * means nothing.
  *
  *     0  char magic[8]        "mcctoken"
- *     8  u32  version         1
- *    12  u32  kind            0 characters: SentencePiece style; symbols start as characters of UTF-8
- *                             1 bytes: GPT-2 style; symbols start as bytes
- *                             2 word pieces: BERT style; the longest token first, inside of a word with ## before it
- *    16  u32  split           how text is cut into words that merges never cross: 0 not, 1 gpt2, 2 llama3, 3 qwen2,
- *                             4 metaspace (before each U+2581)
+ *     8  u32  version         2
+ *    12  u32  section_bytes   size of the whole section
+ *    16  u32  model           MCC_MODEL_* below
  *    20  u32  flags           MCC_TOKENIZER_* below
- *    24  u32  prefix          a space is put 0 nowhere, 1 before each piece of text between special tokens,
- *                             2 only at the start of the text
- *    28  u32  token_count     V
- *    32  i32  bos             -1: none; likewise the next two
- *    36  i32  eos
- *    40  i32  unknown         for what no token covers; none: it is left out
- *    44  u32  merge_count     M; 0 with MCC_TOKENIZER_SCORES
- *    48  u32  special_count   S
- *    52  u32  section_bytes   size of the whole section
- *    56  u32  offset of       u32 text_offsets[V + 1]: token i is text[text_offsets[i] ..< text_offsets[i + 1]]
- *    60  u32  offset of       u8  text[text_offsets[V]]
- *    64  u32  offset of       u8  kinds[V]: MCC_TOKEN_* below
- *    68  u32  offset of       f32 scores[V], with MCC_TOKENIZER_SCORES only
- *    72  u32  offset of       u32 merges[M][2]: left and right id, best first; the result is the token whose text is
- *                             that of left followed by that of right
- *    76  u32  offset of       u32 specials[S]: ids of tokens recognised as such in text, sorted by their bytes
- *                             (unsigned, a prefix before what it begins), no two equal
- *    80  u32  offset of       u8  special_flags[S]: 1 white space before it belongs to it, 2 white space after it does
- *    84  u32  word_limit      characters of a word that is looked up, with kind word pieces; else 0
- *    88  u32  reserved[10]    zero
- *   128
+ *    24  u32  token_count     V
+ *    28  i32  bos             -1: none; likewise the next two
+ *    32  i32  eos
+ *    36  i32  unknown         for what no token covers; none: it is left out
+ *    40  u32  word_limit      word pieces: a word of more characters is unknown
+ *    44  u32  mark[2]         place in `strings` and length of what begins a token inside of a word: "##"
+ *    52  u32  end_mark[2]     likewise, what ends the last token of a word: "</w>"
+ *    60  u32  reserved        0
+ *    64  u32  text_offsets[V + 1]: token i is text[text_offsets[i] ..< text_offsets[i + 1]]
+ *    72  u8   text[]
+ *    80  u8   kinds[V]        MCC_TOKEN_* below
+ *    88  f64  scores[V]       with MCC_MODEL_UNIGRAM and MCC_TOKENIZER_SCORES
+ *    96  u32  token_table[]   byte pair encoding and words: open addressing by the text of a token, its id plus one or 0
+ *   104  mcc_merge merges[]   open addressing by the pair of ids; result UINT32_MAX: free
+ *   112  u8   trie_labels[N]  word pieces and unigram: a node for each prefix of a token, level by level, the root first;
+ *                             the last byte of the prefix
+ *   120  u32  trie_children[N + 1]: the children of node i are trie_children[i] ..< trie_children[i + 1], by label
+ *   128  i32  trie_tokens[N]  the token that ends here, or -1
+ *   136  mcc_added added[]    tokens recognised as a whole
+ *   144  mcc_step normalizers[]
+ *   152  mcc_step splitters[]
+ *   160  mcc_step decoders[]
+ *   168  i32  prefix[]        ids before a text
+ *   176  i32  suffix[]        ids behind a text
+ *   184  u8   strings[]       what steps refer to
+ *   192  u32  numbers[]       likewise
+ *   200
  *
- * The text of a token is what it stands for: with kind bytes, raw bytes (the GPT-2 map of bytes to printable characters
- * is undone by the writer); with kind characters, UTF-8 in which U+2581 stands for a space if
- * MCC_TOKENIZER_ESCAPE_SPACES is set; for a byte token (<0x0A>), that one byte.
+ * Hashes: of a text FNV-1a of 64 bits, high and low half joined by exclusive or; of a pair the upper half of (left * 2^32 +
+ * right) * 0x9e3779b97f4a7c15 modulo 2^64. A hash h of n slots begins at slot h * n / 2^32 and goes on upwards.
  */
 #ifndef MCC_TOKENIZER_H
 #define MCC_TOKENIZER_H
@@ -44,32 +50,32 @@
 #include "bundle.h"
 
 enum {
-  MCC_TOKENIZER_SCORES = 1,            /* merge by score of the result (best first, then leftmost) instead of rank */
-  MCC_TOKENIZER_IGNORE_MERGES = 2,     /* a word that is a token is that token */
-  MCC_TOKENIZER_BYTE_FALLBACK = 4,     /* characters without a token become byte tokens */
-  MCC_TOKENIZER_FUSE_UNKNOWN = 8,      /* neighbouring unknown characters become one unknown token */
-  MCC_TOKENIZER_ESCAPE_SPACES = 16,    /* spaces are U+2581 in tokens */
-  MCC_TOKENIZER_SINGLE_PREFIX = 32,    /* no prefix space where the text already begins with a space */
-  MCC_TOKENIZER_STRIP_SPACE = 64,      /* decoding drops one space at the start of the text */
-  MCC_TOKENIZER_ADD_BOS = 128,         /* the template of a prompt: BOS before, EOS after the text */
-  MCC_TOKENIZER_ADD_EOS = 256,
-  MCC_TOKENIZER_CLEAN_TEXT = 512,      /* word pieces: control characters are left out */
-  MCC_TOKENIZER_SPACE_IDEOGRAPHS = 1024, /* ideographs are words of their own */
-  MCC_TOKENIZER_STRIP_ACCENTS = 2048,  /* accents are left out */
-  MCC_TOKENIZER_LOWER_CASE = 4096,
-  MCC_TOKENIZER_FLAGS = 8191,
+  MCC_MODEL_CHARACTERS,  /* byte pair encoding from characters */
+  MCC_MODEL_BYTES,       /* byte pair encoding from bytes; the text of a token is the bytes it stands for */
+  MCC_MODEL_WORD_PIECES, /* the longest token first, inside of a word with a mark before it */
+  MCC_MODEL_UNIGRAM,     /* the tokens with the largest sum of scores */
+  MCC_MODEL_WORDS,       /* each word is a token */
+  MCC_MODELS,
 };
 
 enum {
-  MCC_TOKEN_NORMAL,
-  MCC_TOKEN_CONTROL, /* stands for no text: BOS, EOS, unknown, end of turn; decodes to nothing, no merge makes it */
-  MCC_TOKEN_BYTE,    /* one byte, used where characters have no token */
-  MCC_TOKEN_ADDED,   /* added to the vocabulary with a text of its own; decodes to it */
-  MCC_TOKEN_UNUSED,
-  MCC_TOKEN_KINDS,
+  MCC_TOKENIZER_SCORES = 1,        /* merge by score of the result (best first, then leftmost) instead of rank */
+  MCC_TOKENIZER_IGNORE_MERGES = 2, /* a word that is a token is that token */
+  MCC_TOKENIZER_BYTE_FALLBACK = 4, /* what has no token becomes byte tokens */
+  MCC_TOKENIZER_FUSE_UNKNOWN = 8,  /* neighbouring unknown characters become one unknown token */
+  MCC_TOKENIZER_SPACE_WORDS = 16,  /* no token has U+2581 behind another character: merges never cross such a place */
+  MCC_TOKENIZER_FLAGS = 31,
+};
+
+/* Bits of a token's kind. */
+enum {
+  MCC_TOKEN_SPECIAL = 1,    /* stands for no text: decoding leaves it out */
+  MCC_TOKEN_NORMALIZED = 2, /* recognised as a whole in normalized text; stands for that text, normalized */
+  MCC_TOKEN_KINDS = 3,
 };
 
 typedef struct mcc_tokenizer mcc_tokenizer;
+typedef struct mcc_decoder mcc_decoder;
 
 /* A growing list of ids; starts as {0}. */
 typedef struct mcc_ids {
@@ -97,7 +103,7 @@ int32_t mcc_tokenizer_bos(const mcc_tokenizer *tokenizer);
 int32_t mcc_tokenizer_eos(const mcc_tokenizer *tokenizer);
 
 /*
- * Appends the ids of the text, with the template's BOS and EOS if `with_template`. Any bytes are accepted; those that
+ * Appends the ids of the text, with those before and behind a text if `with_template`. Any bytes are accepted; those that
  * are no UTF-8 are encoded one by one.
  */
 void mcc_tokenizer_encode(mcc_tokenizer *tokenizer, const char *text, size_t size, bool with_template, mcc_ids *ids);
@@ -109,10 +115,19 @@ void mcc_tokenizer_encode(mcc_tokenizer *tokenizer, const char *text, size_t siz
 int64_t mcc_tokenizer_encode_at_most(mcc_tokenizer *tokenizer, const char *text, size_t size, int64_t limit,
                                      mcc_ids *ids);
 
-/*
- * Appends the bytes a token stands for; nothing for an id out of range. Characters may be split between tokens.
- * *at_start says that no text has come before and is updated. Word pieces are joined, words parted by one space.
- */
-void mcc_tokenizer_decode(const mcc_tokenizer *tokenizer, int32_t id, bool *at_start, mcc_text *text);
+/* ---- decoding ---- */
+
+/* Turns ids into text as they come. With `skips`, tokens that stand for no text are left out. */
+mcc_decoder *mcc_decoder_open(mcc_tokenizer *tokenizer, bool skips);
+void mcc_decoder_close(mcc_decoder *decoder);
+
+/* Appends what is certain about the text once this id is known: UTF-8, with U+FFFD for bytes that are none. */
+void mcc_decoder_add(mcc_decoder *decoder, int32_t id, mcc_text *text);
+
+/* Appends bytes that wait for more bytes, as if none came. */
+void mcc_decoder_flush(mcc_decoder *decoder, mcc_text *text);
+
+/* Appends the rest; the decoder then is at the start of another text. */
+void mcc_decoder_finish(mcc_decoder *decoder, mcc_text *text);
 
 #endif
