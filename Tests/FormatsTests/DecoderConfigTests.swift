@@ -84,7 +84,8 @@ import Testing
   /// Keys of ``TinyCheckpoint`` that other networks have no use for.
   private static let removed: [(String, JSON?)] = [("rms_norm_eps", nil), ("rope_theta", nil), ("hidden_act", nil)]
 
-  /// Numbers of transformers 5.23 for heads of 10 numbers; powers and quotients in f32 on both sides: two units in the last place.
+  /// Numbers of transformers 5.23 for heads of 10 numbers. Powers and quotients are in f32 on both sides: two units in the
+  /// last place.
   @Test func yarnFollowsTransformers() {
     let original = RotaryScaling.yarn(factor: 4, fast: 32, slow: 1, originalContext: 24, truncates: true)
     let wider = RotaryScaling.yarn(factor: 4, fast: 3, slow: 0.5, originalContext: 24, truncates: false)

@@ -56,7 +56,7 @@ import Testing
   }
 
   private func bytes(_ name: String) throws -> [UInt8] {
-    Array(try MappedFile(path: "\(Self.folder)/\(name).tflite").bytes)
+    try MappedFile.contents(path: "\(Self.folder)/\(name).tflite")
   }
 
   /// Loads, checks and touches all constants.
