@@ -195,7 +195,7 @@ import Testing
     ] as [(String, GGUFBytes.Value?, String)] {
       try refuse(message) { $0.set(prefix + key, value) }
     }
-    try refuse("a tokenizer of type 't5'", kind: .unsupported) { $0.set(prefix + "model", .string("t5")) }
+    try refuse("a tokenizer of type 'rwkv'", kind: .unsupported) { $0.set(prefix + "model", .string("rwkv")) }
     for text in ["<0x-1>", "<0x+5>", "<0x 1>", "<0xZZ>", "<0x1>", "<0x0a>", "", "<0x"] {
       let tokens = ["<unk>", "<s>", "</s>", text, "▁", "a", "▁a", "aa"]
       try refuse("token 3, '\(text)', is no byte token") { $0.set(prefix + "tokens", .strings(tokens)) }

@@ -57,7 +57,9 @@ import Testing
       #expect(found == expected, "\(x)")
     }
     #expect(a.tokenizer?.tokens == b.tokenizer?.tokens)
-    #expect(a.tokenizer?.kinds == b.tokenizer?.kinds)
+    // tokenizer.json lists the unknown token among the special ones.
+    #expect(a.tokenizer?.kinds.dropFirst() == b.tokenizer?.kinds.dropFirst())
+    #expect(a.tokenizer?.kinds.first == .unknown && b.tokenizer?.kinds.first == .control)
     #expect(a.tokenizer?.prefix == [1] && a.tokenizer?.endIDs == [2])
     #expect(a.tokenizer?.algorithm == .scoredBPE && a.tokenizer?.scores.count == 512)
   }

@@ -23,7 +23,7 @@ import Testing
     let found = try tokenizer(llama, config: "{\"bos_token\": {\"content\": \"<s>\"}, \"eos_token\": \"</s>\"}")
     #expect(found.algorithm == .byteFallbackBPE && found.splitters.isEmpty)
     #expect(found.tokens == ["<unk>", "<s>", "</s>", "<0x0A>", "▁", "a", "▁a", "aa"])
-    #expect(found.kinds == [.unknown, .control, .control, .byte, .normal, .normal, .normal, .normal])
+    #expect(found.kinds == [.control, .control, .control, .byte, .normal, .normal, .normal, .normal])
     #expect(found.merges == [4, 5, 5, 5])
     #expect(found.specials == [0, 1, 2] && found.added.map(\.stripsRight) == [false, false, true])
     #expect(found.added.allSatisfy { !$0.stripsLeft && !$0.normalized && !$0.singleWord })
