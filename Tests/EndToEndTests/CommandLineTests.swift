@@ -110,10 +110,8 @@ import Testing
 
   /// The help of mcc and its commands, compared whole. `RECORD=1` writes the snapshots anew.
   @Test(arguments: [
-    "", "compile", "dump", "opt", "inspect", "run", "verify", "profile", "bench-kernels", "audit", "cache", "passes",
-    "kernels",
-    "formats",
-    "targets",
+    "", "compile", "convert", "dump", "opt", "inspect", "audit", "run", "verify", "profile", "bench-kernels", "cache",
+    "passes", "kernels", "formats", "targets",
   ])
   func helpIsAsRecorded(command: String) throws {
     guard let mcc = MCCProgram.path else { return #expect(MCCProgram.path != nil) }
