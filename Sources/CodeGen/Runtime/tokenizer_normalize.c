@@ -212,7 +212,7 @@ static void insert_codes(mcc_tokenizer *it, bool (*wanted)(uint32_t), uint32_t b
   size_t count = 0;
   for (size_t i = 0; i < it->code_count; i++) count += wanted(it->codes[i]);
   if (count == 0) return;
-  size_t old = it->code_count, each = (before != 0) + (behind != 0);
+  size_t old = it->code_count, each = (size_t)(before != 0) + (size_t)(behind != 0);
   for (size_t i = 0; i < count * each; i++) add_code(it, 0);
   for (size_t i = old, place = it->code_count; i-- > 0;) {
     uint32_t code = it->codes[i];
