@@ -35,7 +35,8 @@ import Testing
       let input = Tensor(type)
       input.mutableView.bytes.copyMemory(
         from: UnsafeRawBufferPointer(rebasing: source.view.bytes[run * size..<(run + 1) * size]))
-      let evaluated = NumPyArray(try evaluator.run([input]).outputs[0].view)
+      let result = try evaluator.run([input]).outputs[0]
+      let evaluated = withExtendedLifetime(result) { NumPyArray(result.view) }
       try NumPyArray(input.view).write(to: folder.path("x.npy"))
       _ = try CompiledModels.run(program, ["--input", folder.path("x.npy"), "--output", folder.path("y.npz")])
       let computed = try #require(try NumPyArchive(path: folder.path("y.npz")).arrays.first)
@@ -66,8 +67,9 @@ import Testing
         let steps = (values[run * 490 + i] / code.scale).rounded() + Float(code.zeroPoint)
         codes[i] = Int8(max(-128, min(127, steps)))
       }
-      let output = try evaluator.run([input]).outputs[0].view.elements(as: Int8.self).map(Float.init)
-      if output.withUnsafeBufferPointer({ indexOfLargest($0) }) == Int(label) { right += 1 }
+      let result = try evaluator.run([input]).outputs[0]
+      let scores = withExtendedLifetime(result) { NumPyArray(result.view).floats }
+      if scores.withUnsafeBufferPointer({ indexOfLargest($0) }) == Int(label) { right += 1 }
     }
     #expect(labels.count == 1000 && (899...905).contains(right), "\(right) of 1000")
   }
