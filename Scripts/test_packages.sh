@@ -1,5 +1,5 @@
 #!/bin/sh
-# Gets what some tests compare with or run in: the Python packages numpy, onnx and tokenizers, into the folder given, and
+# Gets what some tests compare with or run in: the Python packages numpy, onnx, tokenizers and gguf, into the folder given, and
 # a cross compiler with an emulator for the architecture that this machine is not. Tests that lack them are skipped, or
 # fail where MCC_TEST_STRICT=1.
 set -u
@@ -22,7 +22,7 @@ if [ -n "$cross" ] && ! { command -v $command && command -v $emulator; } >/dev/n
 fi
 
 command -v python3 >/dev/null 2>&1 || exit 0
-PYTHONPATH="$folder" python3 -c "import numpy, onnx, tokenizers" >/dev/null 2>&1 && exit 0
-python3 -m pip install -q --target "$folder" numpy onnx tokenizers >/dev/null 2>&1 ||
-  echo "the Python packages numpy, onnx and tokenizers could not be installed; tests that need them are skipped" >&2
+PYTHONPATH="$folder" python3 -c "import numpy, onnx, tokenizers, gguf" >/dev/null 2>&1 && exit 0
+python3 -m pip install -q --target "$folder" numpy onnx tokenizers gguf >/dev/null 2>&1 ||
+  echo "the Python packages numpy, onnx, tokenizers and gguf could not be installed; tests that need them are skipped" >&2
 exit 0
