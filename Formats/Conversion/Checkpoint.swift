@@ -14,7 +14,6 @@ package struct Checkpoint {
   package var generation: JSONObject?
   /// Files of the tokenizer and the like, which a folder takes over as they are.
   package var companions: [(name: String, file: MappedFile)] = []
-  package var tokenizer: Tokenizer?
   /// What could not be represented as it was.
   package var notes: [String] = []
   /// The names of the tensors in order.

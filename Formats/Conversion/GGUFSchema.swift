@@ -80,10 +80,6 @@ struct GGUFSchema: Sendable {
   var hasPartialRotary = false
   /// Whether there is rotary embedding at all.
   var hasRotary = true
-  /// Whether the output weights are the embedding unless there are others.
-  var mayTieEmbedding = true
-  /// The name of the output weights in Hugging Face.
-  var head = "lm_head.weight"
 
   /// The pieces of names that most decoders share, `config` to `gguf`.
   static func decoder(_ pieces: [(String, String, Change)]) -> [Weight] {
@@ -293,7 +289,7 @@ extension GGUFSchema {
           }
         },
       granted: [("hidden_act", ["gelu"]), ("attention_bias", [true]), ("is_decoder", [false, true])],
-      hasPartialRotary: true, mayTieEmbedding: false, head: "embed_out.weight"),
+      hasPartialRotary: true),
     GGUFSchema(
       name: "olmo2", modelType: "olmo2", className: "Olmo2ForCausalLM", keys: sizes + groups + rmsEpsilon,
       weights: ends + output

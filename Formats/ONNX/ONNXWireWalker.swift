@@ -83,17 +83,7 @@ struct ONNXWireWalker {
   }
 
   private func varint(_ offset: inout Int, _ end: Int) throws -> UInt64 {
-    var value: UInt64 = 0
-    let start = offset
-    for shift in stride(from: UInt64(0), to: 70, by: 7) {
-      guard offset < end else { throw failure("the file ends inside a number", at: start) }
-      let byte = bytes[offset]
-      offset += 1
-      if shift == 63, byte > 1 { throw failure("a number has more than 64 bits", at: start) }
-      value |= UInt64(byte & 0x7F) << shift
-      if byte & 0x80 == 0 { return value }
-    }
-    throw failure("a number has more than ten bytes", at: start)
+    try ProtobufReader.varint(bytes, at: &offset, end: end, of: "file", file: file)
   }
 
   private static func append(_ value: UInt64, to output: inout [UInt8]) {

@@ -29,17 +29,28 @@ struct ProtobufReader {
   }
 
   private mutating func varint() throws -> UInt64 {
+    try Self.varint(bytes, at: &offset, end: end, of: "message", file: file)
+  }
+
+  /// The number of seven bits a byte, low bits first, at `offset`, which moves behind it; `whole` is what messages call the
+  /// bytes that stop at `end`.
+  static func varint(
+    _ bytes: UnsafeRawBufferPointer, at offset: inout Int, end: Int, of whole: String, file: String
+  ) throws -> UInt64 {
     var value: UInt64 = 0
     let start = offset
+    func failure(_ message: String) -> CompileError {
+      CompileError(.input, message, subject: .init(file: file, offset: start))
+    }
     for shift in stride(from: UInt64(0), to: 70, by: 7) {
-      guard offset < end else { throw failure("the message ends inside a number", at: start) }
+      guard offset < end else { throw failure("the \(whole) ends inside a number") }
       let byte = bytes[offset]
       offset += 1
-      if shift == 63, byte > 1 { throw failure("a number has more than 64 bits", at: start) }
+      if shift == 63, byte > 1 { throw failure("a number has more than 64 bits") }
       value |= UInt64(byte & 0x7F) << shift
       if byte & 0x80 == 0 { return value }
     }
-    throw failure("a number has more than ten bytes", at: start)
+    throw failure("a number has more than ten bytes")
   }
 
   private mutating func fixed(_ count: Int) throws -> UInt64 {

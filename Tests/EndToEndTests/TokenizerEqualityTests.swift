@@ -7,10 +7,7 @@ import Testing
   /// and decoded, also from random ids.
   @Test(arguments: ["o200k", "llama-2", "xlm-roberta", "clip", "bert"])
   func textsGiveTheIdsOfThePackage(family: String) throws {
-    guard try Command.run("python3", ["-c", "import numpy, tokenizers"]).exitCode == 0 else {
-      Fixtures.skip("needs the Python packages numpy and tokenizers")
-      return
-    }
+    guard Fixtures.python(["numpy", "tokenizers"]) else { return }
     let mcc = try #require(MCCProgram.path)
     let script = Fixtures.packageRoot + "/Tests/tokenizer_equality.py"
     let outcome = try Command.run(

@@ -48,9 +48,7 @@ import Testing
   @Test(arguments: ["qwen2", "qwen3", "gemma2", "gemma3", "phi3"])
   func equalsRecordedLogits(name: String) throws {
     guard let source = Fixtures.path("architectures/\(name)") else { return }
-    guard try Command.run("python3", ["-c", "import gguf, numpy"]).exitCode == 0 else {
-      return Fixtures.skip("needs the Python package gguf")
-    }
+    guard Fixtures.python(["gguf", "numpy"]) else { return }
     let folder = try TemporaryFolder()
     let script = try folder.write("make.py", Self.script)
     let outcome = try Command.run("python3", [script, source, folder.path("m.gguf")])

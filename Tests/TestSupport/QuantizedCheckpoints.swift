@@ -17,12 +17,7 @@ package enum QuantizedCheckpoints {
   /// A folder with `config.json`, `model.safetensors` and `expected.npz` (an array per quantized weight); nil, having said
   /// so, if there is no Python with NumPy.
   package static func make(_ form: String) throws -> TemporaryFolder? {
-    guard ForeignMachine.isCommand("python3"),
-      try Command.run("python3", ["-c", "import numpy"]).exitCode == 0
-    else {
-      Fixtures.skip("needs python3 with numpy")
-      return nil
-    }
+    guard Fixtures.python(["numpy"]) else { return nil }
     let folder = try TemporaryFolder()
     let script = try folder.write("make.py", source)
     let outcome = try Command.run("python3", [script, folder.path, form])
