@@ -34,6 +34,10 @@ package struct PassContext {
   package var verifiesEachRewrite = false
   /// Receives a line per rewrite (`--trace-rewrites`).
   package var traceRewrite: ((String) -> Void)?
+  /// The pass whose refusals are told (`--explain`).
+  package var explainedPass: String?
+  /// Receives a line for each place where a rule of the explained pass found its pattern but did nothing.
+  package var explainRefusal: ((String) -> Void)?
   /// The ranges of values that the pass `calibrate` measured; nil before it ran.
   package var calibration: Calibration?
   /// Reads the samples of a file for the inputs of a function: runs, each with one tensor per input.
@@ -84,6 +88,17 @@ package struct PassContext {
     rewriteCount += 1
     count(rule)
     return rewriteCount
+  }
+
+  // MARK: Refusals
+
+  /// Whether the current pass is the one whose refusals are told.
+  package var explains: Bool { explainRefusal != nil && explainedPass == pass }
+
+  /// Says why the current pass leaves a place as it is: `place` is a value with its `%`, `rule` the rule or the pass.
+  package func explain(_ rule: String, at place: String, _ reason: @autoclosure () -> String) {
+    guard explains else { return }
+    explainRefusal?("\(place): \(rule): \(reason())")
   }
 
   // MARK: Passes

@@ -107,6 +107,7 @@ private struct RewriteSession {
     let (firstNode, firstValue) = (rewriter.graph.nodeSlots, rewriter.graph.valueSlots)
     rewriter.sharing = rule.sharing
     rewriter.origin = root.origin
+    (rewriter.refusal, rewriter.wantsRefusals) = (nil, context.explains)
     let replacement: [ValueID]?
     do {
       replacement = try rule.body(op, node, &rewriter)
@@ -118,6 +119,9 @@ private struct RewriteSession {
     }
     guard let replacement, replacement != root.results else {
       rewriter.graph.truncate(to: mark)
+      if let refusal = rewriter.refusal {
+        context.explain(rule.name, at: root.results.first.map { "%" + rewriter.graph[$0].name } ?? op.name, refusal)
+      }
       return nil
     }
     try check(replacement, for: root, rule, newNodes: firstNode..<rewriter.graph.nodeSlots)

@@ -10,6 +10,9 @@ package struct Rewriter {
   var constants: ConstantTable
   var sharing = RewriteRule.Sharing.single
   var origin: Origin?
+  /// Why the last rule did nothing, if it said so and somebody wants to know.
+  var refusal: String?
+  var wantsRefusals = false
   /// For each value slot, whether it depended on constants alone when it was added.
   private var recipes: [Bool]
 
@@ -101,6 +104,14 @@ package struct Rewriter {
     if try predicate(inputs[0]) { return (inputs[0], inputs[1]) }
     guard graph[node].op is any Commutative, try predicate(inputs[1]) else { return nil }
     return (inputs[1], inputs[0])
+  }
+
+  /// Says why a rule that found its pattern does nothing, for `--explain`: the condition that fails, as a phrase.
+  ///
+  /// - Returns: nil, so that a body can end with `return rewriter.refuse("the weight has other users")`.
+  package mutating func refuse<Replacement>(_ reason: @autoclosure () -> String) -> Replacement? {
+    if wantsRefusals { refusal = reason() }
+    return nil
   }
 
   // MARK: Adding
