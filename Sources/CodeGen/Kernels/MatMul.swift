@@ -308,17 +308,15 @@ struct MatMulTile {
         perRow
         ? k.pointer("words", panelCodes, offset: g * .integer(group / 4 * layout.panelRows))
         : k.pointer("words", base, offset: .integer(layout.headerBytes), as: .i32)
-      if ahead != nil {
-        prefetchNextPanel(g, of: activations.groups)
-      } else if !perRow {
-        prefetch(base)
-      }
+      let units = group / (4 * unit)
+      let isStreaming = ahead == nil && !perRow
+      if ahead != nil { prefetchNextPanel(g, of: activations.groups) }
+      if isStreaming { prefetchGroup(base, units: units) }
       let zeros = vectors.map { v in self.zeros(base, vector: v).map { k.define("zero\(v)", $0) } }
       let totals = tokens.indices.map { i in
         let start = start(offsets[i][g], zeros: zeros)
         return vectors.map { v in k.variable("d\(i)_\(v)", start[v]) }
       }
-      let units = group / (4 * unit)
       // Whole units between two flushes, or the steps between two flushes within a unit.
       let unitsPerFlush = limit.map { max(1, min(units, $0 / unit)) } ?? units
       let stepsPerFlush = limit.map { min(unit, $0) } ?? unit
@@ -335,6 +333,7 @@ struct MatMulTile {
       for chunk in stride(from: 0, to: units, by: unitsPerFlush) {
         let whole = stepsPerFlush == unit ? freshPartials() : nil
         k.loop("q", from: .integer(chunk), to: .integer(min(units, chunk + unitsPerFlush))) { q in
+          if isStreaming { prefetchUnit(words, q, of: units) }
           let loaded = vectors.map { v in unitWords(words, q, vector: v) }
           var partial = whole ?? []
           for step in 0..<unit {

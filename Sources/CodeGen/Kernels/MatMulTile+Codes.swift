@@ -93,9 +93,28 @@ extension MatMulTile {
     k.prefetch(w, .integer(layout.panelBytes) + .minimum(line, .integer(layout.panelBytes - 64)))
   }
 
-  /// Asks for the group some groups ahead, so that few tokens stream weights at memory speed.
-  func prefetch(_ group: Pointer) {
-    let distance = 6144
-    for line in stride(from: 0, to: layout.groupBytes, by: 64) { k.prefetch(group, .integer(distance + line)) }
+  /// The distance in bytes at which few tokens, which stream weights at memory speed, ask for them.
+  private var streamingDistance: Int { 4096 }
+
+  /// Lines that one unit of a group's codes covers; nil if units do not begin with lines.
+  private func lines(perUnitOf units: Int) -> Int? {
+    let bytes = layout.groupBytes - layout.headerBytes
+    return bytes.isMultiple(of: units * 64) ? bytes / (units * 64) : nil
+  }
+
+  /// Asks for what lies ahead of a group: the header, and the codes too unless their units ask for them.
+  ///
+  /// A burst of many lines would fill the buffers for misses and hold up the loads behind it.
+  func prefetchGroup(_ group: Pointer, units: Int) {
+    let bytes = lines(perUnitOf: units) == nil ? layout.groupBytes : layout.headerBytes
+    for line in stride(from: 0, to: bytes, by: 64) { k.prefetch(group, .integer(streamingDistance + line)) }
+  }
+
+  /// Asks for what lies ahead of one unit of a group's codes, given as 32-bit words.
+  func prefetchUnit(_ words: Pointer, _ unit: Expression, of units: Int) {
+    guard let lines = lines(perUnitOf: units) else { return }
+    for line in 0..<lines {
+      k.prefetch(words, unit * .integer(16 * lines) + .integer(streamingDistance / 4 + 16 * line))
+    }
   }
 }
