@@ -78,6 +78,9 @@ def main():
     parser.add_argument("--only", action="append", default=[])
     options = parser.parse_args()
     os.makedirs(options.folder, exist_ok=True)
+    # The choices follow this machine's measured limits, which an earlier, busy moment may have left in the cache.
+    subprocess.run([options.mcc, "targets", "--measure", "--cache-dir", os.path.join(options.folder, "machine")],
+                   stdout=subprocess.DEVNULL, check=False)
     failed = 0
     print(f"{'model':<24} {'shapes':>7} {'candidates':>11}  largest ratio of the chosen kernel's time to the best's")
     for name, arguments in works(options):

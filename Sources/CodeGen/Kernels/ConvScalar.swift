@@ -150,7 +150,7 @@ package enum ConvScalarKernel: Kernel {
     // A product waits for the sum before it: four cycles, in which vectors would have done eight instructions.
     let work = KernelWork(
       floatOperations: 16 * Double(target.lanes) * products,
-      bytes: Double(image.maximumByteCount + query.operands[1].type.maximumByteCount))
+      bytes: Double(image.maximumByteCount + query.operands[1].type.maximumByteCount + result.maximumByteCount))
     return [
       KernelChoice(
         k.finish(), work: work, target: target, pointers: inputs.indices.map { .input($0) } + [.result(0)],

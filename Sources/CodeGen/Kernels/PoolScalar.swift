@@ -54,10 +54,12 @@ package enum PoolScalarKernel: Kernel {
       k.store(y, place, value)
     }
     let reads = Double(result.maximumCount) * Double(window.kernel[0] * window.kernel[1])
+    let work = KernelWork(
+      floatOperations: 160 * reads, bytes: Double(image.maximumByteCount) + Double(result.maximumByteCount))
     return [
       KernelChoice(
-        k.finish(), work: KernelWork(floatOperations: 64 * reads, bytes: Double(image.maximumByteCount)),
-        target: target, pointers: [.input(0), .result(0)], extents: extents, layouts: query.unpacked)
+        k.finish(), work: work, target: target, pointers: [.input(0), .result(0)], extents: extents,
+        layouts: query.unpacked)
     ]
   }
 }
