@@ -59,12 +59,26 @@ def attempt(work, function, *arguments):
                  else str(error)}]
 
 
+def number(value):
+    """A figure with three digits; nothing for none."""
+    return "" if value is None else value if isinstance(value, str) else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def markdown(found):
+    """A row of the README's table."""
+    if "error" in found:
+        return f"| {found['work']} | not measured: {found['error']} | | | |"
+    ratio, bar = ("" if found[key] is None else f"{found[key]:.2f}" for key in ("ratio", "bar"))
+    ours = " ".join(part for part in (number(found["ours"]), found["unit"]) if part)
+    note = f" ({found['note']})" if found.get("note") else ""
+    missed = ", missed" if found["reached"] is False else ""
+    return f"| {found['work']}{note} | {ours} | {number(found['peer'])} | {ratio} | {bar}{missed} |"
+
+
 def line(found):
     """A row for a person."""
     if "error" in found:
         return f"{found['work']:<44} not measured: {found['error']}"
-    def number(value):
-        return "" if value is None else value if isinstance(value, str) else f"{value:.3g}" if value < 100 else f"{value:.0f}"
     verdict = {None: "", True: "reached", False: "NOT reached"}[found["reached"]]
     bar = "" if found["bar"] is None else f"{found['bar']:.2f}"
     value = "" if found["ratio"] is None else f"{found['ratio']:.2f}"

@@ -19,7 +19,7 @@ if [ "${1:-}" = --kernels ]; then
 fi
 if [ ! -x "$folder/python/bin/python3" ]; then
   python3 -m venv "$folder/python"
-  "$folder/python/bin/pip" install -q numpy onnx onnxruntime openvino gguf
+  "$folder/python/bin/pip" install -q numpy onnx onnxruntime openvino gguf scikit-build-core cmake ninja
   CMAKE_ARGS="-DGGML_NATIVE=ON" "$folder/python/bin/pip" install -q --no-binary llama-cpp-python llama-cpp-python
 fi
 python="$folder/python/bin/python3"
@@ -41,5 +41,5 @@ case " $* " in
 *" --only "*) ;;
 *) "$python" Benchmarks/make_llama.py "$folder/llama" ;;
 esac
-"$python" Benchmarks/table.py "$folder" --llama-simple "$folder/llama-simple" --json "$folder/table.json" "$@"
+"$python" Benchmarks/table.py "$folder" --llama-simple "$folder/llama-simple" --json "$folder/table.json" --markdown "$folder/table.md" "$@"
 "$python" Benchmarks/compile_time.py "$folder"

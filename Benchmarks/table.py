@@ -2,7 +2,7 @@
 """Print the table of speeds and sizes: every row with its ratio, the bar, and whether it is reached.
 
 usage: table.py FOLDER [--runs 7] [--threads 2] [--mcc .build/release/mcc] [--llama-simple PROGRAM] [--only PART ...]
-                [--json FILE] [--quick]
+                [--json FILE] [--markdown FILE] [--quick]
 
 FOLDER/llama comes from make_llama.py. Rows that cannot be measured say why. --quick: one run each, to see that all works.
 """
@@ -26,6 +26,7 @@ def main():
     parser.add_argument("--llama-simple")
     parser.add_argument("--only", nargs="*", choices=["llama", "fp32", "int8", "encoder"])
     parser.add_argument("--json")
+    parser.add_argument("--markdown", help="a file for the rows as the README has them")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
@@ -48,6 +49,11 @@ def main():
     judged = [item for item in rows if item.get("reached") is not None]
     print(f"{sum(item['reached'] for item in judged)} of {len(judged)} bars reached; "
           f"{sum('error' in item for item in rows)} rows not measured")
+    if options.markdown:
+        with open(options.markdown, "w") as file:
+            print("| work | mcc | peer | ratio | bar |\n|---|---|---|---|---|", file=file)
+            for item in rows:
+                print(pairing.markdown(item), file=file)
     if options.json:
         with open(options.json, "w") as file:
             json.dump({"threads": options.threads, "runs": options.runs, "rows": rows}, file, indent=1)
