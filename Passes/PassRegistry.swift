@@ -4,7 +4,8 @@ extension PassRegistry {
   /// The passes of this target: those that need to know nothing of a CPU.
   package static let all = PassRegistry([
     Canonicalize.self, FoldConstants.self, EliminateCommonSubexpressions.self, EliminateDeadCode.self,
-    FoldBatchNorm.self, FoldRepConv.self, ExpandBatchNorm.self, Fuse.self, MergeMatMuls.self, FuseElementwise.self,
+    FoldBatchNorm.self, FoldRepConv.self, ExpandBatchNorm.self, Fuse.self, FoldAffine.self, CollapseLinear.self,
+    RemoveDeadUnits.self, FoldNorm.self, KeepKronecker.self, FixInput.self, MergeMatMuls.self, FuseElementwise.self,
     Calibrate.self, QuantizeWeights.self, FuseQuantized.self,
   ])
 }

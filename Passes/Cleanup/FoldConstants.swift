@@ -98,7 +98,7 @@ private struct Folding {
     do {
       let inputs = try node.inputs.map { input in
         if let tensor = tensors[input] { return tensor }
-        let tensor = try evaluator.tensor(input)
+        let tensor = try splat(input) ?? evaluator.tensor(input)
         tensors[input] = tensor
         return tensor
       }
@@ -108,6 +108,17 @@ private struct Folding {
     } catch {
       return nil
     }
+  }
+
+  /// The elements of a constant that is one number throughout, which may have been made here.
+  private func splat(_ value: ValueID) -> Tensor? {
+    guard let id = graph.constant(of: value), case .splat(let bits) = constants[id].source else { return nil }
+    let tensor = Tensor(constants[id].type)
+    let view = tensor.mutableView
+    [Double](repeating: Double(bitPattern: bits), count: view.count).withUnsafeBytes {
+      convertRow($0, .f64, into: view.bytes, view.type.element)
+    }
+    return tensor
   }
 
   private mutating func replace(_ id: NodeID, by results: [Constant], tensors: [Tensor] = []) {

@@ -52,5 +52,5 @@ extension Epilogue {
 
 extension String {
   /// `hard_swish` as `hard-swish`.
-  fileprivate var kebabCase: String { String(map { $0 == "_" ? "-" : $0 }) }
+  var kebabCase: String { String(map { $0 == "_" ? "-" : $0 }) }
 }

@@ -44,11 +44,11 @@ package struct MergeMatMuls: Pass {
 
   /// The groups of at least two matmuls, in the order of the graph.
   private static func groups(in graph: Graph) -> [[NodeID]] {
-    let recipes = RecipeSet(graph)
+    let lookup = RecipeGraph(graph)
     var groups: [Key: Int] = [:]
     var result: [[NodeID]] = []
     for id in graph.topologicalOrder() {
-      guard let key = key(of: id, in: graph, recipes) else { continue }
+      guard let key = key(of: id, in: lookup) else { continue }
       if let index = groups[key] {
         result[index].append(id)
       } else {
@@ -59,18 +59,18 @@ package struct MergeMatMuls: Pass {
     return result.filter { $0.count > 1 }
   }
 
-  private static func key(of id: NodeID, in graph: Graph, _ recipes: RecipeSet) -> Key? {
+  private static func key(of id: NodeID, in graph: RecipeGraph) -> Key? {
     let node = graph[id]
     guard let op = node.op as? MatMul, op.transposeB, op.epilogue.residual == .none, !op.epilogue.gated else {
       return nil
     }
     let weight = graph.type(of: node.inputs[1])
     guard weight.rank == 2, weight.shape.isFixed, graph.isUsedOnce(node.inputs[1]),
-      recipes.contains(node.inputs[1]), !recipes.contains(node.inputs[0])
+      graph.isRecipe(node.inputs[1]), !graph.isRecipe(node.inputs[0])
     else { return nil }
     var bias: DType?
     if let index = op.epilogue.biasIndex {
-      guard recipes.contains(node.inputs[index]) else { return nil }
+      guard graph.isRecipe(node.inputs[index]) else { return nil }
       bias = graph.type(of: node.inputs[index]).element
     }
     return Key(

@@ -5,15 +5,38 @@ import Tensors
 protocol ValueLookup {
   subscript(node: NodeID) -> Node { get }
   func type(of value: ValueID) -> TensorType
-  func useCount(of value: ValueID) -> Int
   func definingNode(of value: ValueID) -> NodeID?
 }
 
-extension Graph: ValueLookup {
-  func useCount(of value: ValueID) -> Int { self[value].uses.count }
+extension Graph: ValueLookup {}
+
+/// What a graph with its recipes and a rewriter can both be asked.
+protocol RecipeLookup: ValueLookup {
+  func useCount(of value: ValueID) -> Int
+  func users(of value: ValueID) -> [NodeID]
+  func isRecipe(_ value: ValueID) -> Bool
 }
 
-extension Rewriter: ValueLookup {}
+extension Rewriter: RecipeLookup {}
+
+/// A graph with its recipes.
+struct RecipeGraph: RecipeLookup {
+  var graph: Graph
+  var recipes: RecipeSet
+
+  init(_ graph: Graph) {
+    self.graph = graph
+    recipes = RecipeSet(graph)
+  }
+
+  subscript(node: NodeID) -> Node { graph[node] }
+
+  func type(of value: ValueID) -> TensorType { graph.type(of: value) }
+  func useCount(of value: ValueID) -> Int { graph[value].uses.count }
+  func users(of value: ValueID) -> [NodeID] { graph.users(of: value) }
+  func definingNode(of value: ValueID) -> NodeID? { graph.definingNode(of: value) }
+  func isRecipe(_ value: ValueID) -> Bool { recipes.contains(value) }
+}
 
 extension ValueLookup {
   /// How the rows of a weight are stored: the block format where it is dequantized codes, else dense.
@@ -38,17 +61,29 @@ extension ValueLookup {
     guard let common, Set(codes.map { type(of: $0).encoding }).count == 1 else { return nil }
     return (codes, common)
   }
+}
 
-  /// Whether everything of the size of `weight` that it is computed from, itself included, has one use: what is done to
-  /// it then makes no second copy of a large constant.
+extension RecipeLookup {
+  /// Whether only one operator that runs reads `weight`, and none what of its size it is computed from: what is done to it
+  /// then makes no second copy of a large constant. Recipes have copies of their own.
   func isUsedOnce(_ weight: ValueID) -> Bool {
     let count = type(of: weight).maximumCount
+    guard runningUses(of: weight) == 1 else { return false }
     var stack = [weight]
     while let id = stack.popLast() {
-      guard type(of: id).maximumCount >= count else { continue }
-      guard useCount(of: id) == 1 else { return false }
-      if let node = definingNode(of: id) { stack.append(contentsOf: self[node].inputs) }
+      guard id == weight || type(of: id).maximumCount < count || runningUses(of: id) == 0 else { return false }
+      guard type(of: id).maximumCount >= count, let node = definingNode(of: id) else { continue }
+      stack.append(contentsOf: self[node].inputs)
     }
     return true
+  }
+
+  /// The uses of a recipe but for those by recipes.
+  private func runningUses(of value: ValueID) -> Int {
+    var uses = useCount(of: value)
+    for user in users(of: value) where self[user].results.allSatisfy({ isRecipe($0) }) {
+      uses -= self[user].inputs.count { $0 == value }
+    }
+    return uses
   }
 }

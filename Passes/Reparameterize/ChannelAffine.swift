@@ -22,13 +22,20 @@ extension Rewriter {
 
   /// A recipe in f32.
   mutating func widened(_ value: ValueID) throws -> ValueID {
-    type(of: value).element == .f32 ? value : try emit(Cast(.f32), value)
+    guard type(of: value).isDense else { return try emit(Dequantize(.f32), value) }
+    return type(of: value).element == .f32 ? value : try emit(Cast(.f32), value)
   }
 
-  /// The bias of a layer after its sums went through `affine`.
-  mutating func bias(_ old: ValueID?, _ affine: ChannelAffine) throws -> ValueID {
-    guard let old else { return affine.shift }
-    return try emit(Add(), try emit(Multiply(), widened(old), affine.scale), affine.shift)
+  /// The matrices with `vector[channels]` on their diagonals, one for each group, one below the other:
+  /// `[channels, channels / groups]`.
+  mutating func diagonal(_ vector: ValueID, channels: Int, groups: Int) throws -> ValueID {
+    // In rows of one element more than the matrix has, the diagonal is a column.
+    let size = channels / groups
+    let column = try emit(Reshape([.fixed(groups), .fixed(size), 1]), vector)
+    let rows = try emit(Pad(before: [0, 0, 0], after: [0, 0, size]), column)
+    let flat = try emit(Reshape([.fixed(groups), .fixed(size * (size + 1))]), rows)
+    let matrix = try emit(Slice(axis: 1, start: 0, size: .fixed(size * size)), flat)
+    return try emit(Reshape([.fixed(channels), .fixed(size)]), matrix)
   }
 
   /// The bias of a layer to whose sums `shift` is added.

@@ -1,7 +1,7 @@
 import IR
 import Tensors
 
-/// Folds batch normalization with known statistics into the weights of the convolution or matrix product beside it.
+/// Folds batch normalization with known statistics into the weights of the layer beside it.
 ///
 ///     %y = conv2d(%x, %w)
 ///     %z = batch_norm(%y, %scale, %bias, %mean, %variance) {epsilon = 1e-05}
@@ -10,103 +10,65 @@ import Tensors
 ///     //    %t = add(multiply(negate(%mean), %s), %bias)
 ///     //    %z = conv2d(%x, %v, %t) {epilogue = {bias = true}}
 ///
-/// Everything but the layer is a recipe on constants. A normalization before a layer is folded where no zeros of
-/// padding come between (Jacob and others, 2018, section 3.2).
+/// Layers are matrix products, convolutions and transposed convolutions in any number of groups; transposes and reshapes
+/// may stand between. Everything but the layer is a recipe on constants. A normalization before layers is folded where
+/// all its users are layers and no zeros of padding come between (Jacob and others, 2018, section 3.2).
 package struct FoldBatchNorm: RulePass {
   package static let name = "fold-batch-norm"
   package static let summary = "folds batch normalization into the weights of its neighbours"
+  package static let legality =
+    "statistics are constants; the layer before has no other user and no activation, or all users behind are layers without padding"
+  package static let source = "Jacob and others, 2018, section 3.2"
 
   package init() {}
 
   package var fidelity: Fidelity { .exact }
 
   package var rules: [RewriteRule] {
-    [foldBatchNormIntoConvolution, foldBatchNormIntoMatMul, foldBatchNormBeforeConvolution, foldBatchNormBeforeMatMul]
+    [
+      foldBatchNormIntoLayer, foldBatchNormBefore(Conv2D.self), foldBatchNormBefore(MatMul.self),
+      foldBatchNormBefore(ConvTranspose2D.self),
+    ]
   }
 }
 
-/// batch_norm(conv2d(x, w)) -> conv2d(x, w * s, t)
-let foldBatchNormIntoConvolution = RewriteRule("fold-batch-norm-into-conv2d", on: BatchNorm.self, .shared) {
+/// batch_norm(conv2d(x, w)) -> conv2d(x, w * s, t), and likewise for the other layers, through transposes and reshapes that
+/// keep channels whole
+let foldBatchNormIntoLayer = RewriteRule("fold-batch-norm-into-layer", on: BatchNorm.self, .shared) {
   norm, node, rewriter in
   let inputs = rewriter.inputs(of: node)
-  guard let conv = rewriter.match(inputs[0], Conv2D.self), conv.op.layout == .first, conv.op.epilogue.isAffine,
-    rewriter.isRecipe(conv.inputs[1]), let channels = rewriter.type(of: conv.inputs[1]).shape[0].fixedValue,
-    conv.op.epilogue.biasIndex.map({ rewriter.isRecipe(conv.inputs[$0]) }) ?? true,
-    let affine = try rewriter.affine(of: norm, inputs)
-  else { return nil }
-  let factor = try rewriter.emit(Reshape([.fixed(channels), 1, 1, 1]), affine.scale)
-  let weight = try rewriter.emit(Multiply(), rewriter.widened(conv.inputs[1]), factor)
-  let bias = try rewriter.bias(conv.op.epilogue.biasIndex.map { conv.inputs[$0] }, affine)
-  var folded = conv.op
-  folded.epilogue.bias = true
-  return try rewriter.emit(folded, conv.inputs[0], weight, bias)
+  guard rewriter.type(of: inputs[0]).element == .f32, let found = rewriter.movedLayer(inputs[0], .axis(1)) else {
+    return nil
+  }
+  guard found.layer.hasPlainSums else {
+    return rewriter.refuse("an activation or a residual stands between layer and normalization")
+  }
+  guard let affine = try rewriter.affine(of: norm, inputs) else {
+    return rewriter.refuse("the statistics are computed at run time")
+  }
+  let layer = try rewriter.scalingSums(of: found.layer, by: affine.scale, adding: affine.shift)
+  return try rewriter.emit(found.moves, rewriter.emit(layer))
 }
 
-/// batch_norm(matmul(x, w)) -> matmul(x, w * s, t)
-let foldBatchNormIntoMatMul = RewriteRule("fold-batch-norm-into-matmul", on: BatchNorm.self, .shared) {
-  norm, node, rewriter in
-  let inputs = rewriter.inputs(of: node)
-  guard let matmul = rewriter.match(inputs[0], MatMul.self), matmul.op.epilogue.isAffine,
-    rewriter.type(of: inputs[0]).rank == 2, rewriter.type(of: matmul.inputs[1]).rank == 2,
-    rewriter.isRecipe(matmul.inputs[1]),
-    let columns = rewriter.type(of: inputs[0]).shape[1].fixedValue,
-    matmul.op.epilogue.biasIndex.map({ rewriter.isRecipe(matmul.inputs[$0]) }) ?? true,
-    let affine = try rewriter.affine(of: norm, inputs)
-  else { return nil }
-  let factor =
-    matmul.op.transposeB ? try rewriter.emit(Reshape([.fixed(columns), 1]), affine.scale) : affine.scale
-  let weight = try rewriter.emit(Multiply(), rewriter.widened(matmul.inputs[1]), factor)
-  let bias = try rewriter.bias(matmul.op.epilogue.biasIndex.map { matmul.inputs[$0] }, affine)
-  var folded = matmul.op
-  folded.epilogue.bias = true
-  return try rewriter.emit(folded, matmul.inputs[0], weight, bias)
-}
-
-/// conv2d(batch_norm(x), w) -> conv2d(x, w * s, bias + sum(w * t)), without padding; groups of one channel or one group
-let foldBatchNormBeforeConvolution = RewriteRule("fold-batch-norm-before-conv2d", on: Conv2D.self, .shared) {
-  conv, node, rewriter in
-  var inputs = rewriter.inputs(of: node)
-  guard conv.layout == .first, conv.padding.allSatisfy({ $0 == 0 }), rewriter.isRecipe(inputs[1]),
-    let norm = rewriter.match(inputs[0], BatchNorm.self),
-    let channels = rewriter.type(of: inputs[0]).shape[1].fixedValue,
-    conv.groups == 1 || (conv.groups == channels && rewriter.type(of: inputs[1]).shape[0] == .fixed(channels)),
-    conv.epilogue.biasIndex.map({ rewriter.isRecipe(inputs[$0]) }) ?? true,
-    let affine = try rewriter.affine(of: norm.op, norm.inputs)
-  else { return nil }
-  let shape: [Dim] = conv.groups == 1 ? [1, .fixed(channels), 1, 1] : [.fixed(channels), 1, 1, 1]
-  let weight = try rewriter.widened(inputs[1])
-  let scaled = try rewriter.emit(Multiply(), weight, try rewriter.emit(Reshape(shape), affine.scale))
-  let shifted = try rewriter.emit(Multiply(), weight, try rewriter.emit(Reshape(shape), affine.shift))
-  let shift = try rewriter.emit(Reduce(.sum, axes: [1, 2, 3]), shifted)
-  let bias = try rewriter.bias(conv.epilogue.biasIndex.map { inputs[$0] }, plus: shift)
-  inputs[0] = norm.inputs[0]
-  inputs[1] = scaled
-  var folded = conv
-  folded.epilogue.bias = true
-  if let index = conv.epilogue.biasIndex { inputs[index] = bias } else { inputs.insert(bias, at: 2) }
-  return try rewriter.emit(folded, inputs)
-}
-
-/// matmul(batch_norm(x), w) -> matmul(x, w * s, bias + sum(w * t))
-let foldBatchNormBeforeMatMul = RewriteRule("fold-batch-norm-before-matmul", on: MatMul.self, .shared) {
-  matmul, node, rewriter in
-  var inputs = rewriter.inputs(of: node)
-  guard let norm = rewriter.match(inputs[0], BatchNorm.self), rewriter.type(of: inputs[0]).rank == 2,
-    rewriter.type(of: inputs[1]).rank == 2, rewriter.isRecipe(inputs[1]),
-    let depth = rewriter.type(of: inputs[0]).shape[1].fixedValue,
-    matmul.epilogue.biasIndex.map({ rewriter.isRecipe(inputs[$0]) }) ?? true,
-    let affine = try rewriter.affine(of: norm.op, norm.inputs)
-  else { return nil }
-  let shape: [Dim] = matmul.transposeB ? [1, .fixed(depth)] : [.fixed(depth), 1]
-  let weight = try rewriter.widened(inputs[1])
-  let scaled = try rewriter.emit(Multiply(), weight, try rewriter.emit(Reshape(shape), affine.scale))
-  let shifted = try rewriter.emit(Multiply(), weight, try rewriter.emit(Reshape(shape), affine.shift))
-  let shift = try rewriter.emit(Reduce(.sum, axes: [matmul.transposeB ? 1 : 0]), shifted)
-  let bias = try rewriter.bias(matmul.epilogue.biasIndex.map { inputs[$0] }, plus: shift)
-  inputs[0] = norm.inputs[0]
-  inputs[1] = scaled
-  var folded = matmul
-  folded.epilogue.bias = true
-  if let index = matmul.epilogue.biasIndex { inputs[index] = bias } else { inputs.insert(bias, at: 2) }
-  return try rewriter.emit(folded, inputs)
+/// conv2d(batch_norm(x), w) -> conv2d(x, w * s, bias + sum(w * t)), without padding, and likewise for the other layers
+func foldBatchNormBefore<Op: Operator>(_ type: Op.Type) -> RewriteRule {
+  RewriteRule("fold-batch-norm-before-\(Op.name.kebabCase)", on: type, .shared) { _, node, rewriter in
+    guard let layer = rewriter.layer(at: node), case let source = rewriter.movedInput(of: layer),
+      let norm = rewriter.match(source.value, BatchNorm.self, .shared),
+      rewriter.type(of: source.value).element == .f32
+    else { return nil }
+    guard source.axis == 1 else { return rewriter.refuse("the layer reads other channels than the normalization's") }
+    // Weights that several layers share are few, and each of them saves a pass over its input.
+    if let reason = rewriter.obstacle(
+      toFoldingInto: source.value, axis: 1, terms: true, changesWeight: false, force: true)
+    {
+      return rewriter.refuse(reason)
+    }
+    guard let affine = try rewriter.affine(of: norm.op, norm.inputs) else {
+      return rewriter.refuse("the statistics are computed at run time")
+    }
+    var folded = try rewriter.scalingChannels(of: layer, by: affine.scale, adding: affine.shift)
+    folded.input = try rewriter.emit(source.moves, norm.inputs[0])
+    return try rewriter.emit(folded)
+  }
 }

@@ -1,130 +1,202 @@
 import IR
 import Tensors
 
-/// Folds sums of convolutions of one image, and of the image itself, into one convolution.
+/// Folds sums of convolutions and means of one image, and of the image itself, into one convolution, and a convolution of one
+/// tap into the one beside it.
 ///
 ///     %a = conv2d(%x, %v, %b) {padding = [1, 1, 1, 1], epilogue = {bias = true}}     (3 x 3)
 ///     %c = conv2d(%x, %w, %d) {epilogue = {bias = true}}                             (1 x 1)
+///     %p = average_pool2d(%x) {kernel = [3, 3], padding = [1, 1, 1, 1], countIncludePad = true}
 ///     %e = batch_norm(%x, ...)
-///     %y = add(add(%a, %c), %e)
-///     // -> %y = conv2d(%x, %v + pad(%w + diagonal(%s)), %b + (%d + %t)) {padding = [1, 1, 1, 1], epilogue = {bias = true}}
+///     %y = add(add(add(%a, %c), %p), %e)
+///     // -> %y = conv2d(%x, %v + pad(%w + diagonal(%s)) + diagonal(1) / 9, %b + (%d + %t)) {padding = [1, 1, 1, 1], ...}
 ///
-/// where `%s` and `%t` are scale and shift of the normalization. These are the blocks that RepVGG (Ding and others, 2021)
-/// and MobileOne (Vasu and others, 2023) are trained with. Branches may differ in window and padding as long as one window
-/// holds the other; groups, strides and dilations must agree. Everything but the layer is a recipe on constants.
+/// where `%s` and `%t` are scale and shift of the normalization. These are the blocks that RepVGG, MobileOne, RepConv of GELAN,
+/// diverse branch blocks and RepHMS are trained with. Branches may differ in window and padding as long as the largest window
+/// holds the others; groups, strides and, but for one tap, dilations must agree. Everything but the layer is a recipe on
+/// constants.
 package struct FoldRepConv: RulePass {
   package static let name = "fold-repconv"
-  package static let summary = "folds sums of convolutions of one image into one convolution"
+  package static let summary = "folds sums and chains of convolutions of one image into one convolution"
+  package static let legality =
+    "branches read one image, have no activation and no other user, agree in groups and strides, and one window holds the others"
+  package static let source =
+    "Ding and others, 2021 (RepVGG; Diverse Branch Block); Vasu and others, 2023 (MobileOne); Wang and others, 2024 (GELAN); Yang and others, 2024 (RepHMS)"
 
   package init() {}
 
   package var fidelity: Fidelity { .exact }
 
-  package var rules: [RewriteRule] { [foldSumOfConvolutions, foldConvolutionPlusImage] }
+  package var rules: [RewriteRule] { [foldSumOfBranches, foldPointBeforeConvolution, foldPointAfterConvolution] }
+}
+
+/// One summand that is linear in an image.
+private struct Branch {
+  enum Kind {
+    case convolution(AffineLayer, Conv2D)
+    /// The image times a scale, plus a shift, per channel.
+    case image(ChannelAffine?)
+    /// Means of windows, times a scale, plus a shift.
+    case pool(AveragePool2D, ChannelAffine?)
+  }
+
+  var kind: Kind
+  var image: ValueID
+}
+
+/// add(conv2d(x, v, b), conv2d(x, w, d)) -> conv2d(x, v + pad(w), b + d), and with batch_norm(x), x itself and average_pool2d(x) as
+/// further summands of sums of any length
+let foldSumOfBranches = RewriteRule("fold-sum-of-branches", on: Add.self, .shared) { _, node, rewriter in
+  let type = rewriter.type(of: node)
+  guard type.rank == 4, type.element == .f32, !rewriter.isSummand(rewriter[node].results[0]) else { return nil }
+  let summands = rewriter.summands(of: node)
+  var places: [ValueID: [Int]] = [:]
+  for (index, summand) in summands.enumerated() {
+    for image in rewriter.images(of: summand) { places[image, default: []].append(index) }
+  }
+  // The largest windows come first, so that they take up the others.
+  let pivots = summands.indices.compactMap { index -> (index: Int, image: ValueID, taps: Int)? in
+    guard let layer = rewriter.convolution(summands[index])?.layer, places[layer.input].map({ $0.count > 1 }) == true
+    else { return nil }
+    return (index, layer.input, layer.sizes[2] * layer.sizes[3])
+  }.sorted { ($1.taps, $0.index) < ($0.taps, $1.index) }
+  for pivot in pivots.prefix(16) {
+    guard var merged = rewriter.convolution(summands[pivot.index]) else { continue }
+    var taken: Set<Int> = []
+    for index in places[pivot.image] ?? [] where index != pivot.index {
+      guard rewriter.type(of: summands[index]) == rewriter.type(of: summands[pivot.index]),
+        let branch = try rewriter.branch(summands[index], of: pivot.image),
+        let layer = try rewriter.adding(branch, to: merged.layer, merged.op)
+      else { continue }
+      merged.layer = layer
+      taken.insert(index)
+    }
+    guard !taken.isEmpty else { continue }
+    var sum = try rewriter.emit(merged.layer)
+    for index in summands.indices.reversed() where index != pivot.index && !taken.contains(index) {
+      sum = try rewriter.emit(Add(), summands[index], sum)
+    }
+    return sum
+  }
+  return nil
 }
 
 extension Rewriter {
-  /// A convolution with channels first whose weights and bias are recipes and whose result only the sum uses.
-  fileprivate func branch(_ value: ValueID) -> (match: Match<Conv2D>, kernel: [Int])? {
-    guard let conv = match(value, Conv2D.self), conv.op.layout == .first, conv.op.epilogue.isAffine,
-      conv.inputs.dropFirst().allSatisfy({ isRecipe($0) }), let weight = type(of: conv.inputs[1]).shape.fixedSizes
-    else { return nil }
-    return (conv, Array(weight[2...]))
+  /// Whether a sum of that type uses the value, and nothing else.
+  fileprivate func isSummand(_ value: ValueID) -> Bool {
+    guard useCount(of: value) == 1, let user = users(of: value).first else { return false }
+    return self[user].op is Add && type(of: user) == type(of: value)
   }
 
-  /// The weights of a window with zeros around them, so that they are those of the window of `outer`; nil if they do not
-  /// fit into it.
-  fileprivate mutating func embedded(
-    _ weight: ValueID, of conv: Conv2D, kernel: [Int], in outer: Conv2D, outerKernel: [Int]
-  ) throws -> ValueID? {
+  /// The summands of a sum, through sums of the same type that nothing else uses.
+  fileprivate func summands(of node: NodeID) -> [ValueID] {
+    var result: [ValueID] = []
+    var waiting = Array(inputs(of: node).reversed())
+    while let value = waiting.popLast() {
+      if type(of: value) == type(of: node), let sum = match(value, Add.self) {
+        waiting.append(contentsOf: sum.inputs.reversed())
+      } else {
+        result.append(value)
+      }
+    }
+    return result
+  }
+
+  /// A convolution with channels first whose weights and bias are recipes and whose result only the sum uses.
+  fileprivate func convolution(_ value: ValueID) -> (layer: AffineLayer, op: Conv2D)? {
+    guard let layer = layer(value), case .convolution(let op) = layer.operation, op.layout == .first,
+      layer.hasPlainSums
+    else { return nil }
+    return (layer, op)
+  }
+
+  /// The values that a summand may be a branch of.
+  fileprivate func images(of value: ValueID) -> Set<ValueID> {
+    var images: Set<ValueID> = [value]
+    var inner = value
+    if let norm = match(inner, BatchNorm.self) {
+      inner = norm.inputs[0]
+      images.insert(inner)
+    }
+    if let pool = match(inner, AveragePool2D.self) { images.insert(pool.inputs[0]) }
+    if let conv = convolution(value) { images.insert(conv.layer.input) }
+    return images
+  }
+
+  /// A summand as a branch of `image`.
+  fileprivate mutating func branch(_ value: ValueID, of image: ValueID) throws -> Branch? {
+    if value == image { return Branch(kind: .image(nil), image: image) }
+    if let conv = convolution(value) {
+      return conv.layer.input == image ? Branch(kind: .convolution(conv.layer, conv.op), image: image) : nil
+    }
+    if let pool = match(value, AveragePool2D.self) {
+      return pool.inputs[0] == image ? Branch(kind: .pool(pool.op, nil), image: image) : nil
+    }
+    guard let norm = match(value, BatchNorm.self), case let inner = norm.inputs[0] else { return nil }
+    let pool = match(inner, AveragePool2D.self)
+    guard inner == image || pool?.inputs[0] == image, let affine = try affine(of: norm.op, norm.inputs) else {
+      return nil
+    }
+    if inner == image { return Branch(kind: .image(affine), image: image) }
+    return pool.map { Branch(kind: .pool($0.op, affine), image: image) }
+  }
+
+  /// The convolution with a branch added; nil, having said why, if they do not go together.
+  fileprivate mutating func adding(_ branch: Branch, to layer: AffineLayer, _ op: Conv2D) throws -> AffineLayer? {
+    switch branch.kind {
+    case .convolution(let inner, let conv):
+      guard conv.groups == op.groups, conv.strides == op.strides, inner.sizes[0] == layer.sizes[0] else {
+        return refuse("branches differ in groups or strides")
+      }
+      return try adding(inner.weight, inner.bias, of: conv, kernel: Array(inner.sizes[2...]), to: layer, op)
+    case .image(let affine):
+      guard op.strides == [1, 1], layer.outputs == layer.channels else {
+        return refuse("the image itself goes with strides of 1 and as many outputs alone")
+      }
+      let scale = affine?.scale ?? constant(1, TensorType(.f32, [layer.channels]))
+      let weight = try point(scale, layer, op)
+      return try adding(weight, affine?.shift, of: Conv2D(groups: op.groups), kernel: [1, 1], to: layer, op)
+    case .pool(let pool, let affine):
+      guard pool.layout == .first, pool.strides == op.strides, layer.outputs == layer.channels,
+        pool.countIncludePad || pool.padding.allSatisfy({ $0 == 0 })
+      else { return refuse("means of a number of pixels that varies, or of other windows, are no convolution") }
+      let (height, width) = (pool.kernel[0], pool.kernel[1])
+      let scale = affine?.scale ?? constant(1, TensorType(.f32, [layer.channels]))
+      let taps = constant(1 / Double(height * width), TensorType(.f32, [1, 1, height, width]))
+      let weight = try emit(Multiply(), point(scale, layer, op), taps)
+      let conv = Conv2D(strides: pool.strides, padding: pool.padding, groups: op.groups)
+      return try adding(weight, affine?.shift, of: conv, kernel: pool.kernel, to: layer, op)
+    }
+  }
+
+  /// The convolution with other weights, in zeros up to its window, and another bias added.
+  private mutating func adding(
+    _ weight: ValueID, _ shift: ValueID?, of conv: Conv2D, kernel: [Int], to layer: AffineLayer, _ op: Conv2D
+  ) throws -> AffineLayer? {
+    let outer = Array(layer.sizes[2...])
     var before = [0, 0, 0, 0], after = [0, 0, 0, 0]
     for axis in 0..<2 {
       // A single tap has no dilation of its own.
-      guard kernel[axis] == 1 || kernel[axis] == outerKernel[axis] || conv.dilations[axis] == outer.dilations[axis]
-      else { return nil }
-      let shift = outer.padding[axis] - conv.padding[axis]
-      guard shift >= 0, shift % outer.dilations[axis] == 0 else { return nil }
-      before[axis + 2] = shift / outer.dilations[axis]
-      after[axis + 2] = outerKernel[axis] - kernel[axis] - before[axis + 2]
-      guard after[axis + 2] >= 0 else { return nil }
+      guard kernel[axis] == 1 || conv.dilations[axis] == op.dilations[axis] else {
+        return refuse("branches differ in dilations")
+      }
+      let shift = op.padding[axis] - conv.padding[axis]
+      guard shift >= 0, shift % op.dilations[axis] == 0 else { return refuse("no window holds the other") }
+      before[axis + 2] = shift / op.dilations[axis]
+      after[axis + 2] = outer[axis] - kernel[axis] - before[axis + 2]
+      guard after[axis + 2] >= 0 else { return refuse("no window holds the other") }
     }
     let wide = try widened(weight)
-    return kernel == outerKernel ? wide : try emit(Pad(before: before, after: after), wide)
+    let padded = kernel == outer ? wide : try emit(Pad(before: before, after: after), wide)
+    var result = layer
+    result.weight = try emit(Add(), widened(layer.weight), padded)
+    if let shift { result.bias = try bias(layer.bias, plus: shift) }
+    return result
   }
 
-  /// `conv` with other weights and the sum of two biases.
-  fileprivate mutating func folded(
-    _ conv: Conv2D, _ inputs: [ValueID], weight: ValueID, plus shift: ValueID?
-  ) throws -> ValueID {
-    var result = conv
-    var all = [inputs[0], weight]
-    let old = conv.epilogue.biasIndex.map { inputs[$0] }
-    if let shift {
-      all.append(try bias(old, plus: shift))
-    } else if let old {
-      all.append(old)
-    }
-    result.epilogue.bias = all.count == 3
-    return try emit(result, all)
+  /// The weights of a convolution of one tap that gives the image with each channel times `scale`.
+  private mutating func point(_ scale: ValueID, _ layer: AffineLayer, _ op: Conv2D) throws -> ValueID {
+    let matrix = try diagonal(scale, channels: layer.channels, groups: op.groups)
+    return try emit(Reshape([.fixed(layer.channels), .fixed(layer.sizes[1]), 1, 1]), matrix)
   }
-
-  /// The weights of a convolution of one tap that gives the image with each channel times `scale[C]`.
-  fileprivate mutating func diagonal(_ scale: ValueID, channels: Int, groups: Int) throws -> ValueID {
-    // In rows of one element more than the matrix has, the diagonal is a column.
-    let size = channels / groups
-    let column = try emit(Reshape([.fixed(groups), .fixed(size), 1]), scale)
-    let rows = try emit(Pad(before: [0, 0, 0], after: [0, 0, size]), column)
-    let flat = try emit(Reshape([.fixed(groups), .fixed(size * (size + 1))]), rows)
-    let matrix = try emit(Slice(axis: 1, start: 0, size: .fixed(size * size)), flat)
-    return try emit(Reshape([.fixed(channels), .fixed(size), 1, 1]), matrix)
-  }
-}
-
-/// add(conv2d(x, v, b), conv2d(x, w, d)) -> conv2d(x, v + pad(w), b + d)
-let foldSumOfConvolutions = RewriteRule("fold-sum-of-convolutions", on: Add.self, .shared) { _, node, rewriter in
-  for (first, second) in rewriter.orders(of: node) {
-    guard let outer = rewriter.branch(first), let inner = rewriter.branch(second),
-      outer.match.inputs[0] == inner.match.inputs[0], outer.match.op.groups == inner.match.op.groups,
-      outer.match.op.strides == inner.match.op.strides, rewriter.type(of: first) == rewriter.type(of: second),
-      zip(outer.kernel, inner.kernel).allSatisfy({ $0 >= $1 }),
-      let padded = try rewriter.embedded(
-        inner.match.inputs[1], of: inner.match.op, kernel: inner.kernel, in: outer.match.op, outerKernel: outer.kernel)
-    else { continue }
-    let weight = try rewriter.emit(Add(), rewriter.widened(outer.match.inputs[1]), padded)
-    return try rewriter.folded(
-      outer.match.op, outer.match.inputs, weight: weight,
-      plus: inner.match.op.epilogue.biasIndex.map { inner.match.inputs[$0] })
-  }
-  return nil
-}
-
-/// add(conv2d(x, w, b), batch_norm(x)) -> conv2d(x, w + pad(diagonal(s)), b + t), and with x itself, where s is 1
-let foldConvolutionPlusImage = RewriteRule("fold-convolution-plus-image", on: Add.self, .shared) { _, node, rewriter in
-  for (first, second) in rewriter.orders(of: node) {
-    guard let conv = rewriter.branch(first), rewriter.type(of: first) == rewriter.type(of: second),
-      conv.match.op.strides == [1, 1], let channels = rewriter.type(of: second).shape[1].fixedValue
-    else { continue }
-    let image = conv.match.inputs[0]
-    let scale: ValueID, shift: ValueID?
-    if second == image {
-      scale = rewriter.constant(1, TensorType(.f32, [.fixed(channels)]))
-      shift = nil
-    } else if let norm = rewriter.match(second, BatchNorm.self), norm.inputs[0] == image,
-      let affine = try rewriter.affine(of: norm.op, norm.inputs)
-    {
-      (scale, shift) = (affine.scale, affine.shift)
-    } else {
-      continue
-    }
-    let groups = conv.match.op.groups
-    let point = Conv2D(groups: groups)
-    let weight = try rewriter.diagonal(scale, channels: channels, groups: groups)
-    guard
-      let padded = try rewriter.embedded(
-        weight, of: point, kernel: [1, 1], in: conv.match.op, outerKernel: conv.kernel)
-    else { continue }
-    let sum = try rewriter.emit(Add(), rewriter.widened(conv.match.inputs[1]), padded)
-    return try rewriter.folded(conv.match.op, conv.match.inputs, weight: sum, plus: shift)
-  }
-  return nil
 }

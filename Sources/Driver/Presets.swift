@@ -20,6 +20,10 @@ package enum Presets {
         // Before fusion: afterwards a bias or an activation stands between convolution and normalization.
         // A normalization of the image itself is a branch of a sum as well; what is left joins elementwise operators.
         "fold-batch-norm", "fold-repconv", "expand-batch-norm", "fuse",
+        // Factors of scores are attention's by now, and what was in the way of an activation or a residual is gone after.
+        "fold-affine", "collapse-linear", "fuse",
+        // Reads weights with their activations, and wants one layer for each part.
+        "remove-dead-units",
         // Merged products read x once; needs biases and gates in the products already.
         "merge-matmuls",
         // Folding left reshapes and products of small constants.

@@ -331,6 +331,18 @@ extension Graph {
     values[Int(id.index)].isErased = true
   }
 
+  /// Erases an input that nobody uses.
+  package mutating func eraseInput(_ id: ValueID) {
+    guard case .input(let index) = self[id].definition else {
+      preconditionFailure("'%\(self[id].name)' is no input")
+    }
+    precondition(self[id].uses.isEmpty, "'%\(self[id].name)' is erased while it is used")
+    inputs.remove(at: index)
+    for later in index..<inputs.count { values[Int(inputs[later].index)].definition = .input(later) }
+    names[self[id].name] = nil
+    values[Int(id.index)].isErased = true
+  }
+
   /// A point to go back to.
   package struct Mark: Hashable, Sendable {
     fileprivate var nodes: Int

@@ -145,6 +145,24 @@ import Testing
     #expect(worst.evaluator <= 1e-4 && worst.program <= 1e-4, "\(name): \(worst)")
   }
 
+  /// Networks in training form: normalizations and branches are all in the weights. Their outputs are compared above and below.
+  @Test(arguments: [
+    ("repvgg_a0", ["conv2d": 22, "reduce": 1, "reshape": 1, "matmul": 1]),
+    ("yolo_gelan", ["conv2d": 30, "slice": 8, "concat": 5, "max_pool2d": 1, "resize2d": 1]),
+  ])
+  func trainingFormsEndWithPlainConvolutions(name: String, operators: [String: Int]) throws {
+    guard let (path, _) = try Self.filled(name, script: "pass") else { return }
+    var model = try ModelLoader.load(path)
+    var context = PassContext()
+    try PassManager().run(Presets.simplify(), on: &model, &context)
+    let graph = model.functions[0]
+    var counts: [String: Int] = [:]
+    for id in graph.nodeIDs where !ConstantEvaluator.isRecipe(graph[id].results[0], in: graph) {
+      counts[graph[id].op.name, default: 0] += 1
+    }
+    #expect(counts == operators)
+  }
+
   /// The largest difference of a program's outputs from the recorded ones, relative to the largest magnitude of each.
   private static func difference(
     _ program: String, inputs: [String], _ recorded: NumPyArchive, outputs: [String]

@@ -42,6 +42,8 @@ import Testing
     }
     let rules =
       Canonicalize().rules + FoldBatchNorm().rules + FoldRepConv().rules + ExpandBatchNorm().rules
+      + FoldAffine().rules + FoldNorm().rules.prefix(2) + CollapseLinear().rules
+      + KeepKronecker().rules
       + Fuse.operatorRules + Fuse.epilogueRules + FuseQuantized().rules
     let names = rules.map(\.name)
     #expect(Set(names).count == names.count)
