@@ -15,6 +15,10 @@ import Tensors
 package struct FoldBatchNorm: RulePass {
   package static let name = "fold-batch-norm"
   package static let summary = "folds batch normalization into the weights of its neighbours"
+  package static let legality =
+    "where statistics, weights and bias are recipes, the layer's result has no other user and no activation "
+    + "or residual stands between; before a layer only without padding"
+  package static let source = "B. Jacob and others, 2018, arXiv:1712.05877, section 3.2"
 
   package init() {}
 

@@ -15,6 +15,12 @@ import Tensors
 package struct FoldRepConv: RulePass {
   package static let name = "fold-repconv"
   package static let summary = "folds sums of convolutions of one image into one convolution"
+  package static let legality =
+    "where the branches read one image and only the sum reads them, weights are recipes, one window holds "
+    + "the other, and groups, strides and dilations agree"
+  package static let source =
+    "X. Ding and others (RepVGG), 2021, arXiv:2101.03697; P. Vasu and others (MobileOne), 2023, "
+    + "arXiv:2206.04040"
 
   package init() {}
 
