@@ -136,6 +136,14 @@ import Testing
     #expect(plain.exitCode == 0 && fused.exitCode == 0)
     #expect(try MCCProgram.run(["opt", CompiledModels.stories]).text == fused.text)
     #expect(!plain.text.contains("gated = true") && fused.text.contains("gated = true"))
+    // What every level leaves has kernels.
+    for level in Presets.Level.allCases {
+      for model in [CompiledModels.stories, Fixtures.path("mlperf-tiny/pretrainedResnet.onnx")].compactMap({ $0 }) {
+        var options = FrontendOptions()
+        options.level = level
+        #expect(throws: Never.self, "\(level) \(model)") { _ = try Compiler.model(model, at: .lower, options) }
+      }
+    }
   }
 
   @Test func checksAndGates() throws {
@@ -157,6 +165,9 @@ import Testing
     try NumPyArray([Int64(1), 403, 407, 261, 378], [1, 5]).write(to: ids)
     let real = try MCCProgram.run(["opt", model, "--check", "--check-inputs", ids, "-o", output])
     #expect(real.exitCode == 0 && real.errors.contains("check: 2 runs"), "\(real.errors)")
+    // With ids of the user these decide, not the made-up ones.
+    let gate = ["opt", model, "--quantize", "w8", "--max-error", "0.1", "-o", output]
+    #expect(try MCCProgram.run(gate + ["--check-inputs", ids]).exitCode == 0)
     try NumPyArray([Int64(512)], [1]).write(to: ids)
     try fails(["opt", model, "--check", "--check-inputs", ids], exit: 69, saying: "cannot be checked", "512")
   }

@@ -165,7 +165,7 @@ package final class Certifier {
         .check, "after the pass '\(pass.name)' the model does not run any more", subject: error.subject,
         notes: error.notes, cause: error.message)
     }
-    let comparison = Comparison(pass: pass, original: original, old: old, new: new, inputs: inputs)
+    let comparison = Comparison(pass: pass, original: original, old: old, new: new, inputs: inputs, madeUp: options.seeds.count)
     let made = pass.fidelity == .exact && isWide ? try madeSpread(old, new) : nil
     let certificate = comparison.certificate(made: made)
     if let fault = comparison.fault(made: made, options) {
@@ -214,7 +214,10 @@ package final class Certifier {
       var folded: Set<NodeID> = []
       if hasNewConstants {
         for node in before.nodeIDs {
-          guard let result = before[node].results.first, before.type(of: result).maximumCount <= Constant.inlineLimit,
+          // A constant behind its cast was not computed.
+          let isStored = before[node].op is Cast && before[node].inputs.contains { before.constant(of: $0) != nil }
+          guard !isStored, let result = before[node].results.first,
+            before.type(of: result).maximumCount <= Constant.inlineLimit,
             ConstantEvaluator.isRecipe(result, in: before)
           else { continue }
           folded.insert(node)
