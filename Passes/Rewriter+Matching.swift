@@ -20,6 +20,16 @@ extension Rewriter {
     return Match(op: op, node: node, inputs: inputs(of: node))
   }
 
+  /// As ``match``, for a value that nothing else may use; says so where only that stands in the way.
+  mutating func matchAlone<Op: Operator>(_ value: ValueID, _ type: Op.Type) -> Match<Op>? {
+    guard let found = match(value, type, .shared) else { return nil }
+    guard useCount(of: value) == 1 else {
+      let name = self.name(of: value)
+      return refuse("'%\(name)' has another user")
+    }
+    return found
+  }
+
   /// The number that all elements of a constant equal.
   func number(_ value: ValueID) -> Double? { constant(of: value)?.uniformValue }
 

@@ -11,6 +11,8 @@ import Tensors
 package struct Calibrate: Pass {
   package static let name = "calibrate"
   package static let summary = "measures the ranges of values on samples"
+  package static let legality = "always: the model stays as it is; for networks of one function without states"
+  package static let source = "B. Jacob and others, 2018, arXiv:1712.05877, section 3"
 
   /// How a range follows from the numbers.
   package enum Range: Hashable, Sendable {

@@ -45,10 +45,10 @@ let clipWithoutLimits = RewriteRule("clip-without-limits", on: Clip.self, .share
 /// clip(clip(x) {minimum = a, maximum = b}) {minimum = c, maximum = d} -> clip(x) {minimum = max(a, c),
 /// maximum = min(b, d)}, where the ranges overlap
 let clipTwice = RewriteRule("clip-twice", on: Clip.self, .shared) { outer, node, rewriter in
-  guard let inner = rewriter.match(rewriter.inputs(of: node)[0], Clip.self) else { return nil }
+  guard let inner = rewriter.matchAlone(rewriter.inputs(of: node)[0], Clip.self) else { return nil }
   let low = max(inner.op.minimum, outer.minimum)
   let high = min(inner.op.maximum, outer.maximum)
-  guard low <= high else { return nil }
+  guard low <= high else { return rewriter.refuse("the ranges do not overlap") }
   return try rewriter.emit(Clip(minimum: low, maximum: high), inner.inputs[0])
 }
 

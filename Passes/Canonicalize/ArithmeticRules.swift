@@ -54,9 +54,10 @@ let subtractConstant = RewriteRule("subtract-constant", on: Subtract.self, .shar
 let divideByPowerOfTwo = RewriteRule("divide-by-power-of-two", on: Divide.self, .shared) { _, node, rewriter in
   let inputs = rewriter.inputs(of: node)
   let type = rewriter.type(of: inputs[1])
-  guard type.element == .f32 || type.element == .f64, let number = rewriter.number(inputs[1]),
-    number.isNormal, number.significand == 1, abs(number.exponent) < 126
-  else { return nil }
+  guard type.element == .f32 || type.element == .f64, let number = rewriter.number(inputs[1]) else { return nil }
+  guard number.isNormal, number.significand == 1, abs(number.exponent) < 126 else {
+    return rewriter.refuse("the reciprocal of \(number) is not exact")
+  }
   return try rewriter.emit(Multiply(), inputs[0], rewriter.constant(1 / number, type))
 }
 
@@ -71,13 +72,13 @@ let divideOne = RewriteRule("divide-one", on: Divide.self, .shared) { _, node, r
 /// divide(x, sqrt(y)) -> multiply(x, rsqrt(y)), for a root that nothing else uses
 let divideByRoot = RewriteRule("divide-by-root", on: Divide.self, .shared) { _, node, rewriter in
   let inputs = rewriter.inputs(of: node)
-  guard !rewriter.isRecipe(inputs[1]), let root = rewriter.match(inputs[1], Sqrt.self) else { return nil }
+  guard !rewriter.isRecipe(inputs[1]), let root = rewriter.matchAlone(inputs[1], Sqrt.self) else { return nil }
   return try rewriter.emit(Multiply(), inputs[0], try rewriter.emit(Rsqrt(), root.inputs[0]))
 }
 
 /// reciprocal(sqrt(x)) -> rsqrt(x)
 let reciprocalOfRoot = RewriteRule("reciprocal-of-root", on: Reciprocal.self, .shared) { _, node, rewriter in
-  guard let root = rewriter.match(rewriter.inputs(of: node)[0], Sqrt.self) else { return nil }
+  guard let root = rewriter.matchAlone(rewriter.inputs(of: node)[0], Sqrt.self) else { return nil }
   return try rewriter.emit(Rsqrt(), root.inputs[0])
 }
 

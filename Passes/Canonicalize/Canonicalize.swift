@@ -12,6 +12,10 @@ import IR
 package struct Canonicalize: RulePass {
   package static let name = "canonicalize"
   package static let summary = "brings equal computations into one form and drops operators that change nothing"
+  package static let legality =
+    "where an operator changes nothing, or the same function has another spelling with equal results; "
+    + "constants are compared by their numbers, divisions become products only by powers of two"
+  package static let source = "mcc"
 
   package init() {}
 

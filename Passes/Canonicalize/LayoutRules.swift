@@ -9,10 +9,14 @@ let layoutRules: [RewriteRule] = [sliceOfTranspose, squeezeOfTranspose, sliceOfR
 let sliceOfTranspose = RewriteRule("slice-of-transpose", on: Slice.self, .shared) { slice, node, rewriter in
   let x = rewriter.inputs(of: node)[0]
   guard let transpose = rewriter.match(x, Transpose.self, .shared),
-    let axis = rewriter.type(of: x).shape.normalizedAxis(slice.axis),
-    rewriter.users(of: x).allSatisfy({ rewriter[$0].op is Slice }),
-    rewriter.users(of: x).count == rewriter.useCount(of: x)
+    let axis = rewriter.type(of: x).shape.normalizedAxis(slice.axis)
   else { return nil }
+  guard rewriter.users(of: x).allSatisfy({ rewriter[$0].op is Slice }),
+    rewriter.users(of: x).count == rewriter.useCount(of: x)
+  else {
+    let name = rewriter.name(of: x)
+    return rewriter.refuse("not all users of '%\(name)' cut pieces off")
+  }
   var inner = slice
   inner.axis = transpose.op.permutation[axis]
   return try rewriter.emit(transpose.op, rewriter.emit(inner, transpose.inputs[0]))

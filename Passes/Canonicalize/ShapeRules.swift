@@ -73,8 +73,11 @@ let castToSame = RewriteRule("cast-to-same", on: Cast.self, .shared) { _, node, 
 /// cast(cast(x) {type = f32}) {type = f16} -> x, for an x of f16: through a type that holds all its numbers
 let castThereAndBack = RewriteRule("cast-there-and-back", on: Cast.self, .shared) { outer, node, rewriter in
   guard let inner = rewriter.match(rewriter.inputs(of: node)[0], Cast.self, .shared),
-    rewriter.type(of: inner.inputs[0]).element == outer.type, inner.op.type.holds(outer.type)
+    rewriter.type(of: inner.inputs[0]).element == outer.type
   else { return nil }
+  guard inner.op.type.holds(outer.type) else {
+    return rewriter.refuse("\(inner.op.type.rawValue) does not hold every number of \(outer.type.rawValue)")
+  }
   return inner.inputs[0]
 }
 

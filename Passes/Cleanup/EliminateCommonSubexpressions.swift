@@ -10,6 +10,9 @@ import IR
 package struct EliminateCommonSubexpressions: Pass {
   package static let name = "eliminate-common-subexpressions"
   package static let summary = "computes equal expressions once"
+  package static let legality =
+    "where operators, attributes and operands are equal; constants are compared by source, never by content"
+  package static let source = "J. Cocke, Global common subexpression elimination, 1970"
 
   package init() {}
 

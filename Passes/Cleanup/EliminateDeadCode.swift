@@ -9,6 +9,8 @@ import IR
 package struct EliminateDeadCode: Pass {
   package static let name = "eliminate-dead-code"
   package static let summary = "erases nodes and constants that nothing uses"
+  package static let legality = "where no output and no state depends on a node; inputs and states stay"
+  package static let source = "mcc"
 
   package init() {}
 

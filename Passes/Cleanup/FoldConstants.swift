@@ -15,6 +15,9 @@ import Tensors
 package struct FoldConstants: Pass {
   package static let name = "fold-constants"
   package static let summary = "computes what depends on small constants alone"
+  package static let legality =
+    "where a node depends on constants alone, on no symbol, and its operands and result are small"
+  package static let source = "mcc"
 
   /// The bytes that the inputs of a node may have together.
   package var nodeBytes: Int = 1 << 16

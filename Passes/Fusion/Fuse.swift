@@ -13,6 +13,10 @@ import IR
 package struct Fuse: Pass {
   package static let name = "fuse"
   package static let summary = "joins operators that one kernel computes"
+  package static let legality =
+    "where what is taken into an operator has no other user, and shapes, axes and element types are those "
+    + "that the operator is defined for"
+  package static let source = "mcc"
 
   package init() {}
 
@@ -28,6 +32,8 @@ package struct Fuse: Pass {
   package static let epilogueRules: [RewriteRule] =
     [fuseBiasIntoMatMul, fuseBiasIntoConvolution] + activationFusions
     + [fuseGate, fuseResidualIntoMatMul, fuseResidualIntoConvolution]
+
+  package var ruleNames: [String] { (Self.operatorRules + Self.epilogueRules).map(\.name) }
 
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
     try RewriteDriver(Self.operatorRules).run(&model, &context)

@@ -25,12 +25,17 @@ let fuseReLU6 = RewriteRule("fuse-relu6-epilogue", on: Clip.self, .shared) { cli
 
 extension Rewriter {
   fileprivate mutating func fuse(_ activation: Activation, into sums: ValueID) throws -> ValueID? {
-    if let matmul = match(sums, MatMul.self), !isRecipe(sums),
-      let epilogue = matmul.op.epilogue.applying(activation)
-    {
+    let name = self.name(of: sums)
+    if !isRecipe(sums), let matmul = matchAlone(sums, MatMul.self) {
+      guard let epilogue = matmul.op.epilogue.applying(activation) else {
+        return refuse("'%\(name)' has an activation already")
+      }
       return try emit(MatMul(transposeB: matmul.op.transposeB, epilogue: epilogue), matmul.inputs)
     }
-    if let conv = match(sums, Conv2D.self), let epilogue = conv.op.epilogue.applying(activation) {
+    if let conv = matchAlone(sums, Conv2D.self) {
+      guard let epilogue = conv.op.epilogue.applying(activation) else {
+        return refuse("'%\(name)' has an activation already")
+      }
       var op = conv.op
       op.epilogue = epilogue
       return try emit(op, conv.inputs)

@@ -20,17 +20,25 @@ let fuseAttentionOfHeads = RewriteRule("fuse-attention-of-heads", on: Transpose.
     let output = rewriter.match(rewriter.inputs(of: node)[0], MatMul.self),
     let core = rewriter.attentionCore(output),
     let v = rewriter.heads(core.v, transposed: false), let q = rewriter.heads(core.q, transposed: false),
-    let k = rewriter.heads(core.k, transposed: !core.keysInRows),
-    let heads = rewriter.type(of: q).shape[rank - 2].fixedValue,
-    rewriter.type(of: k).shape[rank - 2] == .fixed(heads), rewriter.type(of: v).shape[rank - 2] == .fixed(heads),
-    rewriter.type(of: q).element == rewriter.type(of: k).element
+    let k = rewriter.heads(core.k, transposed: !core.keysInRows)
   else { return nil }
+  guard let heads = rewriter.type(of: q).shape[rank - 2].fixedValue,
+    rewriter.type(of: k).shape[rank - 2] == .fixed(heads), rewriter.type(of: v).shape[rank - 2] == .fixed(heads)
+  else { return rewriter.refuse("queries, keys and values do not have one number of heads") }
+  guard rewriter.type(of: q).element == rewriter.type(of: k).element else {
+    return rewriter.refuse("queries and keys differ in element type")
+  }
   var inputs: [ValueID] = []
   for value in [q, k, v] {
-    guard let flat = try rewriter.joiningHeads(value) else { return nil }
+    guard let flat = try rewriter.joiningHeads(value) else {
+      let name = rewriter.name(of: value)
+      return rewriter.refuse("the number of heads of '%\(name)' or their size is no number")
+    }
     inputs.append(flat)
   }
-  if rank == 4, Set([q, k, v].map { rewriter.type(of: $0).shape[0] }).count > 1 { return nil }
+  if rank == 4, Set([q, k, v].map { rewriter.type(of: $0).shape[0] }).count > 1 {
+    return rewriter.refuse("queries, keys and values have different batches")
+  }
   if let mask = try rewriter.sum(of: core.masks) { inputs.append(mask) }
   let op = Attention(heads: heads, kvHeads: heads, scale: core.scale, causal: false)
   return try rewriter.emit(Reshape(result.shape.dims), try rewriter.emit(op, inputs))
@@ -49,8 +57,12 @@ let fuseAttention = RewriteRule("fuse-attention", on: MatMul.self, .shared) { ma
     })
   else { return nil }
   let shapes = [core.q, core.k, core.v].map { rewriter.type(of: $0).shape }
-  if result.rank == 3, shapes[0][0] != shapes[1][0] || shapes[0][0] != shapes[2][0] { return nil }
-  guard shapes.allSatisfy({ $0.last.isFixed }) else { return nil }
+  if result.rank == 3, shapes[0][0] != shapes[1][0] || shapes[0][0] != shapes[2][0] {
+    return rewriter.refuse("queries, keys and values have different batches")
+  }
+  guard shapes.allSatisfy({ $0.last.isFixed }) else {
+    return rewriter.refuse("the size of the head is no number")
+  }
   var inputs = [core.q, core.k, core.v]
   if let mask = try rewriter.sum(of: core.masks) {
     let shape = rewriter.type(of: mask).shape

@@ -14,6 +14,9 @@ import Tensors
 package struct FuseElementwise: Pass {
   package static let name = "fuse-elementwise"
   package static let summary = "joins chains of elementwise operators into one"
+  package static let legality =
+    "where all users of a result are in the chain and it has their shape, in f32, outside of recipes"
+  package static let source = "mcc"
 
   /// The number of inputs that a chain may have.
   package var maximumInputs: Int = 6

@@ -44,9 +44,15 @@ extension Rewriter {
 
   /// The rows of two weights in turn; nil if they are no recipes of one type and one way of storing.
   fileprivate mutating func interleaved(_ a: ValueID, _ b: ValueID) throws -> ValueID? {
-    guard type(of: a) == type(of: b), type(of: a).rank == 2, isRecipe(a), isRecipe(b), isUsedOnce(a),
-      isUsedOnce(b), storedEncoding(of: a) == storedEncoding(of: b)
-    else { return nil }
+    guard isRecipe(a), isRecipe(b), type(of: a).rank == 2 else { return nil }
+    guard type(of: a) == type(of: b), storedEncoding(of: a) == storedEncoding(of: b) else {
+      let names = (name(of: a), name(of: b))
+      return refuse("the weights '%\(names.0)' and '%\(names.1)' differ in type or encoding")
+    }
+    guard isUsedOnce(a), isUsedOnce(b) else {
+      let name = self.name(of: isUsedOnce(a) ? b : a)
+      return refuse("'%\(name)' has another user, for which it would be stored twice")
+    }
     guard let (codes, dequantize) = commonCodes(of: [a, b]) else { return try emit(Interleave(), a, b) }
     return try emit(dequantize, try emit(Interleave(), codes))
   }

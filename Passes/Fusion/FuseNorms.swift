@@ -86,7 +86,10 @@ extension Rewriter {
     let extra = shape.rank - wanted.rank
     guard wanted.isFixed, extra > 0, shape.dims[..<extra].allSatisfy({ $0 == 1 }),
       Array(shape.dims[extra...]) == wanted.dims
-    else { return nil }
+    else {
+      let name = self.name(of: weight)
+      return refuse("'%\(name)' of shape \(shape) does not have the shape \(wanted) of the normalized axes")
+    }
     return try emit(Reshape(wanted.dims), weight)
   }
 }

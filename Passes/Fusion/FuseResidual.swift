@@ -5,8 +5,9 @@ import Tensors
 /// is no constant
 let fuseResidualIntoMatMul = RewriteRule("fuse-residual-into-matmul", on: Add.self, .shared) { _, node, rewriter in
   for (sums, residual) in rewriter.orders(of: node) {
-    guard let matmul = rewriter.match(sums, MatMul.self), matmul.op.epilogue.residual == .none,
-      rewriter.type(of: sums) == rewriter.type(of: residual), !rewriter.isRecipe(residual), !rewriter.isRecipe(sums)
+    guard rewriter.type(of: sums) == rewriter.type(of: residual), !rewriter.isRecipe(residual),
+      !rewriter.isRecipe(sums), let matmul = rewriter.matchAlone(sums, MatMul.self),
+      rewriter.takesResidual(matmul.op.epilogue, sums)
     else { continue }
     var op = matmul.op
     op.epilogue.residual = .afterActivation
@@ -19,12 +20,21 @@ let fuseResidualIntoMatMul = RewriteRule("fuse-residual-into-matmul", on: Add.se
 /// is no constant
 let fuseResidualIntoConvolution = RewriteRule("fuse-residual-into-conv2d", on: Add.self, .shared) { _, node, rewriter in
   for (sums, residual) in rewriter.orders(of: node) {
-    guard let conv = rewriter.match(sums, Conv2D.self), conv.op.epilogue.residual == .none,
-      rewriter.type(of: sums) == rewriter.type(of: residual), !rewriter.isRecipe(residual)
+    guard rewriter.type(of: sums) == rewriter.type(of: residual), !rewriter.isRecipe(residual),
+      let conv = rewriter.matchAlone(sums, Conv2D.self), rewriter.takesResidual(conv.op.epilogue, sums)
     else { continue }
     var op = conv.op
     op.epilogue.residual = .afterActivation
     return try rewriter.emit(op, conv.inputs + [residual])
   }
   return nil
+}
+
+extension Rewriter {
+  /// Whether a layer has room for a residual.
+  fileprivate mutating func takesResidual(_ epilogue: Epilogue, _ sums: ValueID) -> Bool {
+    if epilogue.residual == .none { return true }
+    let name = self.name(of: sums)
+    return refuse("'%\(name)' has a residual already") ?? false
+  }
 }

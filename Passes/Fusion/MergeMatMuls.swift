@@ -17,6 +17,10 @@ import Tensors
 package struct MergeMatMuls: Pass {
   package static let name = "merge-matmuls"
   package static let summary = "multiplies one input by several weights at once (queries, keys and values)"
+  package static let legality =
+    "where products of one input have equal epilogues without residual, and weights that are recipes of one "
+    + "type and encoding with no other user"
+  package static let source = "mcc"
 
   package init() {}
 

@@ -14,6 +14,10 @@ import Tensors
 package struct FuseQuantized: RulePass {
   package static let name = "fuse-quantized"
   package static let summary = "computes convolutions, linear layers and movements on bytes"
+  package static let legality =
+    "where both factors of a layer are bytes with one scale per tensor or row, and movements between bytes "
+    + "keep the code"
+  package static let source = "B. Jacob and others, 2018, arXiv:1712.05877, section 2"
 
   package init() {}
 

@@ -27,6 +27,11 @@ package struct QuantizeWeights: Pass {
   package static let name = "quantize"
   package static let summary =
     "rounds weights to few bits; after calibrate also the activations of convolutions and linear layers"
+  package static let legality =
+    "where a layer's right factor is a recipe of rank 2 stored by output column, a table is gathered by "
+    + "rows, or experts are multiplied; not where the weight would not get smaller"
+  package static let source =
+    "M. Nagel and others, A white paper on neural network quantization, 2021, arXiv:2106.08295"
 
   /// What to do with a kind of tensor.
   package enum Choice: Hashable, Sendable {

@@ -11,6 +11,8 @@ import Tensors
 package struct ExpandBatchNorm: RulePass {
   package static let name = "expand-batch-norm"
   package static let summary = "writes batch normalization as a multiplication and an addition"
+  package static let legality = "where the statistics are recipes and the numbers are f32"
+  package static let source = "S. Ioffe and C. Szegedy, 2015, arXiv:1502.03167, algorithm 2"
 
   package init() {}
 

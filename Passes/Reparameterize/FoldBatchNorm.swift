@@ -18,7 +18,7 @@ package struct FoldBatchNorm: RulePass {
   package static let summary = "folds batch normalization into the weights of its neighbours"
   package static let legality =
     "statistics are constants; the layer before has no other user and no activation, or all users behind are layers without padding"
-  package static let source = "Jacob and others, 2018, section 3.2"
+  package static let source = "B. Jacob and others, 2018, arXiv:1712.05877, section 3.2"
 
   package init() {}
 

@@ -21,7 +21,9 @@ package struct FoldRepConv: RulePass {
   package static let legality =
     "branches read one image, have no activation and no other user, agree in groups and strides, and one window holds the others"
   package static let source =
-    "Ding and others, 2021 (RepVGG; Diverse Branch Block); Vasu and others, 2023 (MobileOne); Wang and others, 2024 (GELAN); Yang and others, 2024 (RepHMS)"
+    "X. Ding and others (RepVGG), 2021, arXiv:2101.03697, (Diverse Branch Block), 2021, arXiv:2103.13425; P. Vasu and "
+    + "others (MobileOne), 2023, arXiv:2206.04040; C.-Y. Wang and others (GELAN), 2024, arXiv:2402.13616; "
+    + "Z. Yang and others (RepHMS), 2024, arXiv:2407.04381"
 
   package init() {}
 

@@ -71,7 +71,10 @@ package struct Compiler {
       ? try await SwiftCompiler.find(for: architecture) : nil
     var manifest = Manifest(
       compiler: "mcc \(Version.number)", cCompiler: options.artefact == .exe ? compiler?.version ?? "" : "",
-      passes: summary.passes.map { Manifest.PassRecord(name: $0.name, options: $0.text) },
+      passes: summary.passes.map {
+        Manifest.PassRecord(
+          name: $0.name, options: $0.text, fidelity: $0.fidelity.rawValue, check: $0.certificate?.json)
+      },
       sources: try sources(of: model))
     manifest.machine = records[targets[0].name]?.summary
     let emission = try generator.emit(schedule, of: model, manifest: manifest)

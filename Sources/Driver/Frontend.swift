@@ -7,6 +7,8 @@ import Passes
 /// What brings a model from its file to the stage `transform`.
 package struct FrontendOptions: Sendable {
   package var load = LoadOptions()
+  /// How much is done where no pipeline is given.
+  package var level = Presets.Level.o1
   /// Quantization of the linear layers; nil for the checkpoint's own types.
   package var quantization: QuantizationSpec?
   /// Samples to measure the ranges of activations on, for the quantization; nil for ranges taken at run time.
@@ -16,6 +18,10 @@ package struct FrontendOptions: Sendable {
   package var rewriteLimit: Int?
   package var tracesRewrites = false
   package var verifiesEachRewrite = false
+  /// How the passes are checked; nil for not at all.
+  package var check: CheckOptions?
+  /// A pass or rule whose refusals are printed to standard error.
+  package var explained: String?
   /// Where a reproducer goes when a pass fails inside; nil for nowhere.
   package var reproducerFolder: String? = "."
 
@@ -41,7 +47,7 @@ package struct Frontend {
     notes += model.metadata.filter { $0.key == Model.noteKey }.map(\.value)
     if model.stage == .import { try reached?(.import, model, watch.seconds) }
     if model.stage < .simplify, last >= .simplify {
-      try advance(&model, to: .simplify, options.pipeline ?? Presets.simplify())
+      try advance(&model, to: .simplify, options.pipeline ?? Presets.simplify(options.level))
     }
     if model.stage < .transform, last >= .transform {
       let transform =
@@ -61,7 +67,9 @@ package struct Frontend {
 
   /// Runs a pipeline and keeps its reports.
   package mutating func run(_ pipeline: Pipeline, on model: inout Model) throws {
-    let manager = PassManager()
+    if certifier == nil { certifier = options.check?.certifier() }
+    var manager = PassManager()
+    manager.certifier = certifier
     var context = PassContext()
     context.workFolder = options.reproducerFolder
     context.samples = { try TensorArchives.samples($0, of: $1) }
@@ -70,6 +78,8 @@ package struct Frontend {
     defer { progress.clear() }
     context.rewriteLimit = options.rewriteLimit.map { $0 - rewrites }
     context.verifiesEachRewrite = options.verifiesEachRewrite
+    let refusals = try explain(pipeline, &context)
+    defer { refusals?.finish() }
     if options.tracesRewrites { context.traceRewrite = { Standard.error($0) } }
     defer {
       rewrites += context.rewriteCount
@@ -79,4 +89,26 @@ package struct Frontend {
   }
 
   private var rewrites = 0
+  private var certifier: Certifier?
+
+  /// Lets `context` print why the explained pass or rule leaves places as they are.
+  private func explain(_ pipeline: Pipeline, _ context: inout PassContext) throws -> Refusals? {
+    guard let name = options.explained else { return nil }
+    let passes = Presets.registry.types
+    if Presets.registry[name] != nil {
+      context.explainedPass = name
+    } else {
+      let rules = passes.flatMap { $0.init().ruleNames }
+      guard rules.contains(name) else {
+        let suggestion = nearest(name, in: passes.map { $0.name } + rules).map { ", did you mean '\($0)'?" } ?? ""
+        throw CompileError(.usage, "--explain names the unknown pass or rule '\(name)'\(suggestion)")
+      }
+      context.explainedRule = name
+    }
+    // The passes of a quantization are a pipeline of their own.
+    guard pipeline.passes.contains(where: { $0.name == name || $0.ruleNames.contains(name) }) else { return nil }
+    let refusals = Refusals(name)
+    context.explainRefusal = { refusals.add($0) }
+    return refusals
+  }
 }

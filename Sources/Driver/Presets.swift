@@ -11,25 +11,66 @@ package enum Presets {
   /// The passes that compilation runs by itself afterwards, for one CPU.
   package static let lowering = LoweringRegistry.passes
 
-  /// `-O1`: everything that keeps the function, up to rounding of f32.
-  package static func simplify() throws -> Pipeline {
-    try Pipeline(
-      parsing: [
-        // Identities first, so that the fusions see few forms.
-        "canonicalize", "fold-constants", "eliminate-common-subexpressions",
-        // Before fusion: afterwards a bias or an activation stands between convolution and normalization.
-        // A normalization of the image itself is a branch of a sum as well; what is left joins elementwise operators.
-        "fold-batch-norm", "fold-repconv", "expand-batch-norm", "fuse",
-        // Factors of scores are attention's by now, and what was in the way of an activation or a residual is gone after.
-        "fold-affine", "collapse-linear", "fuse",
-        // Reads weights with their activations, and wants one layer for each part.
-        "remove-dead-units",
-        // Merged products read x once; needs biases and gates in the products already.
-        "merge-matmuls",
-        // Folding left reshapes and products of small constants.
-        "canonicalize", "fold-constants", "fuse-elementwise", "eliminate-common-subexpressions", "eliminate-dead-code",
-      ].joined(separator: ","), registry: registry)
+  /// How much is done.
+  package enum Level: String, Sendable, CaseIterable {
+    case o0 = "O0"
+    case o1 = "O1"
+    case o2 = "O2"
+
+    /// What the level is for.
+    package var summary: String {
+      switch self {
+      case .o0: "only what compilation needs"
+      case .o1: "everything that keeps the function (the default)"
+      case .o2: "as `-O1`, then what changes the precision of values"
+      }
+    }
+
+    /// Reads `O0`, `O1` or `O2`.
+    ///
+    /// - Throws: `CompileError` of kind `.usage` with the nearest name.
+    package init(parsing text: String) throws {
+      guard let level = Level(rawValue: text) else {
+        let names = Level.allCases.map(\.rawValue)
+        let suggestion = nearest(text, in: names).map { ", did you mean '\($0)'?" } ?? ""
+        throw CompileError(
+          .usage, "unknown preset '\(text)'\(suggestion)", notes: ["presets are \(names.joined(separator: ", "))"])
+      }
+      self = level
+    }
   }
+
+  /// The passes of a level.
+  package static func simplify(_ level: Level = .o1) throws -> Pipeline {
+    let names: [String]
+    let place = exact.firstIndex(of: "merge-matmuls") ?? exact.endIndex
+    switch level {
+    // Normalization is the one operator that has neither a kernel nor a decomposition.
+    case .o0: names = ["expand-batch-norm", "eliminate-dead-code"]
+    case .o1: names = exact
+    // Products of bytes instead of the numbers that they stand for: integer sums, and one rounding to the code. They need
+    // epilogues, and chains of elementwise operators would hide the codes.
+    case .o2: names = Array(exact[..<place]) + ["fuse-quantized"] + exact[place...]
+    }
+    return try Pipeline(parsing: names.joined(separator: ","), registry: registry)
+  }
+
+  /// The passes that keep the function.
+  private static let exact = [
+    // Identities first, so that the fusions see few forms.
+    "canonicalize", "fold-constants", "eliminate-common-subexpressions",
+    // Before fusion: afterwards a bias or an activation stands between convolution and normalization.
+    // A normalization of the image itself is a branch of a sum as well; what is left joins elementwise operators.
+    "fold-batch-norm", "fold-repconv", "expand-batch-norm", "fuse",
+    // Factors of scores are attention's by now, and what was in the way of an activation or a residual is gone after.
+    "fold-affine", "collapse-linear", "fuse",
+    // Reads weights with their activations, and wants one layer for each part.
+    "remove-dead-units",
+    // Merged products read x once; needs biases and gates in the products already.
+    "merge-matmuls",
+    // Folding left reshapes and products of small constants.
+    "canonicalize", "fold-constants", "fuse-elementwise", "eliminate-common-subexpressions", "eliminate-dead-code",
+  ]
 
   /// The passes of a quantization in the spelling `w4g32a8`; none for types that only narrow. With `calibration` activations
   /// become bytes with measured ranges.

@@ -39,11 +39,12 @@ package struct Summary: Sendable {
     return lines
   }
 
-  /// A line per pass: its time and what it counted.
+  /// A line per pass: its time and what it counted; and one with what its check found.
   package static func passes(_ reports: [PassManager.Report]) -> [String] {
-    reports.map { report in
+    reports.flatMap { report in
       let counts = report.counters.map { "\($0.name) \($0.count)" }.joined(separator: ", ")
-      return "  \(report.text): \(counts.isEmpty ? "nothing to do" : counts) (\(Quantity.seconds(report.seconds)))"
+      let line = "  \(report.text): \(counts.isEmpty ? "nothing to do" : counts) (\(Quantity.seconds(report.seconds)))"
+      return [line] + (report.certificate.map { ["    \($0.line)"] } ?? [])
     }
   }
 
@@ -54,10 +55,13 @@ package struct Summary: Sendable {
     object["stages"] = .array(stages.map { ["name": .string($0.stage.rawValue), "seconds": .number($0.seconds)] })
     object["passes"] = .array(
       passes.map { report in
-        [
-          "pass": .string(report.text), "seconds": .number(report.seconds),
-          "counters": .object(JSONObject(report.counters.map { ($0.name, JSON.int($0.count)) })),
-        ]
+        var pass = JSONObject()
+        pass["pass"] = .string(report.text)
+        pass["fidelity"] = .string(report.fidelity.rawValue)
+        pass["seconds"] = .number(report.seconds)
+        pass["counters"] = .object(JSONObject(report.counters.map { ($0.name, JSON.int($0.count)) }))
+        if let certificate = report.certificate { pass["check"] = certificate.json }
+        return .object(pass)
       })
     object["notes"] = .array(notes.map { .string($0) })
     if let target { object["target"] = .string(target) }

@@ -62,10 +62,12 @@ struct Compile: AsyncParsableCommand {
 
   @OptionGroup var load: LoadArguments
   @OptionGroup var passes: PassArguments
+  @OptionGroup var checks: CheckArguments
 
   func run() async throws {
     var options = CompileOptions()
     options.frontend = try passes.options(load)
+    options.frontend.check = try checks.options()
     options.artefact = emit
     options.target = target
     options.kernels = kernels

@@ -19,16 +19,18 @@ struct Opt: AsyncParsableCommand {
 
   @OptionGroup var load: LoadArguments
   @OptionGroup var passes: PassArguments
+  @OptionGroup var checks: CheckArguments
 
   func run() async throws {
-    let options = try passes.options(load)
+    var options = try passes.options(load)
+    options.check = try checks.options()
     var frontend = Frontend(options)
     var model = try ModelLoader.load(self.model, options.load)
     let pipeline =
       try options.pipeline ?? options.quantization.map { try Presets.quantize($0, calibration: options.calibration) }
-      ?? Presets.simplify()
+      ?? Presets.simplify(options.level)
     try frontend.run(pipeline, on: &model)
-    if statistics { for line in Summary.passes(frontend.reports) { Standard.error(line) } }
+    if statistics || options.check != nil { for line in Summary.passes(frontend.reports) { Standard.error(line) } }
     let text = try Printer.print(model, relativeTo: output.map { ArchivePath.folder(of: $0) })
     if let output { try AtomicFile.write(text, to: output) } else { Standard.write(text, to: 1) }
   }

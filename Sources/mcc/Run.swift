@@ -27,7 +27,7 @@ struct Run: AsyncParsableCommand {
   func run() async throws {
     let options = try passes.options(load)
     var frontend = Frontend(options)
-    let changes = options.pipeline != nil || options.quantization != nil
+    let changes = options.pipeline != nil || options.quantization != nil || passes.level != nil
     let model = try frontend.run(self.model, to: changes ? .transform : .import)
     guard let function = model.function(role: "main") ?? model.functions.first else {
       throw CompileError(.input, "'\(self.model)' has no function")

@@ -73,8 +73,71 @@ struct LoadArguments: ParsableArguments {
   }
 }
 
+extension Presets.Level: EnumerableFlag {
+  package static func name(for value: Presets.Level) -> NameSpecification {
+    .customLong(value.rawValue, withSingleDash: true)
+  }
+
+  package static func help(for value: Presets.Level) -> ArgumentHelp? {
+    switch value {
+    case .o0: "Does only what compilation needs."
+    case .o1: "Does everything that keeps the function. (default)"
+    case .o2: "Changes the precision of values as well."
+    }
+  }
+}
+
+/// How what passes do is checked.
+struct CheckArguments: ParsableArguments {
+  @Flag(
+    help: """
+      Runs the model before and after every pass on the same inputs and compares; an exact pass that changes more than \
+      roundings account for ends in an error that names pass, rule and tensor.
+      """)
+  var check = false
+
+  @Option(
+    help: ArgumentHelp(
+      "Inputs for --check beside the made-up ones: samples by the names of the inputs, or token ids.",
+      valueName: "file.npz"))
+  var checkInputs: String?
+
+  @Flag(help: "Lets --check run models of any size through the evaluator.")
+  var checkLarge = false
+
+  @Option(help: "Checks, and fails if the mean KL divergence of next tokens from the original model is larger.")
+  var maxKl: Double?
+
+  @Option(help: "Checks, and fails if the relative error (RMS) of an output from the original model is larger.")
+  var maxError: Double?
+
+  /// The options of the check; nil for none.
+  func options() throws -> CheckOptions? {
+    for (name, value) in [("--max-kl", maxKl), ("--max-error", maxError)] {
+      if let value, !(value >= 0) {
+        throw CompileError(.usage, "\(name) is \(value), expected a number that is not negative")
+      }
+    }
+    guard check || maxKl != nil || maxError != nil else {
+      if checkInputs != nil || checkLarge {
+        throw CompileError(.usage, "--check-inputs and --check-large need --check, --max-kl or --max-error")
+      }
+      return nil
+    }
+    var options = CheckOptions()
+    options.inputs = checkInputs
+    options.checksLarge = checkLarge
+    options.maximumDivergence = maxKl
+    options.maximumError = maxError
+    return options
+  }
+}
+
 /// Which passes run.
 struct PassArguments: ParsableArguments {
+  @Flag(exclusivity: .exclusive)
+  var level: Presets.Level?
+
   @Option(help: "Quantizes the linear layers: w8 or w4 with a group (w4g32, w4g64, w4g128), a8 or a32.")
   var quantize: String?
 
@@ -96,6 +159,12 @@ struct PassArguments: ParsableArguments {
   @Flag(help: "Prints every rewrite to standard error.")
   var traceRewrites = false
 
+  @Option(
+    help: ArgumentHelp(
+      "Prints to standard error where this pass or rule found its pattern but did nothing, and why.", valueName: "pass")
+  )
+  var explain: String?
+
   @Option(help: "Verifies the graph after each 'pass' or each 'rewrite'.")
   var verifyEach: VerifyEach = .pass
 
@@ -109,6 +178,9 @@ struct PassArguments: ParsableArguments {
       throw CompileError(
         .usage, "--quantize and --pipeline exclude each other; name 'quantize{spec=...}' in the pipeline")
     }
+    guard level == nil || pipeline == nil else {
+      throw CompileError(.usage, "-\(level?.rawValue ?? "O") and --pipeline exclude each other")
+    }
     guard calibrate == nil || quantize != nil else {
       throw CompileError(
         .usage, "--calibrate needs --quantize w8; in a pipeline write 'calibrate{samples=...},quantize'")
@@ -118,6 +190,8 @@ struct PassArguments: ParsableArguments {
     }
     var options = FrontendOptions()
     options.load = try load.options()
+    options.level = level ?? .o1
+    options.explained = explain
     options.quantization = try quantize.map { try QuantizationSpec(parsing: $0) }
     options.calibration = try calibrate.map {
       Calibrate(samples: $0, range: try calibrationRange.map { try Calibrate.Range(parsing: $0) } ?? .minmax)

@@ -108,6 +108,109 @@ import Testing
     #expect(try MCCProgram.run(["passes", "--markdown"]).text == page)
   }
 
+  @Test func passesTellWhenAndWhence() throws {
+    for pass in PassDescription.all {
+      for text in [pass.summary, pass.legality, pass.source] {
+        #expect(!text.isEmpty && !text.contains("\n") && text.last != ".", "\(pass.name): \(text)")
+      }
+    }
+    let fuse = try MCCProgram.run(["passes", "fuse"]).text
+    for word in ["fuse: ", "when: ", "fidelity: exact", "source: ", "fuse-silu"] { #expect(fuse.contains(word)) }
+    let json = try JSON.parse(try MCCProgram.run(["passes", "--json", "fuse"]).output, file: "passes")
+    #expect(json["legality"]?.string?.isEmpty == false && json["rules"]?.array?.isEmpty == false)
+    try fails(["passes", "fusee"], exit: 64, saying: "unknown pass 'fusee'", "'fuse'")
+  }
+
+  @Test func presetsPrintTheirPipelines() throws {
+    func passes(_ preset: String) throws -> [String] {
+      try MCCProgram.run(["passes", "--preset", preset]).text.split(separator: "\n").map(String.init)
+    }
+    #expect(try passes("O0").count < passes("O1").count)
+    #expect(try passes("O1").allSatisfy { $0.hasSuffix(" exact") })
+    #expect(try passes("O2").contains { $0.hasSuffix(" rounding") })
+    #expect(try passes("O1").map { $0.prefix { $0 != " " } } == Presets.simplify().passes.map { $0.name[...] })
+    try fails(["passes", "--preset", "01"], exit: 64, saying: "unknown preset '01'", "'O1'")
+    try fails(["opt", CompiledModels.stories, "-O1", "--pipeline", "fuse"], exit: 64, saying: "-O1", "--pipeline")
+    let plain = try MCCProgram.run(["opt", "-O0", CompiledModels.stories])
+    let fused = try MCCProgram.run(["opt", "-O1", CompiledModels.stories])
+    #expect(plain.exitCode == 0 && fused.exitCode == 0)
+    #expect(try MCCProgram.run(["opt", CompiledModels.stories]).text == fused.text)
+    #expect(!plain.text.contains("gated = true") && fused.text.contains("gated = true"))
+    // What every level leaves has kernels.
+    for level in Presets.Level.allCases {
+      for model in [CompiledModels.stories, Fixtures.path("mlperf-tiny/pretrainedResnet.onnx")].compactMap({ $0 }) {
+        var options = FrontendOptions()
+        options.level = level
+        #expect(throws: Never.self, "\(level) \(model)") { _ = try Compiler.model(model, at: .lower, options) }
+      }
+    }
+  }
+
+  @Test func checksAndGates() throws {
+    let folder = try TemporaryFolder()
+    let output = folder.path("out.mir")
+    let good = try MCCProgram.run(["opt", CompiledModels.stories, "--check", "-o", output])
+    #expect(good.exitCode == 0, "\(good.errors)")
+    #expect(good.errors.contains("check: 1 runs, '") && good.errors.contains("in f64"))
+    // Four bits change the next token's distribution, so a gate of nothing stops them, and leaves no output.
+    let model = CompiledModels.stories
+    try fails(
+      ["opt", model, "--quantize", "w4g32", "--max-kl", "1e-9", "-o", folder.path("none.mir")], exit: 1,
+      saying: "'quantize'", "KL divergence", "'logits'", "at '%")
+    try fails(["opt", model, "--quantize", "w4g32", "--max-error", "1e-9"], exit: 1, saying: "relative error")
+    #expect(!folder.names().contains("none.mir"))
+    try fails(["opt", model, "--check-inputs", "x.npz"], exit: 64, saying: "--check")
+    try fails(["opt", model, "--max-kl", "-1"], exit: 64, saying: "--max-kl")
+    let ids = folder.path("ids.npy")
+    try NumPyArray([Int64(1), 403, 407, 261, 378], [1, 5]).write(to: ids)
+    let real = try MCCProgram.run(["opt", model, "--check", "--check-inputs", ids, "-o", output])
+    #expect(real.exitCode == 0 && real.errors.contains("check: 2 runs"), "\(real.errors)")
+    // With ids of the user these decide, not the made-up ones.
+    let gate = ["opt", model, "--quantize", "w8", "--max-error", "0.1", "-o", output]
+    #expect(try MCCProgram.run(gate + ["--check-inputs", ids]).exitCode == 0)
+    try NumPyArray([Int64(512)], [1]).write(to: ids)
+    try fails(["opt", model, "--check", "--check-inputs", ids], exit: 69, saying: "cannot be checked", "512")
+  }
+
+  @Test func manifestsTellOfChecks() throws {
+    let folder = try TemporaryFolder()
+    let program = folder.path("story")
+    let outcome = try MCCProgram.run(
+      ["compile", CompiledModels.stories, "-o", program, "--check", "--json", "--cache-dir", folder.path("cache")])
+    #expect(outcome.exitCode == 0, "\(outcome.errors)")
+    let manifest = try JSON.parse(try Command.run(program, ["--manifest"]).output, file: "manifest")
+    for json in [try JSON.parse(outcome.output, file: "summary"), manifest] {
+      let checks = (json["passes"]?.array ?? []).compactMap { $0["check"] }
+      #expect(checks.count >= 2)
+      for check in checks {
+        let logits = check["outputs"]?.array?.first { $0["output"]?.string == "logits" }
+        #expect((logits?["largest"]?.double ?? 1) <= (logits?["bound"]?.double ?? 0))
+        #expect((logits?["f64_largest"]?.double ?? 1) <= (logits?["f64_bound"]?.double ?? 0))
+      }
+    }
+  }
+
+  @Test func explanationsNameThePlace() throws {
+    let folder = try TemporaryFolder()
+    try folder.write(
+      "m.mir",
+      """
+      model @m {
+        func @main(%x: f32[2, 3]) -> (y, s) {
+          %s = sigmoid(%x)
+          %y = multiply(%x, %s)
+          return %y, %s
+        }
+      }
+      """)
+    for name in ["fuse", "fuse-silu"] {
+      let outcome = try MCCProgram.run(["opt", folder.path("m.mir"), "--explain", name])
+      #expect(outcome.exitCode == 0)
+      #expect(outcome.errors == "%y: fuse-silu: '%s' has another user\n", "\(outcome.errors)")
+    }
+    try fails(["opt", folder.path("m.mir"), "--explain", "fuse-silo"], exit: 64, saying: "'fuse-silo'", "'fuse-silu'")
+  }
+
   /// The help of mcc and its commands, compared whole. `RECORD=1` writes the snapshots anew.
   @Test(arguments: [
     "", "compile", "convert", "dump", "opt", "inspect", "audit", "run", "verify", "profile", "bench-kernels", "cache",

@@ -7,6 +7,8 @@ import Testing
 private struct Rename: Pass {
   static let name = "rename-it"
   static let summary = "renames the model"
+  static let legality = "always"
+  static let source = "mcc"
   enum Kind: String, Codable { case plain, fancy }
   var kind = Kind.plain
   var suffix = ""
@@ -26,6 +28,8 @@ private struct Rename: Pass {
 private struct ToTanh: RulePass {
   static let name = "to-tanh"
   static let summary = "exp becomes tanh"
+  static let legality = "always"
+  static let source = "mcc"
   init() {}
   var fidelity: Fidelity { .lossy }
   var rules: [RewriteRule] {
@@ -40,6 +44,8 @@ private struct ToTanh: RulePass {
 private struct Fail: Pass {
   static let name = "fail"
   static let summary = "fails"
+  static let legality = "always"
+  static let source = "mcc"
   enum How: String, Codable { case input, `internal`, other, type, cycle, name }
   var how = How.internal
   init() {}

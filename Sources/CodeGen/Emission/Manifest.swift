@@ -5,13 +5,28 @@ import Tensors
 /// What a program tells about its making with `--manifest`.
 package struct Manifest: Sendable {
   /// A pass that ran, with its options as text.
-  package struct PassRecord: Hashable, Sendable {
+  package struct PassRecord: Equatable, Sendable {
     package var name: String
     package var options: String
+    /// `exact`, `rounding` or `lossy`; empty if nobody said.
+    package var fidelity: String
+    /// What comparing the model before and after gave; nil where that was not done.
+    package var check: JSON?
 
-    package init(name: String, options: String) {
+    package init(name: String, options: String, fidelity: String = "", check: JSON? = nil) {
       self.name = name
       self.options = options
+      self.fidelity = fidelity
+      self.check = check
+    }
+
+    fileprivate var json: JSON {
+      var object = JSONObject()
+      object["name"] = .string(name)
+      object["options"] = .string(options)
+      if !fidelity.isEmpty { object["fidelity"] = .string(fidelity) }
+      if let check { object["check"] = check }
+      return .object(object)
     }
   }
 
@@ -70,7 +85,7 @@ package struct Manifest: Sendable {
     object["sources"] = .array(
       sources.map { ["name": .string($0.name), "sha256": .string($0.sha256), "bytes": .int($0.bytes)] })
     object["metadata"] = .object(JSONObject(model.metadata.map { ($0.key, .string($0.value)) }))
-    object["passes"] = .array(passes.map { ["name": .string($0.name), "options": .string($0.options)] })
+    object["passes"] = .array(passes.map(\.json))
     object["functions"] = .array(
       schedule.functions.map { function in
         let tensors = { (entries: [(name: String, buffer: Int)]) -> JSON in

@@ -15,6 +15,10 @@ import Tensors
 package struct ChannelsLast: Pass {
   package static let name = "channels-last"
   package static let summary = "compute convolutions and pools on images with channels innermost"
+  package static let legality =
+    "where a convolution or pool stands; transpositions move through operators that treat all places alike "
+    + "until they cancel"
+  package static let source = "mcc"
 
   package init() {}
 

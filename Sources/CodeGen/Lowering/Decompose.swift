@@ -6,6 +6,9 @@ import IR
 package struct Decompose: Pass {
   package static let name = "decompose"
   package static let summary = "write operators without a kernel with simpler operators"
+  package static let legality =
+    "where no kernel of the target computes an operator that says how it is written with simpler ones"
+  package static let source = "mcc"
 
   /// The names of the targets.
   package var target: String = "native"

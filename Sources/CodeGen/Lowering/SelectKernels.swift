@@ -18,6 +18,9 @@ import Tensors
 package struct SelectKernels: Pass {
   package static let name = "select-kernels"
   package static let summary = "replace operators by calls of the target's kernels, and pack their constants"
+  package static let legality =
+    "always: an operator without a kernel is an error; constants get the layout that their kernels read"
+  package static let source = "mcc"
 
   /// The names of the targets.
   package var target: String = "native"

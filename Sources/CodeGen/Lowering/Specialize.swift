@@ -14,6 +14,8 @@ import Tensors
 package struct Specialize: Pass {
   package static let name = "specialize"
   package static let summary = "make the functions 'decode' and 'prefill' of a language model"
+  package static let legality = "where a function takes 'tokens' and 'position' and has states and the symbol T"
+  package static let source = "mcc"
 
   /// The largest number of tokens of one call of `prefill`.
   package var chunk: Int = 128

@@ -9,6 +9,8 @@ import IR
 package struct SplitLevels: Pass {
   package static let name = "split-levels"
   package static let summary = "make a function for each of several targets"
+  package static let legality = "where code is made for several targets"
+  package static let source = "mcc"
 
   /// The names of the targets.
   package var targets: String = "native"

@@ -16,8 +16,9 @@ package final class Evaluator {
   /// Called after each node with its origin and result; for statistics and traces.
   package var observer: ((NodeID, [Tensor]) throws -> Void)?
 
-  /// An evaluator of the function `name`; nil stands for the only or the `main` function.
-  package init(_ model: Model, function name: String? = nil) throws {
+  /// An evaluator of the function `name`; nil stands for the only or the `main` function. Without `keepsRecipes` what depends
+  /// on constants alone is computed in every run like everything else, so that the observer sees it.
+  package init(_ model: Model, function name: String? = nil, keepsRecipes: Bool = true) throws {
     let chosen = name.map { name in model.functions.first { $0.name == name } }
     guard let graph = chosen ?? model.function(role: "main") ?? model.functions.first else {
       throw CompileError(.input, "model '\(model.name)' has no function\(name.map { " '@\($0)'" } ?? "")")
@@ -31,7 +32,8 @@ package final class Evaluator {
     for node in order {
       let inputs = graph[node].inputs
       let constant =
-        !inputs.isEmpty && inputs.allSatisfy { isConstant[Int($0.index)] } && !graph[node].op.namesSymbols
+        keepsRecipes && !inputs.isEmpty && inputs.allSatisfy { isConstant[Int($0.index)] }
+        && !graph[node].op.namesSymbols
       for result in graph[node].results { isConstant[Int(result.index)] = constant }
     }
     self.isConstant = isConstant

@@ -16,11 +16,20 @@ package protocol Pass: Codable, Sendable {
   /// What the pass does, in one line.
   static var summary: String { get }
 
+  /// When the pass may act, in one sentence without a full stop.
+  static var legality: String { get }
+
+  /// The paper or specification that the transformation is from; `mcc` for plain engineering.
+  static var source: String { get }
+
   /// The pass with default options.
   init()
 
   /// How far it may change what the model computes.
   var fidelity: Fidelity { get }
+
+  /// The names of the rewrite rules that it applies; none for passes that are no rules.
+  var ruleNames: [String] { get }
 
   /// Transforms the model.
   func run(_ model: inout Model, _ context: inout PassContext) throws
@@ -29,6 +38,8 @@ package protocol Pass: Codable, Sendable {
 extension Pass {
   /// The name in pipelines.
   package var name: String { Self.name }
+
+  package var ruleNames: [String] { [] }
 }
 
 /// A pass that is a set of rewrite rules.
@@ -38,6 +49,8 @@ package protocol RulePass: Pass {
 }
 
 extension RulePass {
+  package var ruleNames: [String] { rules.map(\.name) }
+
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
     try RewriteDriver(rules).run(&model, &context)
   }

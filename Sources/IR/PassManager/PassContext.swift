@@ -22,6 +22,15 @@ package struct PassContext {
     package let text: String
   }
 
+  /// A firing of a rule.
+  package struct Rewrite: Hashable, Sendable {
+    /// Its number in the compilation, from 1.
+    package let number: Int
+    package let rule: String
+    /// The first result of the root, with its `%`.
+    package let place: String
+  }
+
   /// Remarks of all passes so far, in order.
   package private(set) var remarks: [Remark] = []
   /// The folder for spilled data and reproducers; nil if nothing may be written.
@@ -30,13 +39,17 @@ package struct PassContext {
   package var rewriteLimit: Int?
   /// Rewrites in the whole compilation so far.
   package private(set) var rewriteCount = 0
+  /// The last rewrite.
+  package private(set) var lastRewrite: Rewrite?
   /// Whether the graph is verified after every single rewrite (`--verify-each rewrite`).
   package var verifiesEachRewrite = false
   /// Receives a line per rewrite (`--trace-rewrites`).
   package var traceRewrite: ((String) -> Void)?
   /// The pass whose refusals are told (`--explain`).
   package var explainedPass: String?
-  /// Receives a line for each place where a rule of the explained pass found its pattern but did nothing.
+  /// The rule whose refusals are told, of whatever pass.
+  package var explainedRule: String?
+  /// Receives a line for each place where an explained rule found its pattern but did nothing.
   package var explainRefusal: ((String) -> Void)?
   /// The ranges of values that the pass `calibrate` measured; nil before it ran.
   package var calibration: Calibration?
@@ -84,24 +97,41 @@ package struct PassContext {
   func trace(_ line: String) { traceRewrite?(line) }
 
   /// Counts a firing and gives its number, from 1.
-  mutating func noteRewrite(by rule: String) -> Int {
+  mutating func noteRewrite(by rule: String, at place: String) -> Int {
     rewriteCount += 1
+    lastRewrite = Rewrite(number: rewriteCount, rule: rule, place: place)
     count(rule)
     return rewriteCount
   }
 
   // MARK: Refusals
 
-  /// Whether the current pass is the one whose refusals are told.
-  package var explains: Bool { explainRefusal != nil && explainedPass == pass }
+  /// Whether refusals of the current pass may be told.
+  package var explains: Bool { explainRefusal != nil && (explainedPass == pass || explainedRule != nil) }
+
+  /// Whether the refusals of that rule of the current pass are told.
+  func explains(_ rule: String) -> Bool {
+    explainRefusal != nil && (explainedPass == pass || explainedRule == rule)
+  }
 
   /// Says why the current pass leaves a place as it is: `place` is a value with its `%`, `rule` the rule or the pass.
   package func explain(_ rule: String, at place: String, _ reason: @autoclosure () -> String) {
-    guard explains else { return }
+    guard explains(rule) else { return }
     explainRefusal?("\(place): \(rule): \(reason())")
   }
 
   // MARK: Passes
+
+  /// The same for a trial of the current pass, which fires at most so many rules and tells nobody.
+  func trial(firing count: Int) -> PassContext {
+    var trial = self
+    trial.rewriteLimit = min(rewriteLimit ?? .max, rewriteCount + count)
+    trial.lastRewrite = nil
+    trial.traceRewrite = nil
+    trial.explainRefusal = nil
+    trial.progress = nil
+    return trial
+  }
 
   mutating func begin(_ pass: String) {
     self.pass = pass

@@ -18,10 +18,15 @@ package struct PassManager {
     package let nodesAfter: Int
     /// Whether the model was changed.
     package let hasChanged: Bool
+    /// What the comparison of the model before and after gave; nil without a certifier and where nothing changed.
+    package fileprivate(set) var certificate: PassCertificate?
   }
 
   /// Called after each pass with its report and the verified model, to print or dump it.
   package var afterPass: ((Report, Model) throws -> Void)?
+
+  /// Compares what the model computes before and after each pass; nil for no comparison.
+  package var certifier: Certifier?
 
   /// A manager that calls `afterPass` after each pass.
   package init(afterPass: ((Report, Model) throws -> Void)? = nil) { self.afterPass = afterPass }
@@ -30,16 +35,22 @@ package struct PassManager {
   ///
   /// - Throws: whatever a pass throws, with a note that names the pass. On a defect (an error of kind `.internal`, a model
   ///   that does not verify) the model before that pass and the rest of the pipeline are written to
-  ///   `<model>.repro.mir` in the context's work folder, if there is one.
+  ///   `<model>.repro.mir` in the context's work folder, if there is one. An error of kind `.check` if the certifier finds
+  ///   that a pass changed what it must not change.
   @discardableResult
   package func run(_ pipeline: Pipeline, on model: inout Model, _ context: inout PassContext) throws -> [Report] {
     try Verifier.verify(model)
     model.compact()
+    try certifier?.begin(model)
     var reports: [Report] = []
     for (index, pass) in pipeline.passes.enumerated() {
-      let before = model
+      let (before, contextBefore) = (model, context)
       do {
-        reports.append(try run(pass, on: &model, &context))
+        var report = try run(pass, on: &model, &context)
+        if report.hasChanged {
+          report.certificate = try certify(pass, before, model, contextBefore, context)
+        }
+        reports.append(report)
       } catch {
         throw failure(error, in: pass, before, Pipeline(Array(pipeline.passes[index...])), context)
       }
@@ -67,6 +78,23 @@ package struct PassManager {
       counters: context.counters, figures: context.figures,
       nodesBefore: before.functions.reduce(0) { $0 + $1.nodeCount },
       nodesAfter: model.functions.reduce(0) { $0 + $1.nodeCount }, hasChanged: model != before)
+  }
+
+  /// What the certifier says of a pass.
+  private func certify(
+    _ pass: any Pass, _ before: Model, _ after: Model, _ contextBefore: PassContext, _ contextAfter: PassContext
+  ) throws -> PassCertificate? {
+    guard let certifier else { return nil }
+    return try certifier.check(
+      pass, before: before, after: after, rewrites: contextAfter.rewriteCount - contextBefore.rewriteCount
+    ) { count in
+      var model = before
+      var context = contextBefore.trial(firing: count)
+      context.begin(pass.name)
+      try pass.run(&model, &context)
+      model.compact()
+      return (model, context.lastRewrite)
+    }
   }
 
   /// The error of a pass with its place, and with a reproducer if it is a defect.

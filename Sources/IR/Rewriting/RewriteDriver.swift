@@ -107,7 +107,7 @@ private struct RewriteSession {
     let (firstNode, firstValue) = (rewriter.graph.nodeSlots, rewriter.graph.valueSlots)
     rewriter.sharing = rule.sharing
     rewriter.origin = root.origin
-    (rewriter.refusal, rewriter.wantsRefusals) = (nil, context.explains)
+    (rewriter.refusal, rewriter.wantsRefusals) = (nil, context.explains(rule.name))
     let replacement: [ValueID]?
     do {
       replacement = try rule.body(op, node, &rewriter)
@@ -134,7 +134,8 @@ private struct RewriteSession {
         notes: ["the last rules were \(lastRules.joined(separator: ", "))"])
     }
     let before = context.tracesRewrites ? Printer.line(for: node, in: rewriter.graph) : ""
-    let number = context.noteRewrite(by: rule.name)
+    let number = context.noteRewrite(
+      by: rule.name, at: root.results.first.map { "%" + rewriter.graph[$0].name } ?? op.name)
     replace(node, by: replacement, newNodes: firstNode..<rewriter.graph.nodeSlots, firstValue: firstValue)
     if context.tracesRewrites {
       let after = replacement.map { value in
