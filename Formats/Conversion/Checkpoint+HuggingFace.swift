@@ -10,9 +10,9 @@ extension Checkpoint {
     "merges.txt", "added_tokens.json", "chat_template.jinja",
   ]
 
-  /// Reads the checkpoint of a Hugging Face folder.
-  package init(folder path: String, limits: LoadLimits = LoadLimits()) throws {
-    let folder = CheckpointFolder(path: path, limits: limits)
+  /// Reads the checkpoint of a Hugging Face folder; `weights` is its file of weights where that has no usual name.
+  package init(folder path: String, weights: MappedFile? = nil, limits: LoadLimits = LoadLimits()) throws {
+    let folder = CheckpointFolder(path: path, limits: limits, weights: weights)
     let root = try folder.json("config.json", limit: limits.configBytes)
     guard let config = root.value?.object else { throw root.failure("the configuration is no object") }
     self.init(name: try Candidate(path: path).modelName, config: config)

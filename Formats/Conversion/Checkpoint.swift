@@ -18,13 +18,13 @@ package struct Checkpoint {
   package var notes: [String] = []
   /// The names of the tensors in order.
   package private(set) var names: [String] = []
-  private var values: [String: ValueID] = [:]
+  var values: [String: ValueID] = [:]
   /// Tensors that are computed row by row from their values.
   private var codings: [String: RowCoding] = [:]
   /// How matrices made of constants are quantized, by the names of these.
   package var quantization: [String: BlockFormat] = [:]
-  private var model: Model
-  private var builder = GraphBuilder(name: "tensors")
+  var model: Model
+  var builder = GraphBuilder(name: "tensors")
 
   package init(name: String, config: JSONObject) {
     self.name = name

@@ -64,17 +64,23 @@ package struct Converter {
     case .gguf, .safetensors, .npz, .bin, .folder:
       var checkpoint = try Checkpoint.read(input)
       if quantization != nil { checkpoint.quantization = try formats(input, tables: form == .gguf) }
-      switch form {
-      case .gguf: try checkpoint.write(gguf: output)
-      case .safetensors: try SafetensorsWriter.write(checkpoint, to: output)
-      case .npz: try checkpoint.write(npz: output)
-      case .bin: try checkpoint.write(llama2C: output)
-      default: try checkpoint.write(folder: output)
-      }
-      if form != .folder, checkpoint.companions.contains(where: { $0.name.hasPrefix("tokenizer") }) {
-        checkpoint.notes.append("the tokenizer is not written to .\(form.rawValue) files")
-      }
+      try Self.write(&checkpoint, as: form, to: output)
       return checkpoint.notes
+    }
+  }
+
+  /// Writes a checkpoint in a form that is one of checkpoints.
+  static func write(_ checkpoint: inout Checkpoint, as form: Form, to output: String) throws {
+    switch form {
+    case .gguf: try checkpoint.write(gguf: output)
+    case .safetensors: try SafetensorsWriter.write(checkpoint, to: output)
+    case .npz: try checkpoint.write(npz: output)
+    case .bin: try checkpoint.write(llama2C: output)
+    case .folder: try checkpoint.write(folder: output)
+    case .onnx, .mir: throw CompileError(.internal, "a checkpoint is not written as .\(form.rawValue)")
+    }
+    if form != .folder, checkpoint.companions.contains(where: { $0.name.hasPrefix("tokenizer") }) {
+      checkpoint.notes.append("the tokenizer is not written to .\(form.rawValue) files")
     }
   }
 

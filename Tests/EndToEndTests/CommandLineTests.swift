@@ -213,7 +213,8 @@ import Testing
 
   /// The help of mcc and its commands, compared whole. `RECORD=1` writes the snapshots anew.
   @Test(arguments: [
-    "", "compile", "convert", "dump", "opt", "inspect", "audit", "run", "verify", "profile", "bench-kernels", "cache",
+    "", "compile", "convert", "merge", "dump", "opt", "inspect", "audit", "run", "verify", "profile", "bench-kernels",
+    "cache",
     "passes", "kernels", "formats", "targets",
   ])
   func helpIsAsRecorded(command: String) throws {

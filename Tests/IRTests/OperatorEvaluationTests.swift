@@ -111,6 +111,32 @@ private let handCases: [OperatorCase] = [
       return op
     }(), [Tensor(.u8, [1, 2], [0x21, 0x43] as [UInt8]), .f32([1, 2], [0.5, 2])],
     [quantized(.w4(2), [1, 4], [0x00, 0x38, 0x21, 0x00, 0x40, 0x43])]),
+  OperatorCase(
+    WeightedSum(), [Tensor(.f64, [2], [0.25, 0.75]), .f32([2], [4, -8]), .f32([2], [0, 4])], [.f32([2], [1, 1])]),
+  OperatorCase(WeightedSum(), [Tensor(.f64, [2], [0, 1.0]), .f32([], [.nan]), .f32([], [3])], [.f32([], [3])]),
+  OperatorCase(
+    TaskVectorSum(.arithmetic, scale: 0.5),
+    [Tensor(.f64, [2], [1, 1.0]), .f32([2], [1, 1]), .f32([2], [3, 1]), .f32([2], [1, -3])], [.f32([2], [2, -1])]),
+  // Half of each difference: 4 and -3, -5 and 6. The sum of the others is 0 everywhere.
+  OperatorCase(
+    TaskVectorSum(.ties, density: 0.5),
+    [
+      Tensor(.f64, [2], [1, 1.0]), .f32([4], [0, 0, 0, 0]), .f32([4], [4, -3, 1, 2]), .f32([4], [-1, -5, 2, 6]),
+    ], [.f32([4], [4, -4, 0, 6])]),
+  // Differences of 2 and 4, -2 and 4, 1 and -1: no sign is elected for the last.
+  OperatorCase(
+    TaskVectorSum(.ties, scale: 2),
+    [Tensor(.f64, [2], [1, 1.0]), .f32([3], [1, 1, 1]), .f32([3], [3, -1, 2]), .f32([3], [5, 5, 0])],
+    [.f32([3], [7, 9, 1])]),
+  OperatorCase(
+    SphericalInterpolation(), [.f32([2], [2, 0]), .f32([2], [0, 2])], [.f32([2], [0x1.6a09e6p0, 0x1.6a09e6p0])]),
+  // No arc: a zero, the same and the opposite direction.
+  OperatorCase(
+    SphericalInterpolation(t: 0.25), [.f32([2], [0, 0]), .f32([2], [2, 4])], [.f32([2], [0.5, 1])]),
+  OperatorCase(
+    SphericalInterpolation(t: 0.25), [.f32([2], [1, 2]), .f32([2], [5, 10])], [.f32([2], [2, 4])]),
+  OperatorCase(
+    SphericalInterpolation(t: 0.25), [.f32([2], [1, 2]), .f32([2], [-1, -2])], [.f32([2], [0.5, 1])]),
   OperatorCase(Iota(4), [], [Tensor(.i64, [4], [0, 1, 2, 3] as [Int64])]),
   OperatorCase(Sizes([7, 2]), [], [Tensor(.i64, [2], [7, 2] as [Int64])]),
   // Whole numbers: towards zero, with the sign of the divisor, low bits.

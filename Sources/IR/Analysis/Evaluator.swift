@@ -107,8 +107,8 @@ package final class Evaluator {
       outputs: try graph.outputs.map { try tensor($0) }, states: try graph.states.map { try tensor($0.update) })
   }
 
-  /// The values of the symbols, from the sizes of the inputs and from `given`.
-  private func bind(_ inputs: [Tensor], _ given: [String: Int]) throws -> [String: Int] {
+  /// The values of the symbols, from the sizes of the inputs and from `given`; throws if types do not fit.
+  package func bind(_ inputs: [Tensor], _ given: [String: Int]) throws -> [String: Int] {
     guard inputs.count == graph.inputs.count else {
       throw CompileError(
         .input, "function '@\(graph.name)' takes \(graph.inputs.count) inputs, found \(inputs.count)")

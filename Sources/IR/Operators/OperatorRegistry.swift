@@ -41,6 +41,7 @@ package struct OperatorRegistry: Sendable {
     CausalConv.self, SelectiveScan.self, Route.self, Stack.self, ExpertMatMul.self, LowRankUpdate.self,
     Gather.self, Reshape.self, Transpose.self, Slice.self, Concat.self, Interleave.self, Pad.self, Expand.self,
     Iota.self, Sizes.self,
+    WeightedSum.self, TaskVectorSum.self, SphericalInterpolation.self,
     Quantize.self, Dequantize.self, DequantizeGGML.self, UnpackCodes.self, StridedView.self,
     QuantizeLinear.self, DequantizeLinear.self, QuantizedRows.self, QuantizedConv2D.self, Cast.self,
     FusedElementwise.self, Clip.self, LeakyReLU.self, Select.self,

@@ -1,0 +1,74 @@
+import Base
+import CodeGen
+import IR
+import Tensors
+
+/// Turns text into token ids with the tokenizer of generated programs: a program is compiled that has no more than it.
+struct TokenizerProgram {
+  /// Bytes of text that are given to the program at a time.
+  private static let pieceBytes = 1 << 17
+
+  private let folder: WorkFolder
+  private let path: String
+  private let prefix: [Int32]
+
+  /// Compiles the program.
+  ///
+  /// - Throws: `CompileError` of kind `.toolchain` without a C compiler.
+  init(_ tokenizer: Tokenizer, vocabulary: Int) async throws {
+    let length = Symbol("T", in: 1...2)
+    var builder = GraphBuilder(name: "encode", role: "encode", symbols: [length])
+    let tokens = builder.input("tokens", TensorType(.i32, [.symbol(length)]))
+    builder.output("output", try builder.emit(Cast(.f32), tokens))
+    var model = Model(name: "tokens", stage: .transform)
+    model.functions = [builder.graph]
+    model.assets = [NamedAsset(name: "tokenizer", asset: .tokenizer(tokenizer))]
+    model[metadata: "vocabulary"] = "\(vocabulary)"
+    model.compact()
+    folder = try WorkFolder()
+    path = folder.file("tokens")
+    prefix = tokenizer.prefix.map { Int32(truncatingIfNeeded: $0) }
+    let text = folder.file("tokens.mir")
+    try AtomicFile.write(try Printer.print(model, relativeTo: folder.path), to: text)
+    var options = CompileOptions()
+    options.output = path
+    var compiler = Compiler(options)
+    _ = try await compiler.compile(text)
+  }
+
+  /// At most `count` runs of at most `length` ids of a text file, one after the other; each begins with the ids that the
+  /// tokenizer puts before a text.
+  func samples(of file: String, count: Int, length: Int) async throws -> [[Int32]] {
+    let text = try MappedFile.contents(path: file)
+    let each = max(1, length - prefix.count)
+    var ids: [Int32] = []
+    var rest = text[...]
+    while !rest.isEmpty, ids.count < count * each {
+      let piece = Self.head(of: rest)
+      rest = rest[piece.endIndex...]
+      ids += try await self.ids(Array(piece))
+    }
+    return stride(from: 0, to: min(ids.count, count * each), by: each).map { first in
+      prefix + ids[first..<min(first + each, ids.count)]
+    }
+  }
+
+  /// The first part of a text, up to a space or a line if it is longer than a piece.
+  private static func head(of text: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
+    guard text.count > pieceBytes else { return text }
+    let head = text.prefix(pieceBytes)
+    let isSpace: (UInt8) -> Bool = { $0 == UInt8(ascii: " ") || $0 == UInt8(ascii: "\n") }
+    guard let space = head.lastIndex(where: isSpace), space > head.startIndex else { return head }
+    return text[text.startIndex..<space]
+  }
+
+  private func ids(_ text: [UInt8]) async throws -> [Int32] {
+    let file = folder.file("text")
+    try AtomicFile.write(text, to: file)
+    let answer = try await ChildProcess.run(path, ["tokens", "--zero", "--plain", "--file", file])
+    guard answer.succeeded else {
+      throw CompileError(.check, "the tokenizer failed: \(answer.messages.split(separator: "\n").first ?? "")")
+    }
+    return answer.output.split { $0 == " " || $0 == "\n" }.compactMap { Int32($0) }
+  }
+}
