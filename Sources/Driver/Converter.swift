@@ -65,16 +65,14 @@ package struct Converter {
       var checkpoint = try Checkpoint.read(input)
       if quantization != nil { checkpoint.quantization = try formats(input, tables: form == .gguf) }
       switch form {
-      case .gguf: try checkpoint.write(gguf: output)
+      case .gguf: return try checkpoint.notes + checkpoint.write(gguf: output)
+      case .bin: return try checkpoint.notes + checkpoint.write(llama2C: output)
       case .safetensors: try SafetensorsWriter.write(checkpoint, to: output)
       case .npz: try checkpoint.write(npz: output)
-      case .bin: try checkpoint.write(llama2C: output)
-      default: try checkpoint.write(folder: output)
+      default: return try checkpoint.notes + checkpoint.write(folder: output)
       }
-      if form != .folder, checkpoint.companions.contains(where: { $0.name.hasPrefix("tokenizer") }) {
-        checkpoint.notes.append("the tokenizer is not written to .\(form.rawValue) files")
-      }
-      return checkpoint.notes
+      let hasText = checkpoint.text != nil
+      return checkpoint.notes + (hasText ? ["the tokenizer is not written to .\(form.rawValue) files"] : [])
     }
   }
 
