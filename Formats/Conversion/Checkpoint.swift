@@ -128,16 +128,32 @@ package struct Checkpoint {
   /// Computes a tensor and writes it to the end of a file; one that is stored as it is to be is copied.
   package func write(_ name: String, to file: AtomicFile) throws {
     let start = try file.reserve(type(of: name)?.byteCount ?? 0)
-    if let (source, range) = stored(name) { return try Self.copy(source, range, to: file, at: start) }
+    if let parts = stored(name) {
+      var offset = start
+      for (source, range) in parts {
+        try Self.copy(source, range, to: file, at: offset)
+        offset += range.count
+      }
+      return
+    }
     try stream(name) { offset, bytes in try file.write(bytes, at: start + offset) }
   }
 
-  /// Where a tensor lies as it is; nil if it is computed.
-  private func stored(_ name: String) -> (MappedFile, Range<Int>)? {
-    guard codings[name] == nil, let value = values[name], let id = builder.graph.constant(of: value),
-      case .archive(let archive, let range) = builder.constants[id].source
-    else { return nil }
-    return (model.archives[archive].file, range)
+  /// Where a tensor, or the parts of a stack one after the other, lie as they are; nil if it is computed.
+  private func stored(_ name: String) -> [(MappedFile, Range<Int>)]? {
+    guard codings[name] == nil, let value = values[name] else { return nil }
+    var parts = [value]
+    if shapes[name] != nil, let node = builder.graph.definingNode(of: value), builder.graph[node].op is Concat {
+      parts = builder.graph[node].inputs
+    }
+    var places: [(MappedFile, Range<Int>)] = []
+    for part in parts {
+      guard let id = builder.graph.constant(of: part),
+        case .archive(let archive, let range) = builder.constants[id].source
+      else { return nil }
+      places.append((model.archives[archive].file, range))
+    }
+    return places
   }
 
   /// Copies bytes on all cores, through buffers that stay in a core's cache.

@@ -52,6 +52,9 @@ extension Tokenizer {
     "viking", "default",
   ]
 
+  /// Those of them whose expressions llama.cpp has in a simpler form.
+  private static let approximated: Set<String> = ["gpt-4o", "tekken", "deepseek-coder"]
+
   private func writeByteLevel(_ writer: inout GGUFWriter) throws -> [String] {
     var notes: [String] = []
     for normalizer in normalizers {
@@ -72,6 +75,9 @@ extension Tokenizer {
       let how = ignoresMerges ? "are merged from parts all the same" : "are not merged from parts"
       notes.append("readers of GGUF take it that words that are tokens as a whole \(how)")
     }
+    if Self.approximated.contains(name) {
+      notes.append("llama.cpp cuts some words with combining marks otherwise than the rule '\(name)' says")
+    }
     writer["tokenizer.ggml.model"] = .string("gpt2")
     writer["tokenizer.ggml.pre"] = .string(name)
     if hasPrefix {
@@ -90,8 +96,8 @@ extension Tokenizer {
     guard byteFallback else { throw Self.refused("it has no tokens for bytes") }
     guard mark.isEmpty, endMark.isEmpty, !ignoresMerges else { throw Self.refused("tokens inside of words are marked") }
     var notes: [String] = []
-    if prefix, normalizers.contains(where: \.onlyFirst) || splitters.first?.prefix == .first {
-      notes.append("readers of GGUF put a space before every piece between special tokens, not before the first alone")
+    if prefix, normalizers.contains(where: \.onlyFirst) || splitters.first?.kind == .spaces {
+      notes.append("readers of GGUF put a space before every piece between special tokens, whatever it begins with")
     }
     var numbers = scores.map { Float($0) }
     if algorithm == .byteFallbackBPE {
@@ -133,7 +139,11 @@ extension Tokenizer {
     writeScores(scores.map { Float($0) }, prefix: prefix, model: "t5", &writer)
     writer["tokenizer.ggml.remove_extra_whitespaces"] = .bool(removes)
     if !charsmap.isEmpty { writer["tokenizer.ggml.precompiled_charsmap"] = .bytes(charsmap) }
-    return byteFallback ? ["GGUF does not say that unknown characters become bytes"] : []
+    var notes = byteFallback ? ["GGUF does not say that unknown characters become bytes"] : []
+    if removes, !normalizers.contains(where: { $0.kind == .strip && $0.right }) {
+      notes.append("readers of GGUF leave out spaces at the end of a text")
+    }
+    return notes
   }
 
   // MARK: Ids

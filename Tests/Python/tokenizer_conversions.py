@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Tokenizer
 
 FAMILIES = [
     "gpt2", "gpt-neox", "llama-3", "gpt-4", "qwen2", "o200k", "tekken", "starcoder", "deepseek-coder", "deepseek-v3", "bloom",
-    "llama-2", "mistral", "gemma", "t5", "bert",
+    "llama-2", "mistral", "gemma", "bert", "t5",
 ]
 # Algorithms that GGUF files of decoders have in llama.cpp.
 IN_LLAMA = set(FAMILIES) - {"t5", "bert"}
