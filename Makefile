@@ -47,8 +47,9 @@ test-full: test-targets
 	MCC_TEST_KERNELS=swift swift test -c release --disable-testable-imports --filter 'KernelTests|ConvTests|PoolTests'
 
 test-conversions: build
-	python3 -m pip install -q numpy safetensors onnx onnxruntime llama-cpp-python
+	python3 -m pip install -q numpy safetensors onnx onnxruntime llama-cpp-python tokenizers
 	python3 Tests/Python/conversions.py $(MCC) $${MCC_TEST_MODELS:-../shared/models} build/conversions
+	python3 Tests/Python/tokenizer_conversions.py $(MCC) build/tokenizer-conversions
 
 test-tokenizers: build
 	python3 Tests/tokenizer_equality.py --mcc $(MCC)

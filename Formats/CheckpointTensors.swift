@@ -75,6 +75,8 @@ package struct CheckpointTensors: Sendable {
   /// What ``takeAdapted(_:_:into:_:)`` adds to weights, and whether it is to be taken out again.
   var adapter: LowRankAdapter?
   var separatesAdapter = false
+  /// What the file calls a tensor, for messages, where that is not its name here.
+  var nameInFile: @Sendable (String) -> String = { $0 }
   /// Positions of tensors that others have been made of.
   private var isRemoved: Set<Int> = []
 
@@ -125,15 +127,15 @@ package struct CheckpointTensors: Sendable {
   ) throws -> ValueID {
     guard let position = index[name] else {
       var notes: [String] = []
-      if let near = nearest(name, in: all.prefix(4096).map(\.name)) { notes = ["did you mean '\(near)'?"] }
-      throw CompileError(.input, "missing tensor '\(name)'", subject: .init(file: place), notes: notes)
+      if let near = nearest(name, in: all.prefix(4096).map(\.name)) { notes = ["did you mean '\(nameInFile(near))'?"] }
+      throw CompileError(.input, "missing tensor '\(nameInFile(name))'", subject: .init(file: place), notes: notes)
     }
     let tensor = tensors[position]
     isTaken[position] = true
-    let subject = CompileError.Subject(file: tensor.file.path, object: "tensor '\(name)'")
+    let subject = CompileError.Subject(file: tensor.file.path, object: "tensor '\(nameInFile(name))'")
     guard tensor.shape == Shape(sizes) else {
       throw CompileError(
-        .input, "tensor '\(name)' has shape \(tensor.shape), expected \(Shape(sizes))",
+        .input, "tensor '\(nameInFile(name))' has shape \(tensor.shape), expected \(Shape(sizes))",
         subject: .init(file: tensor.file.path))
     }
     guard tensor.blocks != nil || tensor.foreignType != nil || elements.contains(tensor.type.element) else {
@@ -152,10 +154,10 @@ package struct CheckpointTensors: Sendable {
   package func requireAllTaken() throws {
     let rest = zip(tensors, isTaken).filter { !$0.1 }.map { $0.0.name }
     guard let first = rest.first else { return }
-    let others = rest.count > 1 ? ["\(rest.count) such tensors, among them '\(rest[rest.count - 1])'"] : []
+    let others = rest.count > 1 ? ["\(rest.count) such tensors, among them '\(nameInFile(rest[rest.count - 1]))'"] : []
     throw CompileError(
-      .unsupported, "tensor '\(first)' has no place in the architecture", subject: .init(file: self[first]?.file.path),
-      notes: others)
+      .unsupported, "tensor '\(nameInFile(first))' has no place in the architecture",
+      subject: .init(file: self[first]?.file.path), notes: others)
   }
 }
 

@@ -21,18 +21,26 @@ extension Checkpoint {
     for name in Self.companionNames where folder.contains(name) {
       companions.append((name, try MappedFile(path: "\(path)/\(name)")))
     }
+    if folder.contains("tokenizer.json") || folder.contains("tokenizer.model") {
+      text = { try folder.text(config: root, vocabulary: $0) }
+    }
   }
 
   /// Writes a Hugging Face folder: `config.json`, `model.safetensors`, and the files of the tokenizer. Quantized weights
   /// have the form of compressed-tensors.
   ///
-  /// - Throws: ``CompileError`` of kind `.create` if the folder cannot be made, or already holds a checkpoint.
-  package func write(folder path: String) throws {
+  /// - Returns: sentences about what could not be represented.
+  /// - Throws: ``CompileError`` of kind `.create` if the folder cannot be made.
+  package func write(folder path: String) throws -> [String] {
     guard mkdir(path, 0o755) == 0 || errno == EEXIST else {
       throw CompileError(.create, "cannot create the folder '\(path)': \(describeErrno(errno))")
     }
-    let checkpoint = quantization.isEmpty ? self : try compressed()
+    var checkpoint = quantization.isEmpty ? self : try compressed()
     try SafetensorsWriter.write(checkpoint, to: "\(path)/model.safetensors")
+    if companions.isEmpty, let tokenizer = try? readText()?.tokenizer {
+      checkpoint.config["bos_token_id"] = tokenizer.beginID.map { .int($0) }
+      checkpoint.config["eos_token_id"] = tokenizer.endIDs.first.map { .int($0) }
+    }
     try AtomicFile.write(JSON.object(checkpoint.config).bytes(pretty: true), to: "\(path)/config.json")
     if let generation {
       try AtomicFile.write(JSON.object(generation).bytes(pretty: true), to: "\(path)/generation_config.json")
@@ -42,5 +50,6 @@ extension Checkpoint {
       try withExtendedLifetime(file) { try copy.append(file.bytes) }
       try copy.commit()
     }
+    return companions.isEmpty ? try writeText(folder: path) : []
   }
 }

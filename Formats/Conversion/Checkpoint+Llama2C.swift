@@ -4,11 +4,27 @@ import IR
 import Tensors
 
 extension Checkpoint {
+  /// Reads a checkpoint of llama2.c, with the tokenizer beside it.
+  init(llama2C candidate: Candidate, limits: LoadLimits) throws {
+    guard let mapped = candidate.file else { throw CompileError(.input, "'\(candidate.path)' is a folder") }
+    let file = try Llama2CFile(mapped, limits: limits)
+    self.init(name: candidate.modelName, config: Llama2CFormat.config(of: file))
+    for tensor in file.tensors { try add(tensor, as: tensor.name) }
+    if file.version == 2 { notes.append("quantized weights are written as f32") }
+    if let path = try Llama2CFormat.tokenizerPath(candidate, file.vocabulary, LoadOptions()) {
+      text = { vocabulary in
+        CheckpointText(
+          tokenizer: try Tokenizer(llama2c: MappedFile(path: path), vocabulary: vocabulary, limits: limits))
+      }
+    }
+  }
+
   /// Writes a checkpoint of llama2.c, version 0: seven 32-bit integers, then all numbers in f32, one kind of weight after
   /// the other, rows of Q and K in pairs of neighbours, and the cosines and sines of all positions.
   ///
+  /// - Returns: sentences about what could not be represented.
   /// - Throws: ``CompileError`` of kind `.unsupported` naming the hyper-parameter that the format has no place for.
-  package func write(llama2C path: String) throws {
+  package func write(llama2C path: String) throws -> [String] {
     var config = ConvertedConfig(config)
     func number(_ key: String, or fallback: Int? = nil) throws -> Int {
       guard let value = config.int(key) ?? fallback, value > 0 else {
@@ -77,5 +93,6 @@ extension Checkpoint {
     }
     if !tied { try write("lm_head.weight") }
     try file.commit()
+    return try writeText(besideLlama2C: path)
   }
 }

@@ -14,11 +14,15 @@ package struct Checkpoint {
   package var generation: JSONObject?
   /// Files of the tokenizer and the like, which a folder takes over as they are.
   package var companions: [(name: String, file: MappedFile)] = []
+  /// Reads what the checkpoint says about text, for a network that knows so many tokens; nil if it says nothing.
+  package var text: (@Sendable (Int) throws -> CheckpointText?)?
   /// What could not be represented as it was.
   package var notes: [String] = []
   /// The names of the tensors in order.
   package private(set) var names: [String] = []
   var values: [String: ValueID] = [:]
+  /// The shapes of tensors that are not those of their values.
+  private var shapes: [String: Shape] = [:]
   /// Tensors that are computed row by row from their values.
   private var codings: [String: RowCoding] = [:]
   /// How matrices made of constants are quantized, by the names of these.
@@ -36,6 +40,7 @@ package struct Checkpoint {
   package mutating func add(_ tensor: CheckpointTensor, as name: String) throws {
     var value = try tensor.constant(into: &model, &builder)
     if let blocks = tensor.blocks, tensor.recipe == nil { value = try builder.emit(DequantizeGGML(blocks), value) }
+    if !builder.type(of: value).isDense { value = try builder.emit(Dequantize(.f32), value) }
     try set(name, value)
   }
 
@@ -68,7 +73,9 @@ package struct Checkpoint {
 
   /// The type of a tensor; nil if there is none of that name.
   package func type(of name: String) -> TensorType? {
-    codings[name]?.type ?? values[name].map { builder.type(of: $0) }
+    if let coding = codings[name] { return coding.type }
+    guard let type = values[name].map({ builder.type(of: $0) }) else { return nil }
+    return shapes[name].map { type.with(shape: $0) } ?? type
   }
 
   /// Replaces a tensor by a recipe on it, under another name.
@@ -82,10 +89,8 @@ package struct Checkpoint {
     try set(other, try recipe(&builder, value))
   }
 
-  /// Replaces tensors by one that a recipe makes of them.
-  package mutating func join(
-    _ parts: [String], to other: String, _ recipe: (inout GraphBuilder, [ValueID]) throws -> ValueID
-  ) throws {
+  /// Replaces matrices of one type by their stack.
+  package mutating func stack(_ parts: [String], to other: String) throws {
     var inputs: [ValueID] = []
     for part in parts {
       guard let value = values.removeValue(forKey: part) else {
@@ -95,18 +100,9 @@ package struct Checkpoint {
     }
     let gone = Set(parts)
     names.removeAll { gone.contains($0) }
-    try set(other, try recipe(&builder, inputs))
-  }
-
-  /// Replaces a tensor by several that recipes make of it.
-  package mutating func split(
-    _ name: String, to others: [String], _ recipe: (inout GraphBuilder, ValueID) throws -> [ValueID]
-  ) throws {
-    guard let value = values.removeValue(forKey: name), let place = names.firstIndex(of: name) else {
-      throw CompileError(.input, "missing tensor '\(name)'", subject: .init(file: self.name))
-    }
-    names.remove(at: place)
-    for (other, part) in zip(others, try recipe(&builder, value)) { try set(other, part) }
+    // Computed as one matrix of all rows, of which a few are needed at a time.
+    try set(other, try builder.emit(Concat(axis: 0), inputs))
+    if let first = inputs.first { shapes[other] = Shape([.fixed(inputs.count)] + builder.type(of: first).shape.dims) }
   }
 
   /// Drops a tensor.
@@ -129,20 +125,74 @@ package struct Checkpoint {
     }
   }
 
-  /// Computes a tensor and writes it to the end of a file.
+  /// Computes a tensor and writes it to the end of a file; one that is stored as it is to be is copied.
   package func write(_ name: String, to file: AtomicFile) throws {
     let start = try file.reserve(type(of: name)?.byteCount ?? 0)
+    if let parts = stored(name) {
+      var offset = start
+      for (source, range) in parts {
+        try Self.copy(source, range, to: file, at: offset)
+        offset += range.count
+      }
+      return
+    }
     try stream(name) { offset, bytes in try file.write(bytes, at: start + offset) }
   }
 
-  /// Quantizes the tensors that are made of the constants named in `formats`, if they are matrices or stacks of them.
-  mutating func quantize(_ formats: [String: BlockFormat]) throws {
+  /// Where a tensor, or the parts of a stack one after the other, lie as they are; nil if it is computed.
+  private func stored(_ name: String) -> [(MappedFile, Range<Int>)]? {
+    guard codings[name] == nil, let value = values[name] else { return nil }
+    var parts = [value]
+    if shapes[name] != nil, let node = builder.graph.definingNode(of: value), builder.graph[node].op is Concat {
+      parts = builder.graph[node].inputs
+    }
+    var places: [(MappedFile, Range<Int>)] = []
+    for part in parts {
+      guard let id = builder.graph.constant(of: part),
+        case .archive(let archive, let range) = builder.constants[id].source
+      else { return nil }
+      places.append((model.archives[archive].file, range))
+    }
+    return places
+  }
+
+  /// Copies bytes on all cores, through buffers that stay in a core's cache.
+  private static func copy(_ source: MappedFile, _ range: Range<Int>, to file: AtomicFile, at start: Int) throws {
+    let reader = FileReader(source)
+    try parallelFor(range.count, grain: 8 << 20) { part in
+      try withUnsafeTemporaryAllocation(byteCount: min(part.count, 1 << 19), alignment: 64) { buffer in
+        for offset in stride(from: part.lowerBound, to: part.upperBound, by: buffer.count) {
+          let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer.prefix(part.upperBound - offset))
+          let place = range.lowerBound + offset..<range.lowerBound + offset + bytes.count
+          if reader?.read(into: bytes, at: place.lowerBound) != true {
+            bytes.copyMemory(from: try source.slice(place))
+            source.release(place)
+          }
+          try file.write(UnsafeRawBufferPointer(bytes), at: start + offset)
+        }
+      }
+    }
+  }
+
+  /// Quantizes the tensors that are made of the constants named in `formats`, if they are matrices or stacks of them that
+  /// `fits` accepts.
+  ///
+  /// - Returns: the names of those that it did not accept.
+  @discardableResult mutating func quantize(
+    _ formats: [String: BlockFormat], where fits: (BlockFormat, TensorType) -> Bool = { _, _ in true }
+  ) throws -> [String] {
+    var left: [String] = []
     for name in names {
       guard let value = values[name], builder.type(of: value).rank >= 2, builder.type(of: value).isDense,
         let format = constants(of: value).lazy.compactMap({ formats[$0] }).first
       else { continue }
-      values[name] = try builder.emit(Quantize(format), value)
+      if fits(format, builder.type(of: value)) {
+        values[name] = try builder.emit(Quantize(format), value)
+      } else {
+        left.append(name)
+      }
     }
+    return left
   }
 
   /// The names of the constants that a value is made of.
@@ -154,24 +204,5 @@ package struct Checkpoint {
       if let node = builder.graph.definingNode(of: next) { stack += builder.graph[node].inputs }
     }
     return names
-  }
-}
-
-extension GraphBuilder {
-  /// The numbers of a value in `type`, quantized ones included.
-  mutating func cast(_ value: ValueID, to type: DType) throws -> ValueID {
-    let stored = self.type(of: value)
-    if !stored.isDense { return try emit(Dequantize(type), value) }
-    return stored.element == type ? value : try emit(Cast(type), value)
-  }
-
-  /// The numbers of a value with their rows in the order of another reading: the first axis, parted into `parts`, with the
-  /// parts in the order `permutation`.
-  mutating func reorderRows(_ value: ValueID, parts: [Int], permutation: [Int]) throws -> ValueID {
-    let shape = type(of: value).shape
-    let rest = Array(shape.dims.dropFirst())
-    let parted = try emit(Reshape(parts.map { .fixed($0) } + rest), value)
-    let order = permutation + rest.indices.map { parts.count + $0 }
-    return try emit(Reshape(shape.dims), emit(Transpose(order), parted))
   }
 }

@@ -1,5 +1,5 @@
 import Base
-import Foundation
+import Glibc
 import IR
 import Tensors
 
@@ -12,7 +12,7 @@ extension GGUFSchema {
     guard let schema = schema(modelType: modelType) else {
       throw CompileError(
         .unsupported, "the architecture '\(modelType)' is not written as GGUF",
-        notes: ["known are \(listed(all.map(\.modelType), "and"))"])
+        notes: ["known are \(listed(Set(all.map(\.modelType)).sorted(), "and"))"])
     }
     return try schema.prepare(source)
   }
@@ -23,6 +23,8 @@ extension GGUFSchema {
     writer["general.name"] = .string(source.name)
     var config = ConvertedConfig(source.config)
     for key in keys { try write(key, &config, &writer) }
+    for (key, value) in formalities { writer["\(name).\(key)"] = .u32(value) }
+    for key in ignored { _ = config.value(key) }
     try writeHeads(&config, &writer)
     try checkGranted(&config)
     var checkpoint = source
@@ -33,7 +35,7 @@ extension GGUFSchema {
     if let vocabulary = checkpoint.type(of: "token_embd.weight")?.shape.dims.first?.fixedValue {
       writer["\(name).vocab_size"] = .u32(vocabulary)
     }
-    if config.bool("tie_word_embeddings") ?? (name == "gemma2" || name == "gemma3" || name == "gpt2") {
+    if config.bool("tie_word_embeddings") ?? isTiedByDefault {
       checkpoint.remove("output.weight")
     }
     _ = config.int("vocab_size")
@@ -43,7 +45,8 @@ extension GGUFSchema {
 
   private func write(_ key: Key, _ config: inout ConvertedConfig, _ writer: inout GGUFWriter) throws {
     let full = "\(name).\(key.gguf)"
-    let value = key.config.compactMap({ config.value($0) }).first ?? implied(key, config) ?? key.fallback
+    let stated = key.config.compactMap({ config.value($0) }).first
+    let value = (stated?.string == "auto" ? nil : stated) ?? implied(key, config) ?? key.fallback
     guard let value else {
       throw CompileError(.input, "missing '\(key.config[0])' in the configuration")
     }
@@ -71,6 +74,11 @@ extension GGUFSchema {
     switch key.config[0] {
     case "num_key_value_heads": config.taken("num_attention_heads").map { .int($0) }
     case "n_inner": config.taken("n_embd").map { .int(4 * $0) }
+    case "time_step_rank": config.taken("hidden_size").map { .int(($0 + 15) / 16) }
+    case "intermediate_size":
+      config.taken("expand").flatMap { factor in
+        config.taken("hidden_size").map { .int(factor * $0) }
+      }
     default: nil
     }
   }
@@ -119,7 +127,7 @@ extension GGUFSchema {
       throw CompileError(.unsupported, "'rope_local_base_freq' is not expressed in GGUF")
     }
     let table = tables.first
-    let theta = table?["rope_theta"]?.double ?? config.value("rope_theta")?.double ?? 10000
+    let theta = table?["rope_theta"]?.double ?? config.value("rope_theta")?.double ?? defaultTheta
     _ = config.value("rope_theta")
     writer["\(name).rope.freq_base"] = .f32(theta)
     let share =
@@ -146,18 +154,42 @@ extension GGUFSchema {
       let plain = RotaryScaling.none.inverseFrequencies(theta: theta, width: turned)
       let scaled = scaling.inverseFrequencies(theta: theta, width: turned)
       try checkpoint.add(zip(plain, scaled).map { $0 / $1 }, as: "rope_freqs.weight")
+    case "longrope" where name == "phi3":
+      let context = config.taken("max_position_embeddings") ?? 4096
+      let original =
+        config.taken("original_max_position_embeddings") ?? table["original_max_position_embeddings"]?.int ?? 4096
+      let factor = table["factor"]?.double ?? Double(context) / Double(max(original, 1))
+      let inferred = factor <= 1 || original <= 1 ? 1 : (1 + log(factor) / log(Double(original))).squareRoot()
+      writer["\(name).rope.scaling.attn_factor"] = .f32(table["attention_factor"]?.double ?? inferred)
+      for kind in ["short", "long"] {
+        try checkpoint.add(Self.factors("\(kind)_factor", table, count: turned / 2), as: "rope_factors_\(kind).weight")
+      }
+    case "longrope"
+    where name == "llama" && table["short_factor"] == table["long_factor"] && table["attention_factor"]?.double == 1:
+      try checkpoint.add(Self.factors("short_factor", table, count: turned / 2), as: "rope_freqs.weight")
     default:
       throw CompileError(.unsupported, "rotary embedding of type '\(kind)' is not written as GGUF")
     }
   }
 
+  private static func factors(_ key: String, _ table: JSON, count: Int) throws -> [Float] {
+    let factors = table[key]?.array?.compactMap(\.double) ?? []
+    guard factors.count == count else {
+      throw CompileError(.input, "'\(key)' has \(factors.count) numbers, expected \(count)")
+    }
+    return factors.map { Float($0) }
+  }
+
   /// Hyper-parameters that have no key of their own, but a value that readers derive.
   private func writeSpecials(_ config: inout ConvertedConfig) throws {
-    if let scalar = config.value("query_pre_attn_scalar"), scalar.double != Double(config.headDim) {
+    let divisor = scoreDivisor(
+      layers: config.taken("num_hidden_layers") ?? 0, width: config.taken("hidden_size") ?? 0,
+      heads: config.taken("num_attention_heads") ?? 1, headDim: config.headDim)
+    if let scalar = config.value("query_pre_attn_scalar"), scalar.double != Double(divisor) {
       throw CompileError(
-        .unsupported, "'query_pre_attn_scalar' is \(scalar.text()), expressed in GGUF is only the width of a head")
+        .unsupported, "'query_pre_attn_scalar' is \(scalar.text()), GGUF takes \(divisor) for granted")
     }
-    let pattern = name == "gemma2" ? 2 : name == "gemma3" ? 6 : 1
+    let pattern = windowPeriod ?? 1
     if let stated = config.value("sliding_window_pattern") ?? config.value("_sliding_window_pattern"),
       stated.int != pattern
     {
@@ -200,17 +232,12 @@ extension GGUFSchema {
       for layer in 0..<layers {
         let count = config.taken("num_local_experts") ?? config.taken("num_experts") ?? 0
         let parts = (0..<count).map {
-          group.config.at(layer).replacingOccurrences(of: "{e}", with: "\($0)")
+          group.config.at(layer).replacing("{e}", with: "\($0)")
         }
-        try checkpoint.join(parts, to: group.gguf.at(layer)) { builder, values in
-          let stacked = try values.map { value in
-            try builder.emit(Reshape([1] + builder.type(of: value).shape.dims), value)
-          }
-          return try builder.emit(Concat(axis: 0), stacked)
-        }
+        try checkpoint.stack(parts, to: group.gguf.at(layer))
       }
     }
-    let known = Set(weights.filter { !$0.gguf.contains("{}") }.map(\.gguf) + ["rope_freqs.weight"])
+    let known = Set(weights.filter { !$0.gguf.contains("{}") }.map(\.gguf)).union(Self.factorNames)
     for tensor in checkpoint.names where !known.contains(tensor) && !tensor.hasPrefix("blk.") {
       if tensor.hasSuffix("rotary_emb.inv_freq") || tensor.hasSuffix("attn.bias") || tensor.hasSuffix("masked_bias") {
         checkpoint.remove(tensor)
@@ -219,31 +246,4 @@ extension GGUFSchema {
       throw CompileError(.unsupported, "tensor '\(tensor)' has no place in the architecture '\(name)' of GGUF")
     }
   }
-}
-
-extension GGUFSchema.Change {
-  /// The weight of GGUF from that of Hugging Face.
-  func forward(_ builder: inout GraphBuilder, _ value: ValueID, heads: Int, kvHeads: Int) throws -> ValueID {
-    let shape = builder.type(of: value).shape
-    let rows = shape.dims.first?.fixedValue ?? 0
-    switch self {
-    case .none: return value
-    case .pairRows(let keys):
-      let count = keys ? kvHeads : heads
-      return try builder.reorderRows(
-        value, parts: [count, 2, rows / max(count, 1) / 2], permutation: [0, 2, 1])
-    case .addOne:
-      let gain = try builder.cast(value, to: .f32)
-      return try builder.emit(Add(), gain, builder.constant(.inline("one", .f32, [1], [Float(1)])))
-    case .transpose: return try builder.emit(Transpose([1, 0]), value)
-    case .groupRows:
-      return try builder.reorderRows(
-        value, parts: [heads, 3, rows / max(heads, 1) / 3], permutation: [1, 0, 2])
-    }
-  }
-}
-
-extension String {
-  /// The name with the number of a layer for `{}`.
-  func at(_ layer: Int) -> String { replacingOccurrences(of: "{}", with: "\(layer)") }
 }

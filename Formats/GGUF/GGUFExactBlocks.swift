@@ -10,7 +10,8 @@ struct GGUFExactBlocks: Sendable {
   private let format: BlockFormat
   private let kind: Kind
 
-  private static let length = 32
+  /// Numbers of a block.
+  static let length = 32
 
   /// The type for rows of `columns` numbers; nil if none holds them exactly: scales of more than 16 bits, rows or groups
   /// that are not whole blocks.

@@ -2,6 +2,9 @@ import Base
 import IR
 
 /// A GGUF file, versions 2 and 3, with its tokenizer.
+///
+/// It is read as the checkpoint of Hugging Face that ``GGUFSchema`` makes of it. Weights stay as they lie in the file where
+/// the table does not change them; rows of queries and keys in pairs are left so, and neighbours turned.
 package enum GGUFFormat: Format {
   package static let name = "gguf"
   package static let summary = "GGUF file (versions 2 and 3), whole or split"
@@ -13,38 +16,20 @@ package enum GGUFFormat: Format {
       throw CompileError(.input, "'\(candidate.path)' is a folder, expected a GGUF file")
     }
     var file = try GGUFFile.open(mapped, limits: options.limits)
-    guard let architecture = try file.metadata.optionalString("general.architecture") else {
-      throw file.metadata.failure("missing 'general.architecture', expected a string")
-    }
+    let schema = try GGUFSchema(of: &file)
+    let config = try schema.config(&file.metadata, file.tensors, limits: options.limits, fitsScaling: false)
     var tensors = CheckpointTensors(place: mapped.path)
-    var model = Model(name: candidate.modelName)
-    let vocabulary: Int
-    if let known = GGUFArchitecture.all.first(where: { $0.name == architecture }) {
-      let config = try known.config(&file.metadata, file.tensors, limits: options.limits)
-      for tensor in known.renamed(file.tensors) { try tensors.add(tensor) }
-      let network = try HuggingFaceFormat.network(
-        JSONField(.object(config), file: mapped.path), &tensors, name: candidate.modelName, options)
-      model = network.model
-      vocabulary = network.architecture.vocabulary
-    } else {
-      guard architecture == GGUFLlama.name else {
-        let names = [GGUFLlama.name] + GGUFArchitecture.all.map(\.name)
-        throw CompileError(
-          .unsupported, "unknown architecture '\(architecture)'", subject: .init(file: mapped.path),
-          notes: ["known are \(listed(names.map { "'\($0)'" }, "and"))"])
-      }
-      let network = try GGUFLlama(&file, limits: options.limits)
-      for tensor in file.tensors { try tensors.add(tensor) }
-      try network.build(&tensors, into: &model, options: options)
-      try tensors.requireAllTaken()
-      vocabulary = network.decoder.vocabulary
-    }
+    tensors.nameInFile = schema.nameInGGUF
+    for tensor in try schema.restored(file.tensors, config, keepsPairs: true) { try tensors.add(tensor) }
+    var (model, architecture) = try HuggingFaceFormat.network(
+      JSONField(.object(config), file: mapped.path), &tensors, name: candidate.modelName, options,
+      turnsNeighbours: schema.pairsRows)
     model[metadata: "format"] = name
-    model[metadata: "architecture"] = architecture
+    model[metadata: "architecture"] = schema.name
 
     var generation = GenerationSettings()
     if let tokenizer = try Tokenizer(
-      gguf: &file.metadata, vocabulary: vocabulary, limits: options.limits)
+      gguf: &file.metadata, vocabulary: architecture.vocabulary, limits: options.limits)
     {
       generation.beginID = tokenizer.beginID
       generation.endIDs = tokenizer.endIDs

@@ -10,6 +10,7 @@ enum GGUFEntry {
   case i32s([Int])
   case f32s([Float])
   case strings([String])
+  case bytes([UInt8])
 }
 
 /// Writes a GGUF file of version 3, little-endian (ggml, `docs/gguf.md`).
@@ -73,6 +74,9 @@ struct GGUFWriter {
       case .strings(let texts):
         array(.string, texts.count)
         for text in texts { string(text) }
+      case .bytes(let bytes):
+        array(.u8, bytes.count)
+        head += bytes
       }
     }
     var offset = 0

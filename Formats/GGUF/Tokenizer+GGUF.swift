@@ -103,12 +103,8 @@ extension Tokenizer {
       tokens[id] = text.hasPrefix("\u{2581}") ? String(text.unicodeScalars.dropFirst()) : mark + text
       if tokens[id].isEmpty { kinds[id] = .unused }
     }
-    var bert = Normalizer(.bert)
-    bert.bert = .init()
-    normalizers = [bert]
-    splitters = [
-      Splitter(Pattern(Run(.space)), .removed), Splitter(Pattern(Run(.delimiter)), .isolated),
-    ]
+    normalizers = [Self.bertNormalizer]
+    splitters = Self.bertSplitters
     decoders = [TokenDecoder(.wordPieces, text: mark)]
   }
 

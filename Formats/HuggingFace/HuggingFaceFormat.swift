@@ -30,36 +30,51 @@ package enum HuggingFaceFormat: Format {
     let generation = try GenerationSettings(
       generation: try folder.optionalJSON("generation_config.json", limit: options.limits.configBytes), config: root,
       vocabulary: architecture.vocabulary)
-    if let document = try folder.optionalJSON("tokenizer.json", limit: options.limits.tokenizerBytes) {
-      let settings = try folder.optionalJSON("tokenizer_config.json", limit: options.limits.tokenizerBytes)
-      let tokenizer = try Tokenizer(
-        json: document, config: settings, generation: generation, vocabulary: architecture.vocabulary,
-        limits: options.limits)
-      model.assets.append(NamedAsset(name: "tokenizer", asset: .tokenizer(tokenizer)))
-    } else if folder.contains("tokenizer.model") {
-      let file = try folder.mapped("tokenizer.model", limit: options.limits.tokenizerBytes)
-      let settings = try folder.optionalJSON("tokenizer_config.json", limit: options.limits.tokenizerBytes)
-      let tokenizer = try Tokenizer(
-        sentencePiece: file, config: settings, vocabulary: architecture.vocabulary, limits: options.limits)
+    if let tokenizer = try tokenizer(of: folder, generation, vocabulary: architecture.vocabulary) {
       model.assets.append(NamedAsset(name: "tokenizer", asset: .tokenizer(tokenizer)))
     }
     model.assets.append(NamedAsset(name: "generation", asset: .generation(generation)))
     return model
   }
 
+  /// The tokenizer of a folder, from `tokenizer.json`, else from `tokenizer.model`; nil if there is neither.
+  static func tokenizer(
+    of folder: CheckpointFolder, _ generation: GenerationSettings, vocabulary: Int
+  ) throws -> Tokenizer? {
+    let limits = folder.limits
+    func settings() throws -> JSONField? {
+      try folder.optionalJSON("tokenizer_config.json", limit: limits.tokenizerBytes)
+    }
+    if let document = try folder.optionalJSON("tokenizer.json", limit: limits.tokenizerBytes) {
+      return try Tokenizer(
+        json: document, config: settings(), generation: generation, vocabulary: vocabulary, limits: limits)
+    }
+    guard folder.contains("tokenizer.model") else { return nil }
+    let file = try folder.mapped("tokenizer.model", limit: limits.tokenizerBytes)
+    return try Tokenizer(sentencePiece: file, config: settings(), vocabulary: vocabulary, limits: limits)
+  }
+
   /// The network that a configuration describes, with all of its weights.
   ///
-  /// `longest` is the most tokens of a text as another file has it.
+  /// `longest` is the most tokens of a text as another file has it. With `turnsNeighbours`, rotary embedding turns pairs
+  /// of neighbours, since the rows of queries and keys lie so.
   static func network(
     _ root: JSONField, _ tensors: inout CheckpointTensors, name modelName: String, _ options: LoadOptions,
-    longest: Int? = nil
+    longest: Int? = nil, turnsNeighbours: Bool = false
   ) throws -> (model: Model, architecture: any Architecture) {
     let type = try ArchitectureRegistry.architecture(of: root)
     var config = CheckpointConfig(root)
     let notes = try QuantizationRegistry.apply(
       config.field("quantization_config", "compression_config"), to: &tensors)
-    let architecture = try type.init(&config, limits: options.limits)
+    var architecture: any Architecture = try type.init(&config, limits: options.limits)
     try config.requireAllRead(architecture: type.modelType)
+    if turnsNeighbours {
+      guard var turning = architecture as? any DecoderArchitecture else {
+        throw CompileError(.internal, "the architecture '\(type.modelType)' cannot turn neighbours")
+      }
+      for index in turning.decoder.rotaries.indices { turning.decoder.rotaries[index].isInterleaved = true }
+      architecture = turning
+    }
 
     var model = Model(name: modelName)
     model[metadata: "format"] = name

@@ -32,15 +32,14 @@ package enum Llama2CFormat: Format {
   }
 
   /// The tokenizer that the caller named, else `tokN.bin` for N tokens or `tokenizer.bin` beside the checkpoint.
-  private static func tokenizerPath(_ candidate: Candidate, _ vocabulary: Int, _ options: LoadOptions) throws -> String?
-  {
+  static func tokenizerPath(_ candidate: Candidate, _ vocabulary: Int, _ options: LoadOptions) throws -> String? {
     if let given = options.tokenizer { return given }
     let folder = try Candidate(path: ArchivePath.folder(of: candidate.path))
     return ["tok\(vocabulary).bin", "tokenizer.bin"].first { folder.contains($0) }.map { "\(folder.path)/\($0)" }
   }
 
   /// The network in the words of Hugging Face.
-  private static func config(of file: Llama2CFile) -> JSONObject {
+  static func config(of file: Llama2CFile) -> JSONObject {
     JSONObject(
       [
         ("architectures", ["LlamaForCausalLM"]), ("model_type", "llama"), ("hidden_size", .integer(Int64(file.width))),

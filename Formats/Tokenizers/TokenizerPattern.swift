@@ -23,7 +23,7 @@ extension Tokenizer.Pattern {
   }
 
   /// The expressions of pre-tokenizers, as the checkpoints spell them.
-  private static let expressions: [String: Rule] = {
+  static let expressions: [String: Rule] = {
     let space = #"|\s+(?!\S)|\s+"#
     let lines = #"|\s*[\r\n]+"# + space
     let endings = ["(?i:'s|'t|'re|'ve|'m|'ll|'d)", "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"]

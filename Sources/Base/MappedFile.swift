@@ -19,6 +19,13 @@ package final class MappedFile: Sendable {
     package let inode: UInt64
     package let size: Int64
     package let modifiedNanoseconds: Int64
+
+    init(_ status: stat) {
+      device = UInt64(status.st_dev)
+      inode = UInt64(status.st_ino)
+      size = Int64(status.st_size)
+      modifiedNanoseconds = Int64(status.st_mtim.tv_sec) &* 1_000_000_000 &+ Int64(status.st_mtim.tv_nsec)
+    }
   }
 
   /// Maps the whole file at `path`.
@@ -48,9 +55,7 @@ package final class MappedFile: Sendable {
     }
     self.path = path
     self.size = size
-    identity = Identity(
-      device: UInt64(status.st_dev), inode: UInt64(status.st_ino), size: Int64(size),
-      modifiedNanoseconds: Int64(status.st_mtim.tv_sec) &* 1_000_000_000 &+ Int64(status.st_mtim.tv_nsec))
+    identity = Identity(status)
   }
 
   deinit {

@@ -69,19 +69,21 @@ package struct Converter {
     }
   }
 
-  /// Writes a checkpoint in a form that is one of checkpoints.
+  /// Writes a checkpoint in a form that is one of checkpoints, and notes what the form cannot hold.
   static func write(_ checkpoint: inout Checkpoint, as form: Form, to output: String) throws {
+    var notes: [String] = []
     switch form {
-    case .gguf: try checkpoint.write(gguf: output)
+    case .gguf: notes = try checkpoint.write(gguf: output)
+    case .bin: notes = try checkpoint.write(llama2C: output)
+    case .folder: notes = try checkpoint.write(folder: output)
     case .safetensors: try SafetensorsWriter.write(checkpoint, to: output)
     case .npz: try checkpoint.write(npz: output)
-    case .bin: try checkpoint.write(llama2C: output)
-    case .folder: try checkpoint.write(folder: output)
     case .onnx, .mir: throw CompileError(.internal, "a checkpoint is not written as .\(form.rawValue)")
     }
-    if form != .folder, checkpoint.companions.contains(where: { $0.name.hasPrefix("tokenizer") }) {
-      checkpoint.notes.append("the tokenizer is not written to .\(form.rawValue) files")
+    if form == .safetensors || form == .npz, checkpoint.text != nil {
+      notes.append("the tokenizer is not written to .\(form.rawValue) files")
     }
+    checkpoint.notes += notes
   }
 
   /// The formats that the quantization passes give to the constants of a model; of tables that are looked up in only with

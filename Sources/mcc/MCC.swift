@@ -24,6 +24,7 @@ struct MCC: AsyncParsableCommand {
 
   static func main() async {
     do {
+      try checkName()
       var command = try parseAsRoot()
       if var asynchronous = command as? AsyncParsableCommand {
         try await asynchronous.run()
@@ -36,6 +37,17 @@ struct MCC: AsyncParsableCommand {
     } catch {
       exit(withError: error)
     }
+  }
+
+  /// Throws if the first argument looks like a command but is none; a name that is like it is suggested.
+  private static func checkName() throws {
+    let names = configuration.subcommands.map { $0._commandName } + ["help"]
+    guard let name = CommandLine.arguments.dropFirst().first, !name.hasPrefix("-"), !names.contains(name) else {
+      return
+    }
+    let near = nearest(name, in: names).map { ["did you mean '\($0)'?"] } ?? []
+    throw CompileError(
+      .usage, "unknown command '\(name)'", notes: near + ["commands: \(names.joined(separator: ", "))"])
   }
 }
 

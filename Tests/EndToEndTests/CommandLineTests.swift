@@ -20,6 +20,8 @@ import Testing
 
   @Test func wrongArgumentsExitWith64() throws {
     try fails(["compile"], exit: 64, saying: "model")
+    try fails(["convrt", "a", "b"], exit: 64, saying: "unknown command 'convrt'", "did you mean 'convert'?")
+    try fails(["xyzzy"], exit: 64, saying: "unknown command 'xyzzy'", "commands: compile, convert")
     try fails(["compile", "x", "--quantise", "w8"], exit: 64, saying: "--quantise")
     try fails(["compile", CompiledModels.stories, "--quantize", "w9"], exit: 64, saying: "error:", "w9")
     try fails(["compile", CompiledModels.stories, "--target", "z80"], exit: 64, saying: "z80", "x86-64-v3")

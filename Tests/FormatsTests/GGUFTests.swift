@@ -42,19 +42,20 @@ import Testing
       }
       #expect(left[x].results.map { left.type(of: $0) } == right[y].results.map { right.type(of: $0) })
     }
-    var names = [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm")]
+    var names = ["model.embed_tokens", "model.norm"]
     for layer in 0..<5 {
-      for (x, y) in [
-        ("attn_norm", "input_layernorm"), ("attn_q", "self_attn.q_proj"), ("attn_k", "self_attn.k_proj"),
-        ("attn_v", "self_attn.v_proj"), ("attn_output", "self_attn.o_proj"), ("ffn_norm", "post_attention_layernorm"),
-        ("ffn_gate", "mlp.gate_proj"), ("ffn_up", "mlp.up_proj"), ("ffn_down", "mlp.down_proj"),
-      ] { names.append(("blk.\(layer).\(x)", "model.layers.\(layer).\(y)")) }
+      for module in [
+        "input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+        "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+      ] { names.append("model.layers.\(layer).\(module)") }
     }
-    for (x, y) in names {
-      let found = try values(a, x + ".weight")
-      var expected = try values(b, y + ".weight")
-      if x.hasSuffix("attn_q") || x.hasSuffix("attn_k") { expected = interleaved(expected, columns: 64, headDim: 8) }
-      #expect(found == expected, "\(x)")
+    for name in names {
+      let found = try values(a, name + ".weight")
+      var expected = try values(b, name + ".weight")
+      if name.hasSuffix("q_proj") || name.hasSuffix("k_proj") {
+        expected = interleaved(expected, columns: 64, headDim: 8)
+      }
+      #expect(found == expected, "\(name)")
     }
     #expect(a.tokenizer?.tokens == b.tokenizer?.tokens)
     // tokenizer.json lists the unknown token among the special ones.
@@ -89,7 +90,7 @@ import Testing
       file.version = version
       let model = try load(file)
       try Verifier.verify(model)
-      let embedding = try #require(model.constants.constants.first { $0.name == "token_embd.weight" })
+      let embedding = try #require(model.constants.constants.first { $0.name == "model.embed_tokens.weight" })
       #expect(embedding.type == expected)
       let graph = model.functions[0]
       #expect(graph.type(of: graph.states[0].value).element == (type == 0 ? .f32 : .f16))
@@ -156,6 +157,37 @@ import Testing
     let model = try load(file)
     try Verifier.verify(model)
     #expect(model.constants.count == 16)
+  }
+
+  /// The largest Gemma 2 divides scores by the root of the width over the number of heads, others by that of the width of
+  /// a head; GGUF says neither, readers go by the number of layers.
+  @Test(arguments: [(45, 16), (46, 8)]) func scoresOfGemma(layers: Int, divisor: Int) throws {
+    var file = GGUFBytes()
+    file.metadata = [
+      ("general.architecture", .string("gemma2")), ("gemma2.context_length", .u32(16)),
+      ("gemma2.embedding_length", .u32(32)), ("gemma2.block_count", .u32(UInt32(layers))),
+      ("gemma2.feed_forward_length", .u32(32)), ("gemma2.attention.head_count", .u32(4)),
+      ("gemma2.attention.head_count_kv", .u32(2)), ("gemma2.attention.key_length", .u32(16)),
+      ("gemma2.attention.value_length", .u32(16)), ("gemma2.attention.layer_norm_rms_epsilon", .f32(1e-6)),
+    ]
+    func add(_ name: String, _ sizes: [UInt64]) {
+      let data = [UInt8](repeating: 0, count: Int(sizes.reduce(4, *)))
+      file.tensors.append(.init(name: name + ".weight", sizes: sizes, data: data))
+    }
+    add("token_embd", [32, 8])
+    add("output_norm", [32])
+    for layer in 0..<layers {
+      let block = "blk.\(layer)."
+      for norm in ["attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"] { add(block + norm, [32]) }
+      for (module, rows) in [("attn_q", 64), ("attn_k", 32), ("attn_v", 32)] as [(String, UInt64)] {
+        add(block + module, [32, rows])
+      }
+      add(block + "attn_output", [64, 32])
+      for module in ["ffn_gate", "ffn_up", "ffn_down"] { add(block + module, [32, 32]) }
+    }
+    let graph = try load(file).functions[0]
+    let scales = graph.nodeIDs.compactMap { (graph[$0].op as? Attention)?.scale }
+    #expect(scales == [Float](repeating: Float(1 / Double(divisor).squareRoot()), count: layers))
   }
 
   @Test func sniffsByContent() throws {

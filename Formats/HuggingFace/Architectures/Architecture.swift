@@ -40,6 +40,11 @@ extension Architecture {
   static func isCalled(_ name: String) -> Bool { className == name || otherClassNames.contains(name) }
 }
 
+/// An architecture that is a decoder, which formats with another order of rows adapt.
+protocol DecoderArchitecture: Architecture {
+  var decoder: Decoder { get set }
+}
+
 /// The architectures of Hugging Face checkpoints that mcc knows.
 enum ArchitectureRegistry {
   static let architectures: [any Architecture.Type] = [

@@ -3,11 +3,11 @@ import IR
 
 /// Llama 1 to 3 (Touvron and others, 2023): a decoder with RMS norms, rotary embedding, grouped key and value heads
 /// and a gated feed-forward layer.
-struct Llama: Architecture {
+struct Llama: DecoderArchitecture {
   static let modelType = "llama"
   static let className = "LlamaForCausalLM"
 
-  let decoder: Decoder
+  var decoder: Decoder
 
   var vocabulary: Int { decoder.vocabulary }
 

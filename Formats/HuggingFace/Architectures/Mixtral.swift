@@ -3,11 +3,11 @@ import IR
 
 /// Mixtral (Jiang and others, 2024): Mistral with experts as feed-forward layers, whose weights are a softmax over the
 /// chosen alone.
-struct Mixtral: Architecture {
+struct Mixtral: DecoderArchitecture {
   static let modelType = "mixtral"
   static let className = "MixtralForCausalLM"
 
-  let decoder: Decoder
+  var decoder: Decoder
 
   var vocabulary: Int { decoder.vocabulary }
 

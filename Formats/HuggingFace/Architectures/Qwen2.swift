@@ -3,11 +3,11 @@ import IR
 
 /// Qwen 2 and 2.5 (Yang and others, 2024): Llama with biases of queries, keys and values; later layers may see a window of
 /// keys alone.
-struct Qwen2: Architecture {
+struct Qwen2: DecoderArchitecture {
   static let modelType = "qwen2"
   static let className = "Qwen2ForCausalLM"
 
-  let decoder: Decoder
+  var decoder: Decoder
 
   var vocabulary: Int { decoder.vocabulary }
 

@@ -110,7 +110,16 @@ package final class ConstantEvaluator: Sendable {
     guard case .result(let node, 0) = graph[value].definition, let op = graph[node].op as? any RowMapped else {
       return 1
     }
-    return op.rowGranularity(graph[node].inputs.map { graph.type(of: $0) })
+    let types = graph[node].inputs.map { graph.type(of: $0) }
+    var result = op.rowGranularity(types)
+    // Inputs of which the same rows are needed must be able to begin there, too.
+    let all = 0..<Self.rows(of: type)
+    for (input, rows) in zip(graph[node].inputs, op.inputRows(for: all, types) ?? [])
+    where rows == all && Self.rows(of: graph.type(of: input)) == all.count {
+      let other = granularity(of: input)
+      if result % other != 0 { result = other % result == 0 ? other : result * other }
+    }
+    return result
   }
 
   /// Some rows of a value, and what to give back after use.
@@ -123,6 +132,10 @@ package final class ConstantEvaluator: Sendable {
   }
 
   private func rows(_ range: Range<Int>, of value: ValueID) throws -> Part {
+    if range.isEmpty {
+      let none = Tensor(Self.type(graph.type(of: value), rows: range))
+      return Part(view: none.view, owner: none)
+    }
     switch graph[value].definition {
     case .constant(let id): return try rows(range, of: model.constants[id])
     case .input, .state:

@@ -28,8 +28,32 @@ package struct Reshape: DimensionAttributes, RowMapped {
     Reshape(shape.map { $0.substituting(replacement) })
   }
 
+  /// Rows of the result that one row of the input becomes; 1 if several become one.
+  package func rowGranularity(_ inputs: [TensorType]) -> Int {
+    guard let (before, after) = rowCounts(inputs), after % before == 0 else { return 1 }
+    return after / before
+  }
+
+  /// Rows that are cut into equal parts, or made of equal numbers of rows, map to rows.
   package func inputRows(for rows: Range<Int>, _ inputs: [TensorType]) -> [Range<Int>?]? {
-    inputs[0].rank >= 1 && !shape.isEmpty && inputs[0].shape[0] == shape[0] ? [rows] : nil
+    guard inputs[0].rank >= 1, !shape.isEmpty else { return nil }
+    if inputs[0].shape[0] == shape[0] { return [rows] }
+    guard let (before, after) = rowCounts(inputs) else { return nil }
+    if before % after == 0 {
+      let parts = before / after
+      return [rows.lowerBound * parts..<rows.upperBound * parts]
+    }
+    let parts = after / before
+    guard after % before == 0, rows.lowerBound % parts == 0, rows.upperBound % parts == 0 else { return nil }
+    return [rows.lowerBound / parts..<rows.upperBound / parts]
+  }
+
+  /// The outermost sizes of the input and of the result, if they are positive numbers.
+  private func rowCounts(_ inputs: [TensorType]) -> (before: Int, after: Int)? {
+    guard let before = inputs[0].shape.dims.first?.fixedValue, let after = shape.first?.fixedValue, before > 0,
+      after > 0
+    else { return nil }
+    return (before, after)
   }
 }
 

@@ -2,7 +2,7 @@ import Base
 import Tensors
 
 /// The axes in another order: axis `i` of the result is axis `permutation[i]` of the input.
-package struct Transpose: Operator {
+package struct Transpose: RowMapped {
   package static let name = "transpose"
 
   package var permutation: [Int] = []
@@ -19,5 +19,10 @@ package struct Transpose: Operator {
       throw failure("attribute 'permutation' is \(permutation), expected an order of the \(x.rank) axes of \(x.shape)")
     }
     return [x.with(shape: Shape(permutation.map { x.shape[$0] }))]
+  }
+
+  /// Rows stay rows where the outermost axis stays.
+  package func inputRows(for rows: Range<Int>, _ inputs: [TensorType]) -> [Range<Int>?]? {
+    permutation.first == 0 ? [rows] : nil
   }
 }

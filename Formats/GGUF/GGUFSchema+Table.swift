@@ -1,101 +1,6 @@
 import Base
-import IR
-import Tensors
-
-/// How an architecture of GGUF and one of Hugging Face name the same network.
-///
-/// Tables instead of code, so that a checkpoint is converted in both directions from one place. Names of tensors hold `{}`
-/// for the number of a layer.
-struct GGUFSchema: Sendable {
-  /// A hyper-parameter in both namings.
-  struct Key: Sendable {
-    enum Kind: Sendable { case int, float, bool }
-
-    /// The key of GGUF without the name of the architecture.
-    let gguf: String
-    /// The keys of `config.json`; the first is written.
-    let config: [String]
-    let kind: Kind
-    /// What GGUF readers take where the key is missing; nil if it must be there.
-    let fallback: JSON?
-
-    static func int(_ gguf: String, _ config: String..., or fallback: JSON? = nil) -> Key {
-      Key(gguf: gguf, config: config, kind: .int, fallback: fallback)
-    }
-
-    static func float(_ gguf: String, _ config: String..., or fallback: JSON? = nil) -> Key {
-      Key(gguf: gguf, config: config, kind: .float, fallback: fallback)
-    }
-
-    static func bool(_ gguf: String, _ config: String..., or fallback: JSON? = nil) -> Key {
-      Key(gguf: gguf, config: config, kind: .bool, fallback: fallback)
-    }
-  }
-
-  /// What happens to a weight on the way from Hugging Face to GGUF.
-  enum Change: Sendable {
-    case none
-    /// Rows of each head from halves to neighbouring pairs, for rotary embedding of pairs; for queries or keys.
-    case pairRows(keys: Bool)
-    /// Gains around 0 to gains around 1.
-    case addOne
-    /// `[in, out]` to `[out, in]`.
-    case transpose
-    /// Rows `[heads, 3, width]` to `[3, heads, width]`.
-    case groupRows
-  }
-
-  /// A weight in both namings.
-  struct Weight: Sendable {
-    let config: String
-    let gguf: String
-    let change: Change
-
-    init(_ config: String, _ gguf: String, _ change: Change = .none) {
-      self.config = config
-      self.gguf = gguf
-      self.change = change
-    }
-  }
-
-  /// Matrices of experts that GGUF stacks.
-  struct Experts: Sendable {
-    /// The name of one, with `{}` for the layer and `{e}` for the expert.
-    let config: String
-    let gguf: String
-  }
-
-  /// `general.architecture`.
-  let name: String
-  /// `model_type` of `config.json`.
-  let modelType: String
-  let className: String
-  var keys: [Key]
-  var weights: [Weight]
-  var experts: [Experts] = []
-  /// Hyper-parameters that GGUF readers take for granted: the values they may have, missing ones aside. The first is
-  /// written.
-  var granted: [(key: String, values: [JSON])] = []
-  /// The key of rotary width: whole heads if nil, a share of them under `partial_rotary_factor` else.
-  var hasPartialRotary = false
-  /// Whether there is rotary embedding at all.
-  var hasRotary = true
-
-  /// The pieces of names that most decoders share, `config` to `gguf`.
-  static func decoder(_ pieces: [(String, String, Change)]) -> [Weight] {
-    pieces.map { Weight("model.layers.{}.\($0.0)", "blk.{}.\($0.1)", $0.2) }
-  }
-}
 
 extension GGUFSchema {
-  /// The schema for a `general.architecture`; of several (Llama, Mistral, Mixtral) the one that the metadata fit.
-  static func schema(gguf name: String, hasExperts: Bool) -> GGUFSchema? {
-    all.first { $0.name == name && $0.experts.isEmpty == !hasExperts }
-  }
-
-  /// The schema for a `model_type`.
-  static func schema(modelType: String) -> GGUFSchema? { all.first { $0.modelType == modelType } }
-
   private static let sizes: [Key] = [
     .int("block_count", "num_hidden_layers"), .int("context_length", "max_position_embeddings"),
     .int("embedding_length", "hidden_size"), .int("feed_forward_length", "intermediate_size"),
@@ -164,9 +69,9 @@ extension GGUFSchema {
 
   /// All that are known.
   static let all: [GGUFSchema] = [
-    llama("llama", "LlamaForCausalLM"), llama("mistral", "MistralForCausalLM"),
     GGUFSchema(
       name: "llama", modelType: "mixtral", className: "MixtralForCausalLM",
+      marks: Marks(has: ["blk.0.ffn_gate_exps.weight"]),
       keys: sizes + groups + rmsEpsilon + [
         .int("expert_count", "num_local_experts", "num_experts"), .int("expert_used_count", "num_experts_per_tok"),
       ],
@@ -180,7 +85,7 @@ extension GGUFSchema {
           config: "model.layers.{}.block_sparse_moe.experts.{e}.\($0.0).weight",
           gguf: "blk.{}.ffn_\($0.1)_exps.weight")
       },
-      granted: [silu, noWindow, ("router_jitter_noise", [0.0, nil])]),
+      granted: [silu, noWindow, ("router_jitter_noise", [0.0, nil])], defaultTheta: 1e6),
     GGUFSchema(
       name: "qwen2", modelType: "qwen2", className: "Qwen2ForCausalLM", keys: sizes + groups + rmsEpsilon,
       weights: ends + output + decoder(attention(paired: false, biases: true) + preNorms + feedForward),
@@ -219,7 +124,7 @@ extension GGUFSchema {
       granted: [
         ("hidden_activation", ["gelu_pytorch_tanh"]), ("hidden_act", ["gelu_pytorch_tanh"]),
         ("attention_bias", [false]),
-      ]),
+      ], windowPeriod: 2, layersScaledByWidth: 46, isTiedByDefault: true),
     GGUFSchema(
       name: "gemma3", modelType: "gemma3_text", className: "Gemma3ForCausalLM",
       keys: sizes + groups + rmsEpsilon + [.int("attention.sliding_window", "sliding_window")],
@@ -227,7 +132,7 @@ extension GGUFSchema {
       granted: [
         ("hidden_activation", ["gelu_pytorch_tanh"]), ("attention_bias", [false]), ("attn_logit_softcapping", [nil]),
         ("final_logit_softcapping", [nil]), ("use_bidirectional_attention", [false, nil]),
-      ]),
+      ], defaultTheta: 1e6, windowPeriod: 6, hasLocalRotary: true, layersScaledByWidth: 62, isTiedByDefault: true),
     GGUFSchema(
       name: "phi3", modelType: "phi3", className: "Phi3ForCausalLM",
       keys: sizes + groups + rmsEpsilon + [
@@ -267,7 +172,7 @@ extension GGUFSchema {
       granted: [
         ("activation_function", ["gelu_new"]), ("scale_attn_weights", [true]),
         ("scale_attn_by_inverse_layer_idx", [false]), ("add_cross_attention", [false]),
-      ], hasRotary: false),
+      ], hasRotary: false, isTiedByDefault: true),
     GGUFSchema(
       name: "gptneox", modelType: "gpt_neox", className: "GPTNeoXForCausalLM",
       keys: sizes + [
@@ -299,5 +204,41 @@ extension GGUFSchema {
             ("post_feedforward_layernorm.weight", "post_ffw_norm.weight", .none),
           ]),
       granted: [silu, ("attention_bias", [false])]),
+    GGUFSchema(
+      name: "mamba", modelType: "mamba", className: "MambaForCausalLM",
+      keys: [
+        .int("block_count", "num_hidden_layers"), .int("embedding_length", "hidden_size"),
+        .int("ssm.conv_kernel", "conv_kernel"), .int("ssm.inner_size", "intermediate_size"),
+        .int("ssm.state_size", "state_size"), .int("ssm.time_step_rank", "time_step_rank"),
+        .float("attention.layer_norm_rms_epsilon", "layer_norm_epsilon"),
+      ],
+      weights: [
+        Weight("backbone.embeddings.weight", "token_embd.weight"),
+        Weight("backbone.norm_f.weight", "output_norm.weight"),
+        Weight("lm_head.weight", "output.weight"),
+      ]
+        + [
+          ("norm.weight", "attn_norm.weight", Change.none), ("mixer.in_proj.weight", "ssm_in.weight", .none),
+          ("mixer.conv1d.weight", "ssm_conv1d.weight", .filter), ("mixer.conv1d.bias", "ssm_conv1d.bias", .none),
+          ("mixer.x_proj.weight", "ssm_x.weight", .none), ("mixer.dt_proj.weight", "ssm_dt.weight", .none),
+          ("mixer.dt_proj.bias", "ssm_dt.bias", .none), ("mixer.A_log", "ssm_a", .negativeExponential),
+          ("mixer.D", "ssm_d", .none), ("mixer.out_proj.weight", "ssm_out.weight", .none),
+        ].map { Weight("backbone.layers.{}.\($0.0)", "blk.{}.\($0.1)", $0.2) },
+      granted: [silu, ("use_bias", [false]), ("use_conv_bias", [true])],
+      // A context as long as one likes, no attention and no layers besides the mixers.
+      formalities: [("context_length", 1 << 20), ("feed_forward_length", 0), ("attention.head_count", 0)],
+      ignored: [
+        "expand", "residual_in_fp32", "rescale_prenorm_residual", "time_step_floor", "time_step_init_scheme",
+        "time_step_max", "time_step_min", "time_step_scale", "use_associative_scan", "use_mambapy", "n_layer",
+        "d_model",
+        "rms_norm", "fused_add_norm", "ssm_cfg", "pad_vocab_size_multiple", "d_inner",
+      ], hasRotary: false, isTiedByDefault: true),
+    // Queries, keys and values with biases, but not what follows them: as in Qwen 2.
+    GGUFSchema(
+      name: "llama", modelType: "qwen2", className: "Qwen2ForCausalLM",
+      marks: Marks(has: ["blk.0.attn_q.bias"], lacks: ["blk.0.attn_output.bias"]), keys: sizes + groups + rmsEpsilon,
+      weights: ends + output + decoder(attention(paired: true, biases: true) + preNorms + feedForward),
+      granted: [silu, ("use_sliding_window", [false])]),
+    llama("llama", "LlamaForCausalLM"), llama("mistral", "MistralForCausalLM"),
   ]
 }
