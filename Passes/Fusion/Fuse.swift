@@ -25,7 +25,7 @@ package struct Fuse: Pass {
   /// Rules that find operators written out in simpler ones. A layer norm holds an RMS norm, so it is tried before.
   package static let operatorRules: [RewriteRule] = [
     fuseSiLU, fuseHardSwish, fuseGELU, fuseGELUTanh, fuseLayerNorm, fuseRMSNorm, fuseLayerNormBias,
-    fuseAttentionOfHeads, fuseAttention,
+    fuseRope, fuseRopeOfHalves, fuseAttentionOfHeads, fuseGroupedAttention, fuseAttention,
   ]
 
   /// Rules that move what follows a matrix product or a convolution into it.

@@ -11,7 +11,10 @@ import Tensors
 ///     // -> %o = reshape(attention(reshape(%qh), reshape(%kh), reshape(%vh), %mask))
 ///
 /// Without the batch axis the permutations are `[1, 0, 2]`. Keys may be transposed as a whole (`[0, 2, 3, 1]`); the
-/// scale may stand at the scores, the queries or the keys, as a product or a quotient. Several masks are added up.
+/// scale may stand at the scores, the queries or the keys, as a product or a quotient. Several masks are added up. A soft
+/// cap, `c * tanh(s / c)`, stands before the masks. Heads of keys and values that are repeated for groups of queries,
+/// `reshape(expand(reshape(%k)))`, are read as they are. `select(%visible, %s, -1e30)` is the mask
+/// `select(%visible, 0, -1e30)`, since a number of that size swallows any score.
 let fuseAttentionOfHeads = RewriteRule("fuse-attention-of-heads", on: Transpose.self, .shared) {
   transpose, node, rewriter in
   let result = rewriter.type(of: node)
@@ -19,12 +22,14 @@ let fuseAttentionOfHeads = RewriteRule("fuse-attention-of-heads", on: Transpose.
   guard rank == 3 || rank == 4, transpose.permutation == headPermutation(rank),
     let output = rewriter.match(rewriter.inputs(of: node)[0], MatMul.self),
     let core = rewriter.attentionCore(output),
-    let v = rewriter.heads(core.v, transposed: false), let q = rewriter.heads(core.q, transposed: false),
-    let k = rewriter.heads(core.k, transposed: !core.keysInRows)
+    let q = rewriter.heads(core.q, transposed: false),
+    let v = rewriter.heads(rewriter.ungrouped(core.v), transposed: false),
+    let k = rewriter.heads(core.keysInRows ? rewriter.ungrouped(core.k) : core.k, transposed: !core.keysInRows)
   else { return nil }
   guard let heads = rewriter.type(of: q).shape[rank - 2].fixedValue,
-    rewriter.type(of: k).shape[rank - 2] == .fixed(heads), rewriter.type(of: v).shape[rank - 2] == .fixed(heads)
-  else { return rewriter.refuse("queries, keys and values do not have one number of heads") }
+    let groups = rewriter.type(of: k).shape[rank - 2].fixedValue, groups > 0, heads % groups == 0,
+    rewriter.type(of: v).shape[rank - 2] == .fixed(groups)
+  else { return rewriter.refuse("the heads of queries are no multiple of those of keys and values") }
   guard rewriter.type(of: q).element == rewriter.type(of: k).element else {
     return rewriter.refuse("queries and keys differ in element type")
   }
@@ -40,7 +45,50 @@ let fuseAttentionOfHeads = RewriteRule("fuse-attention-of-heads", on: Transpose.
     return rewriter.refuse("queries, keys and values have different batches")
   }
   if let mask = try rewriter.sum(of: core.masks) { inputs.append(mask) }
-  let op = Attention(heads: heads, kvHeads: heads, scale: core.scale, causal: false)
+  let op = Attention(heads: heads, kvHeads: groups, scale: core.scale, causal: false, softcap: core.softcap)
+  return try rewriter.emit(Reshape(result.shape.dims), try rewriter.emit(op, inputs))
+}
+
+/// The same with an axis for the queries of a group, `[B, G, R, T, S]`, along which keys and values are broadcast ->
+/// reshape(attention(q, k, v, mask) {heads = G * R, kvHeads = G})
+///
+///     %q5 = transpose(%qh) {permutation = [0, 2, 3, 1, 4]}          // %qh: [B, T, G, R, D]
+///     %k5 = reshape(%k) {shape = [B, G, 1, S, D]}                   // %k: [B, G, S, D], likewise %v
+///     %p = softmax(add(matmul(%q5, %k5) {transposeB = true}, %mask)) {axis = -1}
+///     %o = transpose(matmul(%p, %v5)) {permutation = [0, 3, 1, 2, 4]}
+///     // -> %o = reshape(attention(reshape(%qh), reshape(transpose(%k)), reshape(transpose(%v)), %mask))
+let fuseGroupedAttention = RewriteRule("fuse-grouped-attention", on: Transpose.self, .shared) {
+  transpose, node, rewriter in
+  let result = rewriter.type(of: node)
+  guard transpose.permutation == [0, 3, 1, 2, 4],
+    let output = rewriter.match(rewriter.inputs(of: node)[0], MatMul.self), let core = rewriter.attentionCore(output),
+    core.keysInRows, let query = rewriter.match(core.q, Transpose.self, .shared),
+    query.op.permutation == [0, 2, 3, 1, 4],
+    case let dims = rewriter.type(of: query.inputs[0]).shape.dims, let groups = dims[2].fixedValue,
+    let repeats = dims[3].fixedValue, let width = dims[4].fixedValue,
+    let k = try rewriter.rowsOfGroups(core.k, dims[0], groups),
+    let v = try rewriter.rowsOfGroups(core.v, dims[0], groups),
+    rewriter.type(of: k).element == rewriter.type(of: query.inputs[0]).element
+  else { return nil }
+  var inputs = [
+    try rewriter.emit(Reshape([dims[0], dims[1], .fixed(groups * repeats * width)]), query.inputs[0]), k, v,
+  ]
+  if let mask = try rewriter.sum(of: core.masks) {
+    // One mask for all heads is what exporters write.
+    let shape = rewriter.type(of: mask).shape
+    if shape.rank > 2 {
+      let inner = Array(shape.dims.suffix(2)), outer = shape.dims.dropLast(2)
+      guard outer.suffix(2).allSatisfy({ $0 == 1 }) else {
+        return rewriter.refuse("heads have masks of their own")
+      }
+      let batch = shape.rank == 5 ? shape[0] : 1
+      inputs.append(try rewriter.emit(Reshape([batch, 1] + inner), mask))
+    } else {
+      inputs.append(mask)
+    }
+  }
+  let op = Attention(
+    heads: groups * repeats, kvHeads: groups, scale: core.scale, causal: false, softcap: core.softcap)
   return try rewriter.emit(Reshape(result.shape.dims), try rewriter.emit(op, inputs))
 }
 
@@ -72,7 +120,8 @@ let fuseAttention = RewriteRule("fuse-attention", on: MatMul.self, .shared) { ma
       inputs.append(mask)
     }
   }
-  return try rewriter.emit(Attention(heads: 1, kvHeads: 1, scale: core.scale, causal: false), inputs)
+  let op = Attention(heads: 1, kvHeads: 1, scale: core.scale, causal: false, softcap: core.softcap)
+  return try rewriter.emit(op, inputs)
 }
 
 /// The permutation that exchanges rows and heads.
@@ -86,8 +135,16 @@ private struct AttentionCore {
   /// Whether keys are `[..., S, D]`; else `[..., D, S]`.
   var keysInRows: Bool
   var scale: Float
+  var softcap: Float?
   /// What is added to the scores, in turn from the last.
-  var masks: [ValueID]
+  var masks: [Mask]
+
+  /// A mask of scores.
+  enum Mask {
+    case added(ValueID)
+    /// Scores are replaced by the number where the truth value is false.
+    case selected(ValueID, TensorType, Double)
+  }
 }
 
 extension Rewriter {
@@ -98,24 +155,40 @@ extension Rewriter {
       softmax.op.axis == -1 || softmax.op.axis == rank - 1
     else { return nil }
     var scores = softmax.inputs[0]
-    var masks: [ValueID] = []
-    while let sum = match(scores, Add.self) {
-      // The scores are the operand that is computed from a product of two values with the full shape.
-      guard let index = sum.inputs.indices.first(where: { isScores(sum.inputs[$0]) }) else { return nil }
-      scores = sum.inputs[index]
-      let other = sum.inputs[1 - index]
-      guard type(of: scores) == type(of: softmax.inputs[0]), type(of: other).element.isFloat else { return nil }
-      masks.append(other)
+    var masks: [AttentionCore.Mask] = []
+    while true {
+      if let sum = match(scores, Add.self) {
+        // The scores are the operand that is computed from a product of two values with the full shape.
+        guard let index = sum.inputs.indices.first(where: { isScores(sum.inputs[$0]) }) else { return nil }
+        scores = sum.inputs[index]
+        let other = sum.inputs[1 - index]
+        guard type(of: other).element.isFloat else { return nil }
+        masks.append(.added(other))
+      } else if let choice = match(scores, Select.self) {
+        guard let number = number(choice.inputs[2]), number <= -1e30 else { return nil }
+        scores = choice.inputs[1]
+        masks.append(.selected(choice.inputs[0], type(of: choice.inputs[2]).with(shape: []), number))
+      } else {
+        break
+      }
+      guard type(of: scores) == type(of: softmax.inputs[0]) else { return nil }
     }
     var scale = 1.0
     strip(&scores, &scale)
+    var softcap: Float?
+    if let tanh = match(scores, Tanh.self), scale > 0 {
+      softcap = Float(scale)
+      scores = tanh.inputs[0]
+      strip(&scores, &scale)
+    }
     guard let product = match(scores, MatMul.self), product.op.epilogue == .identity else { return nil }
     var (q, k) = (product.inputs[0], product.inputs[1])
     strip(&q, &scale)
     strip(&k, &scale)
     guard Float(scale).isFinite else { return nil }
     return AttentionCore(
-      q: q, k: k, v: output.inputs[1], keysInRows: product.op.transposeB, scale: Float(scale), masks: masks)
+      q: q, k: k, v: output.inputs[1], keysInRows: product.op.transposeB, scale: Float(scale), softcap: softcap,
+      masks: masks)
   }
 
   /// Whether a value is a product of two values, perhaps scaled, perhaps with something added.
@@ -124,14 +197,42 @@ extension Rewriter {
     var scale = 1.0
     strip(&value, &scale)
     if let sum = match(value, Add.self), scale == 1 { return sum.inputs.contains { isScores($0) } }
+    if let choice = match(value, Select.self), scale == 1 { return isScores(choice.inputs[1]) }
+    if let tanh = match(value, Tanh.self) { return isScores(tanh.inputs[0]) }
     return match(value, MatMul.self) != nil
   }
 
   /// The sum of masks, whose shapes may differ.
-  fileprivate mutating func sum(of masks: [ValueID]) throws -> ValueID? {
-    guard var sum = masks.last else { return nil }
-    for mask in masks.dropLast().reversed() { sum = try emit(Add(), sum, mask) }
+  fileprivate mutating func sum(of masks: [AttentionCore.Mask]) throws -> ValueID? {
+    var sum: ValueID?
+    for mask in masks.reversed() {
+      let value =
+        switch mask {
+        case .added(let value): value
+        case .selected(let visible, let type, let number):
+          try emit(Select(), visible, constant(0, type), constant(number, type))
+        }
+      sum = try sum.map { try emit(Add(), $0, value) } ?? value
+    }
     return sum
+  }
+
+  /// The heads of keys or values that are repeated for groups: `[B, G, S, D]` of `[B, G * R, S, D]`, where
+  /// `reshape(expand(reshape(%x) {shape = [B, G, 1, S, D]}))` repeats each R times; else the value itself.
+  fileprivate func ungrouped(_ value: ValueID) -> ValueID {
+    guard let joined = match(value, Reshape.self), let expand = match(joined.inputs[0], Expand.self),
+      let split = match(expand.inputs[0], Reshape.self)
+    else { return value }
+    let (inner, outer) = (type(of: split.inputs[0]).shape.dims, type(of: value).shape.dims)
+    let (single, repeated) = (type(of: expand.inputs[0]).shape.dims, type(of: joined.inputs[0]).shape.dims)
+    guard inner.count == outer.count, inner.count >= 3, single.count == inner.count + 1,
+      case let axis = inner.count - 2, single[axis] == 1, Array(single[..<axis]) == Array(inner[..<axis]),
+      Array(single[(axis + 1)...]) == Array(inner[axis...]),
+      repeated.indices.allSatisfy({ $0 == axis || repeated[$0] == single[$0] }),
+      outer.indices.allSatisfy({ $0 == axis - 1 || outer[$0] == inner[$0] }),
+      outer[axis - 1] == inner[axis - 1] * (repeated[axis].fixedValue ?? 0)
+    else { return value }
+    return split.inputs[0]
   }
 
   /// Takes products with and quotients by numbers off a value.
@@ -149,6 +250,19 @@ extension Rewriter {
     guard rank == 3 || rank == 4 else { return nil }
     let wanted = transposed ? (rank == 4 ? [0, 2, 3, 1] : [1, 2, 0]) : headPermutation(rank)
     return transpose.op.permutation == wanted ? transpose.inputs[0] : nil
+  }
+
+  /// `[B, S, G * D]` of keys or values `[B, G, 1, S, D]`, which are a reshape of `[B, G, S, D]`.
+  fileprivate mutating func rowsOfGroups(_ value: ValueID, _ batch: Dim, _ groups: Int) throws -> ValueID? {
+    guard let split = match(value, Reshape.self, .shared), case let inner = split.inputs[0],
+      case let dims = type(of: inner).shape.dims, dims.count == 4, dims[0] == batch, dims[1] == .fixed(groups),
+      type(of: value).shape.dims == [dims[0], dims[1], 1, dims[2], dims[3]]
+    else { return nil }
+    let turned = Transpose(headPermutation(4))
+    if let transpose = match(inner, Transpose.self, .shared), transpose.op == turned {
+      return try joiningHeads(transpose.inputs[0])
+    }
+    return try joiningHeads(try emit(turned, inner))
   }
 
   /// `[B, T, H, D]` as `[B, T, H * D]`.

@@ -1,4 +1,5 @@
 import Base
+import CodeGen
 import Driver
 import Formats
 import IR
@@ -221,5 +222,23 @@ import Testing
     try check(open, 2)
     let two = try await CompiledModels.compile(model, "bert_two", dimensions: ["b": 2...2, "s": 33...33])
     try check(two, 1)
+  }
+
+  /// Decoders as mcc writes them to ONNX, with rotary embedding, groups of heads, masks and soft caps in primitives: the
+  /// programs give what the graph gives as it was read.
+  @Test(arguments: ["llama", "gemma2"]) func decodersFromPrimitivesMatch(name: String) async throws {
+    guard let source = Fixtures.path("architectures/\(name)") else { return }
+    let model = try CompiledModels.folder().file("\(name).onnx")
+    _ = try Converter().convert(source, to: model)
+    let program = try await CompiledModels.compile(
+      model, "\(name)_onnx", dimensions: ["sequence": 1...8, "past_sequence": 1...16])
+    var check = ProgramCheck()
+    check.original = true
+    let result = try await check.run(model: model, program: program)
+    // Sums of f32 in another order, through three layers.
+    #expect(result.differences.count == 7 && result.differences.allSatisfy { $0.relative <= 1e-5 }, "\(result)")
+    let reader = try MappedFile(path: program)
+    let text = try ProgramFile(reader).manifest().text()
+    #expect(text.contains("attention") && text.contains("rope"))
   }
 }
