@@ -147,6 +147,7 @@ extension ONNXImporter {
       guard let product = Dim.product(a, b), product.bounds.upperBound <= limit else { return nil }
       return product
     case .divide:
+      if let quotient = Dim.exactQuotient(a, b) { return quotient }
       guard let divisor = b.fixedValue, divisor > 0, a.bounds.lowerBound >= 0 else { return nil }
       return a / divisor
     case .equal:

@@ -234,7 +234,7 @@ extension ONNXImporter {
     }
   }
 
-  /// The number in a constant of one f32, f16 or f64 element; nil if the value is not known on import.
+  /// The number in a constant of one element; nil if the value is not known on import.
   func number(of value: ValueID) throws -> Float? {
     guard let id = builder.graph.constant(of: value) else { return nil }
     let constant = builder.constants[id]
@@ -244,6 +244,10 @@ extension ONNXImporter {
       case .f32: return raw.loadUnaligned(as: Float.self)
       case .f64: return Float(raw.loadUnaligned(as: Double.self))
       case .f16: return Float(raw.loadUnaligned(as: Float16.self))
+      case .i64: return Float(exactly: raw.loadUnaligned(as: Int64.self))
+      case .i32: return Float(exactly: raw.loadUnaligned(as: Int32.self))
+      case .i8: return Float(raw.loadUnaligned(as: Int8.self))
+      case .u8, .bool: return Float(raw.loadUnaligned(as: UInt8.self))
       default: return nil
       }
     }

@@ -87,8 +87,9 @@ enum TFLiteOperators {
 }
 
 extension TFLiteImporter {
-  /// The sizes of a value; every value of a graph of TensorFlow Lite has known ones.
-  func sizes(_ value: ValueID) throws -> [Int] {
+  /// The sizes of a value; every value of a graph of TensorFlow Lite has known ones. Mutating, so that a constant that the
+  /// argument adds is there when the graph is looked at.
+  mutating func sizes(_ value: ValueID) throws -> [Int] {
     guard let sizes = builder.type(of: value).shape.fixedSizes else {
       throw CompileError(.internal, "a value of type \(builder.type(of: value)) has no known size")
     }

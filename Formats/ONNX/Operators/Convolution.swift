@@ -3,9 +3,12 @@ import IR
 import Tensors
 
 extension ONNXOperators {
-  /// Convolution over one or two spatial axes, pooling over two.
+  /// Convolution and pooling over one to three spatial axes.
   static let convolution: [ONNXOperator] = [
     ONNXOperator("Conv") { node, importer in
+      if try node.inputType(0, &importer).rank == 5 {
+        return [try ONNXVolume.convolution(&node, &importer)]
+      }
       let plane = try ImagePlane(&node, &importer)
       let window = try Window2D(&node, plane.kernel, plane.shape, importer.opset)
       var epilogue = Epilogue()
@@ -61,36 +64,57 @@ extension ONNXOperators {
       guard try node.integer("storage_order", default: 0) == 0, node.proto.output.count == 1 else {
         throw CompileError(.unsupported, "unsupported 'MaxPool' that returns indices")
       }
-      let x = try node.input(0, &importer)
-      let kernel = try requiredKernel(&node)
-      let window = try Window2D(&node, kernel, importer.builder.type(of: x).shape, importer.opset)
-      let pool = MaxPool2D(
-        kernel: kernel, strides: window.strides, padding: window.padding, dilations: window.dilations)
-      return [try importer.builder.emit(pool, x)]
+      return [
+        try pool(&node, &importer, isMaximum: true) { node, x, importer in
+          let kernel = try requiredKernel(&node)
+          let window = try Window2D(&node, kernel, importer.builder.type(of: x).shape, importer.opset)
+          let pool = MaxPool2D(
+            kernel: kernel, strides: window.strides, padding: window.padding, dilations: window.dilations)
+          return try importer.builder.emit(pool, x)
+        }
+      ]
     },
     ONNXOperator("AveragePool") { node, importer in
-      let x = try node.input(0, &importer)
-      let kernel = try requiredKernel(&node)
-      let counts = try node.integer("count_include_pad", default: 0) != 0
-      let window = try Window2D(&node, kernel, importer.builder.type(of: x).shape, importer.opset)
-      guard window.dilations == [1, 1] else {
-        throw CompileError(.unsupported, "unsupported 'AveragePool' with dilations")
-      }
-      guard !counts || !window.extended else {
-        throw CompileError(.unsupported, "unsupported 'AveragePool' with ceil_mode that counts padding")
-      }
-      let pool = AveragePool2D(
-        kernel: kernel, strides: window.strides, padding: window.padding, countIncludePad: counts)
-      return [try importer.builder.emit(pool, x)]
+      [
+        try pool(&node, &importer, isMaximum: false) { node, x, importer in
+          let kernel = try requiredKernel(&node)
+          let counts = try node.integer("count_include_pad", default: 0) != 0
+          let window = try Window2D(&node, kernel, importer.builder.type(of: x).shape, importer.opset)
+          guard window.dilations == [1, 1] else {
+            throw CompileError(.unsupported, "unsupported 'AveragePool' with dilations")
+          }
+          guard !counts || !window.extended else {
+            throw CompileError(.unsupported, "unsupported 'AveragePool' with ceil_mode that counts padding")
+          }
+          let pool = AveragePool2D(
+            kernel: kernel, strides: window.strides, padding: window.padding, countIncludePad: counts)
+          return try importer.builder.emit(pool, x)
+        }
+      ]
     },
     ONNXOperator("GlobalAveragePool") { node, importer in [try globalPool(.mean, &node, &importer)] },
     ONNXOperator("GlobalMaxPool") { node, importer in [try globalPool(.max, &node, &importer)] },
   ]
 
+  /// Pooling over one to three axes, the first two as images.
+  private static func pool(
+    _ node: inout ONNXNode, _ importer: inout ONNXImporter, isMaximum: Bool,
+    _ build: (inout ONNXNode, ValueID, inout ONNXImporter) throws -> ValueID
+  ) throws -> ValueID {
+    let x = try node.input(0, &importer)
+    switch importer.builder.type(of: x).rank {
+    case 3: return try ONNXVolume.line(&node, &importer, build)
+    case 5: return try ONNXVolume.pool(&node, &importer, isMaximum: isMaximum)
+    default: return try build(&node, x, &importer)
+    }
+  }
+
   private static func requiredKernel(_ node: inout ONNXNode) throws -> [Int] {
-    guard let kernel = try node.integers("kernel_shape") else {
+    guard var kernel = try node.integers("kernel_shape") else {
       throw CompileError(.input, "'\(node.type)' has no kernel_shape")
     }
+    // Of a line.
+    if kernel.count == 1 { kernel.insert(1, at: 0) }
     guard kernel.count == 2, kernel.allSatisfy({ $0 > 0 }) else {
       throw CompileError(.unsupported, "unsupported '\(node.type)' with the kernel_shape \(kernel)")
     }

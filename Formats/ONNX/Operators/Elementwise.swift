@@ -39,8 +39,12 @@ extension ONNXOperators {
       },
       ONNXOperator("Mod") { node, importer in
         let (a, b) = (try node.input(0, &importer), try node.input(1, &importer))
-        guard try node.integer("fmod", default: 0) == 0 else {
-          throw CompileError(.unsupported, "unsupported 'Mod' with the sign of the dividend")
+        if try node.integer("fmod", default: 0) != 0 {
+          // The rest of the magnitudes with the sign of the dividend.
+          let magnitudes = ScalarExpression.binary(.modulo, .unary(.abs, .input(0)), .unary(.abs, .input(1)))
+          let rest = ScalarExpression.select(
+            .binary(.less, .input(0), .number(0)), .unary(.negate, magnitudes), magnitudes)
+          return [try importer.builder.emit(FusedElementwise(rest), a, b)]
         }
         return [try importer.builder.emit(Modulo(), a, b)]
       },

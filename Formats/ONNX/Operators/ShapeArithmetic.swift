@@ -6,14 +6,14 @@ extension ONNXOperators {
   /// Operators on shapes, and those whose results have shapes that are computed.
   static let shapeArithmetic: [ONNXOperator] = [
     ONNXOperator("Shape") { node, importer in
-      let dims = importer.builder.type(of: try node.input(0, &importer)).shape.dims
+      let dims = try node.inputType(0, &importer).shape.dims
       func place(_ index: Int) -> Int { min(max(index < 0 ? index + dims.count : index, 0), dims.count) }
       let start = place(try node.integer("start", default: 0))
       let end = place(try node.integer("end", default: dims.count))
       return [try importer.constant("shape", sizes: Array(dims[start..<max(start, end)]))]
     },
     ONNXOperator("Size") { node, importer in
-      let shape = importer.builder.type(of: try node.input(0, &importer)).shape
+      let shape = try node.inputType(0, &importer).shape
       guard let count = Shape.product(shape.dims) else {
         throw CompileError(.unsupported, "unsupported 'Size' of shape \(shape)")
       }
@@ -102,30 +102,10 @@ extension ONNXOperators {
     },
     // data[..., indices[i, j, k], ...] with the indices' own places along the other axes: rows of the flat tensor.
     ONNXOperator("GatherElements") { node, importer in
-      let data = try node.input(0, &importer)
-      var indices = try node.input(1, &importer)
-      let shape = importer.builder.type(of: data).shape
-      let type = importer.builder.type(of: indices)
-      let axis = try normalized(node.integer("axis", default: 0), shape.rank, "GatherElements")
-      guard type.rank == shape.rank, let sizes = shape.fixedSizes, let count = Shape.product(shape.dims) else {
-        throw CompileError(.unsupported, "unsupported 'GatherElements' of shape \(shape) by indices of \(type.shape)")
-      }
-      if type.element != .i64 { indices = try importer.builder.emit(Cast(.i64), indices) }
-      func number(_ value: Int) -> ValueID { importer.builder.constant(.inline("number", .i64, [], [Int64(value)])) }
-      // Negative indices count from the end.
-      let wrapped = try importer.builder.emit(
-        Modulo(), importer.builder.emit(Add(), indices, number(sizes[axis])), number(sizes[axis]))
-      let strides = sizes.indices.map { sizes[($0 + 1)...].reduce(1, *) }
-      var place = try importer.builder.emit(Multiply(), wrapped, number(strides[axis]))
-      for other in sizes.indices where other != axis && type.shape[other] != 1 {
-        var dims = [Dim](repeating: 1, count: shape.rank)
-        dims[other] = type.shape[other]
-        let along = try importer.builder.emit(Reshape(dims), importer.builder.emit(Iota(type.shape[other]), []))
-        let offset = try importer.builder.emit(Multiply(), along, number(strides[other]))
-        place = try importer.builder.emit(Add(), place, offset)
-      }
-      let flat = try importer.builder.emit(Reshape([count]), data)
-      return [try importer.builder.emit(Gather(axis: 0), flat, place)]
+      let data = try node.input(0, &importer), indices = try node.input(1, &importer)
+      let axis = try normalized(
+        node.integer("axis", default: 0), importer.builder.type(of: data).rank, "GatherElements")
+      return [try importer.elements(of: data, at: indices, axis: axis)]
     },
   ]
 
