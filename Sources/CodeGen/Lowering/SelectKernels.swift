@@ -359,7 +359,7 @@ struct KernelSelection {
 
   // MARK: Decomposing
 
-  /// Replaces operators that have no kernel by simpler ones, as far as they say how.
+  /// Replaces operators that have no kernel by simpler ones, as far as they say how, or by those in f32.
   ///
   /// - Returns: how many were replaced.
   @discardableResult
@@ -386,6 +386,6 @@ struct KernelSelection {
       model.functions[function] = builder.graph
       model.constants = builder.constants
     }
-    return count
+    return count + (try widen(&model))
   }
 }
