@@ -3,8 +3,8 @@
 # Without testable imports, tests and program share one release build.
 MCC = .build/release/mcc
 
-.PHONY: help prerequisites build demo test test-full test-targets test-architectures test-conversions test-tokenizers fuzz \
-	lint format bench bench-kernels clean
+.PHONY: help prerequisites build demo test test-full test-targets test-architectures test-conversions test-tokenizers \
+	test-onnx-backend fuzz lint format bench bench-kernels clean
 
 help:
 	@echo "make demo    build mcc, compile the bundled checkpoint, let it tell a story"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-conversions  check converted files in llama.cpp and ONNX Runtime (installs them with pip)"
 	@echo "make test-architectures  compare random decoders of every kind with transformers (needs torch)"
 	@echo "make test-tokenizers  100,000 texts through each kind of tokenizer, against the package tokenizers"
+	@echo "make test-onnx-backend  run the node tests of the onnx package (installs it with pip)"
 	@echo "make build   build .build/release/mcc"
 	@echo "make fuzz    give damaged files to every reader, ten minutes each (FUZZ_SECONDS for less), under the address sanitizer"
 	@echo "make lint    check formatting"
@@ -53,6 +54,11 @@ test-conversions: build
 
 test-tokenizers: build
 	python3 Tests/tokenizer_equality.py --mcc $(MCC)
+
+test-onnx-backend: build
+	@Scripts/test_packages.sh build/python
+	PYTHONPATH=$$PWD/build/python:$$PYTHONPATH python3 Tests/Python/onnx_backend.py --mcc $(MCC)
+	PYTHONPATH=$$PWD/build/python:$$PYTHONPATH python3 Tests/Python/onnx_backend.py --mcc $(MCC) --program --sample 200
 
 lint:
 	swift format lint --strict --recursive Package.swift Sources Passes Formats Tests

@@ -22,8 +22,8 @@ package enum FormatRegistry {
   package static func load(_ path: String, _ options: LoadOptions = LoadOptions()) throws -> Model {
     let candidate = try Candidate(path: path)
     let format = try format(of: candidate)
-    if format != ONNXFormat.self, let name = options.dimensions.keys.min() {
-      throw CompileError(.usage, "'\(path)' has no open size '\(name)'; --dim is for ONNX graphs")
+    if format != ONNXFormat.self, format != TFLiteFormat.self, let name = options.dimensions.keys.min() {
+      throw CompileError(.usage, "'\(path)' has no open size '\(name)'; --dim is for ONNX and TensorFlow Lite")
     }
     return try format.load(candidate, options)
   }

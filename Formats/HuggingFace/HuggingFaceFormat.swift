@@ -79,9 +79,7 @@ package enum HuggingFaceFormat: Format {
     var model = Model(name: modelName)
     model[metadata: "format"] = name
     model[metadata: "architecture"] = type.modelType
-    if !notes.isEmpty {
-      model.metadata.append(.init(key: Model.noteKey, value: notes.joined(separator: "; ")))
-    }
+    model.add(notes: notes)
     var options = options
     if options.context == nil, let said = longest, let limit = architecture.longestText {
       options.context = min(said, limit)

@@ -20,7 +20,7 @@ package enum ONNXFormat: Format {
     }
     let (loaded, notes) = try ONNXImporter.load(file, name: candidate.modelName, dims: options.dimensions)
     var model = loaded
-    for note in notes { model.metadata.append(.init(key: Model.noteKey, value: note)) }
+    model.add(notes: notes)
     return model
   }
 }

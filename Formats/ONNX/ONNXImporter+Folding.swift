@@ -52,7 +52,7 @@ extension ONNXImporter {
     }
     var model = model
     model.constants = builder.constants
-    // A division by zero, for one, stays in the graph: it fails when it runs.
+    // What has no value, such as an index outside, stays in the graph: it fails when it runs.
     guard let tensor = try? ConstantEvaluator(model, builder.graph).tensor(value) else { return nil }
     return Constant(
       name: builder.graph[value].name, type: tensor.type, source: .inline(Array(tensor.view.bytes)))
@@ -147,6 +147,7 @@ extension ONNXImporter {
       guard let product = Dim.product(a, b), product.bounds.upperBound <= limit else { return nil }
       return product
     case .divide:
+      if let quotient = Dim.exactQuotient(a, b) { return quotient }
       guard let divisor = b.fixedValue, divisor > 0, a.bounds.lowerBound >= 0 else { return nil }
       return a / divisor
     case .equal:

@@ -33,7 +33,7 @@ struct ONNXImporter {
   private var boundValues: Set<ValueID> = []
 
   /// The operator set versions that are read.
-  static let opsets: ClosedRange<Int64> = 7...24
+  static let opsets: ClosedRange<Int64> = 7...28
 
   private static let nodeLimit = 200_000
 
@@ -82,7 +82,12 @@ struct ONNXImporter {
       }
       opset = Int(set.version)
     }
-    guard opset > 0 else { throw CompileError(.input, "the file names no version of the ONNX operator set") }
+    guard opset > 0 else {
+      if let other = proto.opsetImport.first {
+        throw CompileError(.unsupported, "unsupported: operators of the domain '\(other.domain)' alone")
+      }
+      throw CompileError(.input, "the file names no version of the ONNX operator set")
+    }
     guard proto.functions.isEmpty else {
       throw CompileError(.unsupported, "unsupported: the function '\(proto.functions[0].name)' defined in the model")
     }
@@ -132,6 +137,10 @@ struct ONNXImporter {
         guard size <= 1 << 40 else { throw CompileError(.input, "input '\(input.name)' has the size \(size)") }
         shape.append(.fixed(Int(size)))
       case .dimParam(let name)? where !name.isEmpty: shape.append(try dimension(name, input.name, axis))
+      case .dimValue(0)? where dims["\(input.name).\(axis)"] == nil:
+        throw CompileError(
+          .usage,
+          "input '\(input.name)' has the size 0 at axis \(axis); give it another with --dim \(input.name).\(axis)=N")
       default: shape.append(try dimension(nil, input.name, axis))
       }
     }
@@ -147,7 +156,7 @@ struct ONNXImporter {
     openSizes.append(label)
     if let range = dims[label] {
       if range.count == 1 { return .fixed(range.lowerBound) }
-      let symbol = symbols[label] ?? Symbol(GraphBuilder.valueName(label), in: range)
+      let symbol = symbols[label] ?? Symbol(symbolName(label), in: range)
       symbols[label] = symbol
       return .symbol(symbol)
     }
@@ -159,6 +168,15 @@ struct ONNXImporter {
     }
     notes.append("the first size of input '\(input)' ('\(label)') is open and taken as 1")
     return .fixed(1)
+  }
+
+  /// A name for the symbol of an open size, as the text form takes it.
+  private func symbolName(_ label: String) -> String {
+    let bytes = GraphBuilder.valueName(label).utf8.map { [0x2D, 0x24].contains($0) ? 0x5F : $0 }
+    var name = String(decoding: bytes, as: UTF8.self)
+    if let first = bytes.first, (0x30...0x39).contains(first) { name = "n" + name }
+    while symbols.values.contains(where: { $0.name == name }) { name += "_" }
+    return name
   }
 
   private mutating func importNode(_ proto: Onnx_NodeProto) throws {
@@ -234,7 +252,7 @@ extension ONNXImporter {
     }
   }
 
-  /// The number in a constant of one f32, f16 or f64 element; nil if the value is not known on import.
+  /// The number in a constant of one element; nil if the value is not known on import.
   func number(of value: ValueID) throws -> Float? {
     guard let id = builder.graph.constant(of: value) else { return nil }
     let constant = builder.constants[id]
@@ -244,6 +262,10 @@ extension ONNXImporter {
       case .f32: return raw.loadUnaligned(as: Float.self)
       case .f64: return Float(raw.loadUnaligned(as: Double.self))
       case .f16: return Float(raw.loadUnaligned(as: Float16.self))
+      case .i64: return Float(exactly: raw.loadUnaligned(as: Int64.self))
+      case .i32: return Float(exactly: raw.loadUnaligned(as: Int32.self))
+      case .i8: return Float(raw.loadUnaligned(as: Int8.self))
+      case .u8, .bool: return Float(raw.loadUnaligned(as: UInt8.self))
       default: return nil
       }
     }

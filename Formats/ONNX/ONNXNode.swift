@@ -68,6 +68,20 @@ struct ONNXNode {
     try take(name, .float)?.f ?? value
   }
 
+  /// A list of numbers; nil if the attribute is not there.
+  mutating func numbers(_ name: String) throws -> [Float]? { try take(name, .floats)?.floats }
+
+  /// A list of texts; nil if the attribute is not there.
+  mutating func strings(_ name: String) throws -> [String]? {
+    guard let attribute = try take(name, .strings) else { return nil }
+    return try attribute.strings.map { bytes in
+      guard let text = String(validating: bytes, as: UTF8.self) else {
+        throw CompileError(.input, "attribute '\(name)' is not valid UTF-8")
+      }
+      return text
+    }
+  }
+
   /// A text.
   mutating func string(_ name: String, default value: String) throws -> String {
     guard let attribute = try take(name, .string) else { return value }
@@ -113,6 +127,18 @@ struct ONNXNode {
   func integerInput(_ index: Int, _ importer: inout ONNXImporter) throws -> [Int]? {
     guard let value = try optionalInput(index, &importer) else { return nil }
     guard let numbers = try importer.integers(of: value) else {
+      throw CompileError(.unsupported, "input \(index) of '\(type)' is computed at run time, expected a constant")
+    }
+    return numbers
+  }
+
+  /// The numbers of an input that must be known on import and whole, of any element type; nil if the input is left out.
+  func wholeInput(_ index: Int, _ importer: inout ONNXImporter) throws -> [Int]? {
+    guard let value = try optionalInput(index, &importer) else { return nil }
+    let element = importer.builder.type(of: value).element
+    if element == .i64 || element == .i32 { return try integerInput(index, &importer) }
+    let wide = try importer.folded(importer.builder.emit(Cast(.i64), value))
+    guard let numbers = try importer.integers(of: wide) else {
       throw CompileError(.unsupported, "input \(index) of '\(type)' is computed at run time, expected a constant")
     }
     return numbers

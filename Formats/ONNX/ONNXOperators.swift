@@ -14,9 +14,10 @@ struct ONNXOperator: Sendable {
 /// The ONNX operators that are read.
 enum ONNXOperators {
   /// All of them, one list per family.
-  static let all: [ONNXOperator] =
-    elementwise + convolution + matrixProducts + normalization + shapes + shapeArithmetic + resizing + reductions
-    + constants
+  static let all: [ONNXOperator] = [
+    elementwise, activations, convolution, matrixProducts, normalization, norms, shapes, shapeArithmetic, indexing,
+    resizing, reductions, recurrent, losses, constants, quantized, sums,
+  ].flatMap { $0 }
 
   /// All of them by type name.
   static let byType: [String: ONNXOperator] = Dictionary(

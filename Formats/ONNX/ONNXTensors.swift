@@ -82,25 +82,31 @@ struct ONNXTensors {
     return copy
   }
 
+  /// The most numbers that are read one by one: their bytes are kept in the model, not in the file.
+  private static let typedLimit = 1 << 18
+
   private func typedData(
     _ tensor: Onnx_TensorProto, _ element: DType, count: Int, _ failure: (String) -> CompileError
   ) throws -> [UInt8] {
     func check(_ found: Int) throws {
       guard found == count else { throw failure("\(found) numbers, the shape \(tensor.dims) needs \(count)") }
-      guard count <= Constant.inlineLimit else {
+      guard count <= Self.typedLimit else {
         throw CompileError(
           .unsupported,
           "tensor '\(tensor.name)' stores \(count) numbers one by one; more than "
-            + "\(Constant.inlineLimit) are read from raw_data, float_data and double_data alone",
+            + "\(Self.typedLimit) are read from raw_data, float_data and double_data alone",
           subject: .init(file: file.path))
       }
     }
     func pack<Number: FixedWidthInteger>(_ values: [some BinaryInteger], _ type: Number.Type) throws -> [UInt8] {
       try check(values.count)
-      return try values.flatMap { value -> [UInt8] in
+      var bytes: [UInt8] = []
+      bytes.reserveCapacity(values.count * MemoryLayout<Number>.size)
+      for value in values {
         guard let number = Number(exactly: value) else { throw failure("the number \(value) is out of range") }
-        return withUnsafeBytes(of: number.littleEndian) { [UInt8]($0) }
+        withUnsafeBytes(of: number.littleEndian) { bytes.append(contentsOf: $0) }
       }
+      return bytes
     }
     switch element {
     case .f32:

@@ -15,6 +15,7 @@ package enum TFLiteFormat: Format {
     guard let file = candidate.file else {
       throw CompileError(.input, "'\(candidate.path)' is a folder, expected a TensorFlow Lite file")
     }
-    return try TFLiteImporter.load(file, name: candidate.modelName, limits: options.limits)
+    return try TFLiteImporter.load(
+      file, name: candidate.modelName, dims: options.dimensions, limits: options.limits)
   }
 }

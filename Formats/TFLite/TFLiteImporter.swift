@@ -17,17 +17,25 @@ struct TFLiteImporter {
   /// Numbers that codes stand for, so that several users share them.
   private var numbers: [Int: ValueID] = [:]
 
+  /// Sizes that the caller gives for open ones, by name.
+  private let dims: [String: ClosedRange<Int>]
+  /// The names of open sizes.
+  private var openSizes: [String] = []
+
   private static let nodeLimit = 200_000
 
-  private init(file: MappedFile, name: String) {
+  private init(file: MappedFile, name: String, dims: [String: ClosedRange<Int>]) {
     self.file = file
+    self.dims = dims
     model = Model(name: name)
     builder = GraphBuilder(name: "main", role: "main")
   }
 
   /// The model in a file.
-  static func load(_ file: MappedFile, name: String, limits: LoadLimits) throws -> Model {
-    var importer = TFLiteImporter(file: file, name: name)
+  static func load(
+    _ file: MappedFile, name: String, dims: [String: ClosedRange<Int>] = [:], limits: LoadLimits
+  ) throws -> Model {
+    var importer = TFLiteImporter(file: file, name: name, dims: dims)
     do {
       try importer.importModel(FlatBuffer(file).root(identifier: TFLiteSchema.identifier), limits)
     } catch let error as CompileError {
@@ -61,6 +69,11 @@ struct TFLiteImporter {
     let outputs = try graph.integers(TFLiteSchema.SubGraph.outputs, Int32.self, limit: 1 << 16)
     guard !outputs.isEmpty else { throw CompileError(.input, "the graph has no outputs") }
     for index in inputs { try addInput(index) }
+    for name in dims.keys.sorted() where !openSizes.contains(name) {
+      throw CompileError(
+        .usage, "no input has the open size '\(name)'",
+        notes: [openSizes.isEmpty ? "all sizes are fixed" : "open sizes: \(openSizes.joined(separator: ", "))"])
+    }
     let codes = try operatorCodes(root)
     let operators = try graph.tables(TFLiteSchema.SubGraph.operators)
     guard operators.count <= Self.nodeLimit else {
@@ -103,8 +116,26 @@ struct TFLiteImporter {
     guard values[index] == nil, tensor.data == nil else {
       throw CompileError(.input, "input '\(tensor.name)' is given twice, or is a constant")
     }
-    let value = builder.input(tensor.name.isEmpty ? "input\(index)" : tensor.name, tensor.type)
+    let name = tensor.name.isEmpty ? "input\(index)" : tensor.name
+    let value = builder.input(name, TensorType(tensor.element, try sizes(of: tensor, name)))
     values[index] = code(of: tensor) != nil && tensor.element == .i8 ? try unsigned(value) : value
+  }
+
+  /// The sizes of an input, with those that the caller gives for open ones.
+  private mutating func sizes(of tensor: TFLiteTensor, _ input: String) throws -> [Int] {
+    var sizes = tensor.sizes
+    for axis in tensor.openAxes {
+      let name = "\(input).\(axis)"
+      openSizes.append(name)
+      guard let range = dims[name] else { continue }
+      guard range.count == 1, range.lowerBound > 0 else {
+        throw CompileError(
+          .unsupported, "the size '\(name)' of a TensorFlow Lite model must be one number, found \(range)")
+      }
+      sizes[axis] = range.lowerBound
+    }
+    _ = try TensorType.checkedByteCount(sizes: sizes, element: tensor.element, of: "input '\(input)'")
+    return sizes
   }
 
   private mutating func addOperator(_ table: FlatTable, index: Int, codes: [String]) throws {

@@ -17,6 +17,8 @@ struct TFLiteTensor {
   let index: Int
   let name: String
   let sizes: [Int]
+  /// The axes whose sizes stand for any others, as the signature of the shape says.
+  let openAxes: [Int]
   let element: DType
   /// Where the bytes of a constant lie in the file.
   let data: Range<Int>?
@@ -54,6 +56,8 @@ struct TFLiteTensor {
     }
     self.data = data
     self.sizes = sizes
+    let signature = try table.integers(Field.shapeSignature, Int32.self, limit: limits.rank)
+    openAxes = signature.count == sizes.count ? sizes.indices.filter { signature[$0] < 0 } : []
     guard !(try table.flag(Field.isVariable)) else { throw failure(.unsupported, "is a variable") }
     quantization = try table.table(Field.quantization).flatMap { quantization -> Quantization? in
       typealias Field = TFLiteSchema.Quantization

@@ -66,8 +66,14 @@ package struct Model: Sendable {
     }
   }
 
-  /// The key of metadata that an importer tells the user about; it may occur more than once.
+  /// The key of metadata that an importer tells the user about.
   package static let noteKey = "note"
+
+  /// Adds sentences that an importer tells the user; keys of metadata occur once, so all of them are one text.
+  package mutating func add(notes: [String]) {
+    let all = (self[metadata: Self.noteKey].map { [$0] } ?? []) + notes
+    if !all.isEmpty { self[metadata: Self.noteKey] = all.joined(separator: "; ") }
+  }
 
   /// The tokenizer, if there is one.
   package var tokenizer: Tokenizer? {

@@ -14,16 +14,24 @@ package struct Symbol: Hashable, Codable, Sendable {
   package var range: ClosedRange<Int> { minimum...maximum }
 }
 
-/// One size of a tensor: a number, or a linear expression of symbols and floor divisions.
+/// One size of a tensor: a number, or a polynomial of symbols and floor divisions.
 ///
-/// Sizes are kept in a normal form, `offset + sum(coefficient * atom)` with atoms in a fixed order, so that equal
-/// expressions are equal values. Arithmetic traps on overflow of sums that come from mcc itself; sizes read from files
-/// go through ``Shape/checkedCount``.
+/// Sizes are kept in a normal form, `offset + sum(coefficient * atom)` with atoms, and the factors of products, in a fixed
+/// order, so that equal expressions are equal values. Arithmetic traps on overflow of sums that come from mcc itself;
+/// sizes read from files go through ``Shape/checkedCount``.
 package struct Dim: Hashable, Sendable {
-  /// What a linear expression is made of: a symbol, or `floor(dim / divisor)` of something that is not a number.
+  /// What a sum is made of: a symbol, `floor(dim / divisor)` of something that is not a number, or a product of several of
+  /// these, ordered by their text.
   package indirect enum Atom: Hashable, Sendable {
     case symbol(Symbol)
     case quotient(Dim, Int)
+    case product([Atom])
+
+    /// The factors of a product, anything else as its only factor.
+    fileprivate var factors: [Atom] {
+      if case .product(let factors) = self { return factors }
+      return [self]
+    }
   }
 
   /// One summand.
@@ -93,20 +101,67 @@ package struct Dim: Hashable, Sendable {
     return Dim(offset: 0, terms: [Term(atom: .quotient(left, right), coefficient: 1)])
   }
 
-  /// The product, where at least one side is a number; nil otherwise.
+  /// The most factors of a product.
+  private static let mostFactors = 8
+
+  /// The product; nil if it is too large, or has too many factors or summands, to be computed with.
   package static func product(_ left: Dim, _ right: Dim) -> Dim? {
     if let value = right.fixedValue { return left * value }
     if let value = left.fixedValue { return right * value }
-    return nil
+    // Sizes beyond this are no sizes of tensors, and bounds must not overflow.
+    let most = left.bounds.magnitude.multipliedReportingOverflow(by: right.bounds.magnitude)
+    guard left.terms.count * right.terms.count <= 64, !most.overflow, most.partialValue <= 1 << 56,
+      [left, right].allSatisfy({ dim in
+        dim.offset.magnitude <= 1 << 28 && dim.terms.allSatisfy { $0.coefficient.magnitude <= 1 << 28 }
+      })
+    else { return nil }
+    var result = left * right.offset + right * left.offset - .fixed(left.offset * right.offset)
+    for a in left.terms {
+      for b in right.terms {
+        let factors = (a.atom.factors + b.atom.factors).sorted { $0.description < $1.description }
+        guard factors.count <= mostFactors else { return nil }
+        let term = Term(atom: .product(factors), coefficient: a.coefficient * b.coefficient)
+        result = result + Dim(offset: 0, terms: [term])
+      }
+    }
+    return result
+  }
+
+  /// The size that multiplied by `right` gives `left`; nil where there is none, or none is found.
+  package static func exactQuotient(_ left: Dim, _ right: Dim) -> Dim? {
+    if let number = right.fixedValue {
+      guard number > 0, case let quotient = left / number, quotient * number == left else { return nil }
+      return quotient
+    }
+    guard right.terms.count == 1, right.offset == 0, left.offset == 0, let divisor = right.terms.first else {
+      return nil
+    }
+    var result = Dim.fixed(0)
+    for term in left.terms {
+      guard term.coefficient % divisor.coefficient == 0 else { return nil }
+      var factors = term.atom.factors
+      for factor in divisor.atom.factors {
+        guard let index = factors.firstIndex(of: factor) else { return nil }
+        factors.remove(at: index)
+      }
+      let coefficient = term.coefficient / divisor.coefficient
+      switch factors.count {
+      case 0: result = result + .fixed(coefficient)
+      case 1: result = result + Dim(offset: 0, terms: [Term(atom: factors[0], coefficient: coefficient)])
+      default: result = result + Dim(offset: 0, terms: [Term(atom: .product(factors), coefficient: coefficient)])
+      }
+    }
+    return result
   }
 
   /// All symbols in the expression.
   package var symbols: Set<Symbol> {
     var result: Set<Symbol> = []
-    for term in terms {
-      switch term.atom {
+    for atom in terms.flatMap(\.atom.factors) {
+      switch atom {
       case .symbol(let symbol): result.insert(symbol)
       case .quotient(let dim, _): result.formUnion(dim.symbols)
+      case .product: preconditionFailure("a factor is no product")
       }
     }
     return result
@@ -116,14 +171,19 @@ package struct Dim: Hashable, Sendable {
   package func value(_ binding: (Symbol) -> Int?) -> Int? {
     var sum = offset
     for term in terms {
-      switch term.atom {
-      case .symbol(let symbol):
-        guard let value = binding(symbol) else { return nil }
-        sum += term.coefficient * value
-      case .quotient(let dim, let divisor):
-        guard let value = dim.value(binding) else { return nil }
-        sum += term.coefficient * (Dim.fixed(value) / divisor).offset
+      var product = term.coefficient
+      for factor in term.atom.factors {
+        switch factor {
+        case .symbol(let symbol):
+          guard let value = binding(symbol) else { return nil }
+          product *= value
+        case .quotient(let dim, let divisor):
+          guard let value = dim.value(binding) else { return nil }
+          product *= (Dim.fixed(value) / divisor).offset
+        case .product: preconditionFailure("a factor is no product")
+        }
       }
+      sum += product
     }
     return sum
   }
@@ -132,11 +192,18 @@ package struct Dim: Hashable, Sendable {
   package func substituting(_ replacement: (Symbol) -> Dim?) -> Dim {
     var result = Dim.fixed(offset)
     for term in terms {
-      switch term.atom {
-      case .symbol(let symbol): result = result + (replacement(symbol) ?? .symbol(symbol)) * term.coefficient
-      case .quotient(let dim, let divisor):
-        result = result + (dim.substituting(replacement) / divisor) * term.coefficient
+      var product: Dim? = .fixed(1)
+      for factor in term.atom.factors {
+        let value: Dim
+        switch factor {
+        case .symbol(let symbol): value = replacement(symbol) ?? .symbol(symbol)
+        case .quotient(let dim, let divisor): value = dim.substituting(replacement) / divisor
+        case .product: preconditionFailure("a factor is no product")
+        }
+        product = product.flatMap { Dim.product($0, value) }
       }
+      guard let product else { preconditionFailure("\(self) is too large with its symbols replaced") }
+      result = result + product * term.coefficient
     }
     return result
   }
@@ -146,13 +213,16 @@ package struct Dim: Hashable, Sendable {
     var low = offset
     var high = offset
     for term in terms {
-      let range: ClosedRange<Int>
-      switch term.atom {
-      case .symbol(let symbol): range = symbol.range
-      case .quotient(let dim, let divisor):
-        let inner = dim.bounds
-        range = (Dim.fixed(inner.lowerBound) / divisor).offset...(Dim.fixed(inner.upperBound) / divisor).offset
+      let ranges = term.atom.factors.map { factor -> ClosedRange<Int> in
+        switch factor {
+        case .symbol(let symbol): return symbol.range
+        case .quotient(let dim, let divisor):
+          let inner = dim.bounds
+          return (Dim.fixed(inner.lowerBound) / divisor).offset...(Dim.fixed(inner.upperBound) / divisor).offset
+        case .product: preconditionFailure("a factor is no product")
+        }
       }
+      let range = ranges.dropFirst().reduce(ranges[0]) { $0.multiplied(by: $1) }
       let ends = [range.lowerBound * term.coefficient, range.upperBound * term.coefficient]
       low += min(ends[0], ends[1])
       high += max(ends[0], ends[1])
@@ -164,6 +234,17 @@ package struct Dim: Hashable, Sendable {
   package var maximum: Int { bounds.upperBound }
 }
 
+extension ClosedRange<Int> {
+  /// The largest magnitude.
+  fileprivate var magnitude: UInt { Swift.max(lowerBound.magnitude, upperBound.magnitude) }
+
+  /// The range of products.
+  fileprivate func multiplied(by other: ClosedRange<Int>) -> ClosedRange<Int> {
+    let ends = [lowerBound, upperBound].flatMap { a in [a * other.lowerBound, a * other.upperBound] }
+    return (ends.min() ?? 0)...(ends.max() ?? 0)
+  }
+}
+
 extension Dim: ExpressibleByIntegerLiteral {
   package init(integerLiteral value: Int) { self = .fixed(value) }
 }
@@ -173,14 +254,15 @@ extension Dim.Atom: CustomStringConvertible {
     switch self {
     case .symbol(let symbol): symbol.name
     case .quotient(let dim, let divisor):
-      dim.terms.count == 1 && dim.offset == 0 && dim.terms[0].coefficient == 1
+      dim.terms.count == 1 && dim.offset == 0 && dim.terms[0].coefficient == 1 && dim.terms[0].atom.factors.count == 1
         ? "\(dim)/\(divisor)" : "(\(dim))/\(divisor)"
+    case .product(let factors): factors.map(\.description).joined(separator: "*")
     }
   }
 }
 
 extension Dim: CustomStringConvertible {
-  /// `3`, `T`, `2*T+1`, `T-L`, `(T+1)/2`: what the text form of the IR prints.
+  /// `3`, `T`, `2*T+1`, `T-L`, `(T+1)/2`, `4*B*T`: what the text form of the IR prints.
   package var description: String {
     if terms.isEmpty { return "\(offset)" }
     var text = ""

@@ -160,7 +160,7 @@ struct KernelHarness {
     let built = try Command.run(
       command[0],
       command.dropFirst() + flags
-        + ["-I", folder.path, kernels, folder.path("main.c"), "-o", program, "-lm"],
+        + ["-I", folder.path, kernels, folder.path("main.c"), "-o", program, "-lm", "-lpthread"],
       timeout: 900)
     guard built.exitCode == 0 else { return ["\(compiler): \(built.errors.prefix(3000))"] }
     guard let start = try runner() else { return [] }
@@ -224,6 +224,7 @@ struct KernelHarness {
       (void)t;
       return ++work->unit < work->end;
     }
+    void mcc_meet(const mcc_thread *t);
     #endif
 
     """
@@ -231,6 +232,7 @@ struct KernelHarness {
   private func driver(_ runs: [KernelRun]) -> String {
     var text = """
       #include "kernels.h"
+      #include <pthread.h>
       #include <stdio.h>
       #include <stdlib.h>
       #include <string.h>
@@ -246,6 +248,33 @@ struct KernelHarness {
       static void release(uint8_t *p, long size) {
         long page = 4096, whole = (size + 64 + page - 1) / page * page;
         munmap(p + size - whole, whole + page);
+      }
+      static pthread_barrier_t meeting;
+      void mcc_meet(const mcc_thread *t) {
+        if (t->count > 1) pthread_barrier_wait(&meeting);
+      }
+      typedef struct part {
+        mcc_thread t;
+        uint8_t **b;
+        void (*body)(const mcc_thread *t, uint8_t **b);
+      } part;
+      static void *run_part(void *argument) {
+        part *it = argument;
+        it->body(&it->t, it->b);
+        return 0;
+      }
+      /* On one thread after the other, or, where they meet, at once. */
+      static void run_all(int count, int meets, uint8_t **b, void (*body)(const mcc_thread *t, uint8_t **b)) {
+        part parts[16];
+        pthread_t threads[16];
+        if (meets && pthread_barrier_init(&meeting, 0, count)) exit(5);
+        for (int i = 0; i < count; i++) {
+          parts[i] = (part){{i, count}, b, body};
+          if (!meets) run_part(&parts[i]);
+          else if (pthread_create(&threads[i], 0, run_part, &parts[i])) exit(5);
+        }
+        for (int i = 0; meets && i < count; i++) pthread_join(threads[i], 0);
+        if (meets) pthread_barrier_destroy(&meeting);
       }
       static void die(const char *label) {
         fprintf(stderr, "%s wrote outside of its buffers\\n", label);
@@ -266,10 +295,13 @@ struct KernelHarness {
         case .symbol: arguments.append("\(symbols.popFirst() ?? 0)")
         }
       }
-      let call = CRenderer(target: target).call(run.function, arguments: arguments, thread: "&t")
+      let call = CRenderer(target: target).call(run.function, arguments: arguments, thread: "t")
       let sizes = run.buffers.map { "\($0.count)" }.joined(separator: ", ")
       let kept = run.buffers.indices.map { $0 == run.output || run.scratch.contains($0) ? "0" : "1" }
       text += """
+        static void body\(index)(const mcc_thread *t, uint8_t **b) {
+          \(call)
+        }
         static void run\(index)(void) {
           const long sizes[] = {\(sizes)};
           const int kept[] = {\(kept.joined(separator: ", "))};
@@ -284,10 +316,7 @@ struct KernelHarness {
               b[i] = guarded(sizes[i]);
               memcpy(b[i], data[i], sizes[i]);
             }
-            for (int i = 0; i < counts[n]; i++) {
-              const mcc_thread t = {i, counts[n]};
-              \(call)
-            }
+            run_all(counts[n], \(run.function.body.contains(where: \.meets) ? 1 : 0), b, body\(index));
             fwrite(b[\(run.output)], 1, sizes[\(run.output)], stdout);
             for (int i = 0; i < \(run.buffers.count); i++) {
               for (int j = 1; j <= 64; j++) if (b[i][-j] != 0xa5) die("\(run.label)");
@@ -301,6 +330,18 @@ struct KernelHarness {
         """
     }
     return text + "int main(void) {\n" + runs.indices.map { "  run\($0)();\n" }.joined() + "  return 0;\n}\n"
+  }
+}
+
+extension Statement {
+  /// Whether threads wait for each other in it.
+  fileprivate var meets: Bool {
+    switch self {
+    case .meet: true
+    case .loop(_, _, _, _, let body), .share(_, _, let body): body.contains(where: \.meets)
+    case .condition(_, let then, let otherwise): (then + otherwise).contains(where: \.meets)
+    default: false
+    }
   }
 }
 

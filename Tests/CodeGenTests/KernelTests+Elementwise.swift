@@ -70,6 +70,21 @@ extension KernelTests {
         KernelCase(
           "i64 \(function)", FusedElementwise(.binary(function, .input(0), .input(1))), [whole, other], tolerance: 0))
     }
+    // Where an instruction would stop the program.
+    let dividends = Tensor(.i64, [6], [7, -7, 0, .min, .min, .max] as [Int64])
+    let divisors = Tensor(.i64, [6], [0, 0, 0, -1, 0, -1] as [Int64])
+    let quotients: [(any Operator, [Int64])] = [
+      (Divide(), [0, 0, 0, .min, 0, -.max]), (Modulo(), [0, 0, 0, 0, 0, 0]),
+    ]
+    for (op, expected) in quotients {
+      let known = KernelCase("\(op)", op, [dividends, divisors], tolerance: 0)
+      #expect(try known.expected().array(of: Int64.self) == expected)
+      cases.append(known)
+    }
+    for number in [-1, 0, 3] as [Float] {
+      let op = FusedElementwise(.binary(.divide, .input(0), .number(number)))
+      cases.append(KernelCase("i64 / \(number)", op, [dividends], tolerance: 0))
+    }
     return cases
   }
 

@@ -186,6 +186,30 @@ import Testing
     }
   }
 
+  @Test func numbersOf16BitsAreComputedInSingle() throws {
+    var builder = GraphBuilder(name: "main", role: "main")
+    let x = builder.input("x", TensorType(.f16, [2, 3, 4, 4]))
+    let weight = builder.constant(
+      Constant(name: "w", type: TensorType(.f16, [5, 3, 3, 3]), source: .random(seed: 1, deviation: 0.3)))
+    let image = try builder.emit(Conv2D(padding: [1, 1, 1, 1]), x, weight)
+    builder.output("y", try builder.emit(Softmax(axis: 1), builder.emit(ReLU(), image)))
+    var model = Model(name: "narrow", stage: .transform)
+    model.functions = [builder.graph]
+    model.constants = builder.constants
+    let before = model
+    let graph = try lowered(model).functions[0]
+    #expect(graph.type(of: graph.outputs[0]) == TensorType(.f16, [2, 5, 4, 4]))
+    // What keeps its meaning may still be evaluated: the graph before kernels are chosen.
+    var context = PassContext()
+    try PassManager().run(Pipeline([Decompose(target: "portable")]), on: &model, &context)
+    var generator = SplitMix64(seed: 2)
+    let input = Tensor(.f16, [2, 3, 4, 4], generator.floats(96, in: -1...1).map { Float16($0) })
+    let expected = try Evaluator(before).run([input]).outputs[0].array(of: Float16.self)
+    let found = try Evaluator(model).run([input]).outputs[0].array(of: Float16.self)
+    // The same roundings to f16 in the same places.
+    #expect(found == expected)
+  }
+
   @Test func aBatchNormThatIsLeftBecomesOneFactorAndOneOffset() throws {
     var builder = GraphBuilder(name: "main", role: "main")
     let x = builder.input("x", TensorType(.f32, [1, 3, 2, 2]))

@@ -55,6 +55,15 @@ import Testing
     #expect(try work(gated, [.init(x), weight]).operations == float.operations)
   }
 
+  @Test func recurrentStepsMultiplyWithAllWeights() throws {
+    let gates = TensorType(.f32, Shape([.symbol(t), 2, 3 * 16])), state = TensorType(.f32, [2, 16])
+    let tanh = ScalarExpression.unary(.tanh, .input(0))
+    let steps = try work(
+      Recurrence(.gru, activations: [tanh, tanh]),
+      [.init(gates), .init(TensorType(.f32, [16, 48]), isConstant: true), .init(state)])
+    #expect(steps.operations.value(["T": 5]) == Double(2 * 5 * 2 * 48 * 16))
+  }
+
   @Test func attentionReadsTheRowsBeforeIt() throws {
     let q = TensorType(.f32, Shape([.symbol(t), 64])), cache = TensorType(.f16, [512, 32])
     let position = TensorType(.i32, [1])

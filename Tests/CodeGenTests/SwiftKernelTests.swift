@@ -22,6 +22,7 @@ import Testing
     cases += sample(try tests.attention(), stride: 29)
     cases += sample(try tests.elementwise(), stride: 41)
     cases += sample(try tests.movement(), stride: 31)
+    cases += sample(try RecurrenceTests().cases(), stride: 13)
     let target = try TargetRegistry.target(named: name)
     let runs = try cases.flatMap { try $0.runs(on: target) }
     for failure in try KernelHarness(target: target, language: .swift).failures(runs) {

@@ -48,6 +48,31 @@ import Testing
     }
   }
 
+  /// A size that the file leaves open is that of `--dim`.
+  @Test(arguments: ["ad01_fp32", "kws_ref_model"]) func openSizesAreGiven(name: String) throws {
+    guard let model = Fixtures.path("mlperf-tiny/\(name).tflite"),
+      let recorded = Fixtures.path("mlperf-tiny/\(name).expected.npz")
+    else { return }
+    let archive = try NumPyArchive(path: recorded)
+    let inputs = try archive.require("input", file: recorded), outputs = try archive.require("output", file: recorded)
+    let function = try #require(try ModelLoader.load(model).functions.first)
+    let size = "\(function[function.inputs[0]].name).0", runs = inputs.shape[0]
+    let loaded = try ModelLoader.load(model, LoadOptions(dimensions: [size: runs...runs]))
+    let source = inputs.tensor
+    let input = Tensor(loaded.functions[0].type(of: loaded.functions[0].inputs[0]))
+    try #require(input.view.bytes.count == source.view.bytes.count)
+    input.mutableView.bytes.copyMemory(from: source.view.bytes)
+    let result = try Evaluator(loaded).run([input]).outputs[0]
+    let found = withExtendedLifetime(result) { NumPyArray(result.view).doubles }
+    let expected = outputs.doubles
+    let most = result.type.element == .f32 ? 1e-4 * (expected.map(abs).max() ?? 1) : 1
+    try #require(found.count == expected.count)
+    #expect(zip(found, expected).allSatisfy { abs($0 - $1) <= most })
+    for dimensions in [[size: 1...8], ["nothing": 2...2]] {
+      #expect(throws: CompileError.self) { try ModelLoader.load(model, LoadOptions(dimensions: dimensions)) }
+    }
+  }
+
   /// Of 1000 spoken words the program gets 902 right, as TensorFlow Lite does.
   @Test func quantizedKeywordSpotterIsRightNineTimesInTen() throws {
     guard let model = Fixtures.path("mlperf-tiny/kws_ref_model.tflite"),

@@ -110,6 +110,18 @@ private enum Wire {
     #expect(message(bytes, dims: ["M": 1...5]).contains("'M'"))
   }
 
+  @Test func severalNotesAreOneText() throws {
+    let bytes = Wire.model(
+      nodes: [Wire.node("Add", ["x", "z"], ["y"])], tensors: [],
+      inputs: [Wire.value("x", [0, 2]), Wire.value("z", [0, 2])], outputs: [Wire.value("y", [0, 2])])
+    let model = try load(bytes)
+    let notes = model.metadata.filter { $0.key == Model.noteKey }.map(\.value)
+    #expect(notes.count == 1 && notes[0].contains("'x'") && notes[0].contains("'z'"))
+    var compact = model
+    compact.compact()
+    #expect(try Parser.parse(Printer.print(compact)) == compact)
+  }
+
   @Test func wrongTensorsAreRefusedByName() throws {
     func refusal(_ tensor: [UInt8]) -> String { message(Self.product(weights: tensor)) }
     #expect(refusal(Wire.tensor("w", [2, 3], raw: Array(Self.weights.dropLast()))).contains("'w'"))

@@ -269,6 +269,39 @@ private func wrap(_ statements: String, stage: String = "import") -> String {
     #expect(back[NodeID(index: 0)].origin == Origin("a/b: c // d"))
   }
 
+  @Test func productsOfSizesRoundTrip() throws {
+    let symbols = [Symbol("T", in: 1...9), Symbol("L", in: 1...9)]
+    let t = Dim.symbol(symbols[0]), l = Dim.symbol(symbols[1])
+    func product(_ dims: Dim...) throws -> Dim {
+      try dims.dropFirst().reduce(dims[0]) { try #require(Dim.product($0, $1)) }
+    }
+    let cases: [(Dim, String, Int)] = [
+      (try product(t, l), "L*T", 15), (try product(l, 4, t) - 1, "4*L*T-1", 59), (try product(t, t), "T*T", 25),
+      (try product(t, l) / 2, "(L*T)/2", 7), (try product(t / 2, l), "L*T/2", 6),
+      (try product(t, l) / 2 * 3 + l, "3*(L*T)/2+L", 24), (try product(t + 1, l - 2), "L+L*T-2*T-2", 6),
+      (try product((t + 1) / 2, l), "(T+1)/2*L", 9), (try product(product(t, l) / 2, l), "(L*T)/2*L", 21),
+    ]
+    for (dim, text, value) in cases {
+      #expect("\(dim)" == text)
+      let names = Dictionary(uniqueKeysWithValues: symbols.map { ($0.name, $0) })
+      #expect(try Dim.parse(text, symbols: names) == dim, "\(text)")
+      #expect(dim.value { $0.name == "T" ? 5 : 3 } == value, "\(text)")
+      #expect(dim.substituting { $0.name == "T" ? 5 : 3 } == .fixed(value), "\(text)")
+      #expect(dim.bounds.contains(value), "\(text)")
+    }
+    let area = try product(t, l)
+    #expect(Dim.exactQuotient(area * 6, l * 3) == t * 2)
+    #expect(Dim.exactQuotient(area + t, t) == l + 1)
+    #expect(Dim.exactQuotient(area + 1, t) == nil)
+    #expect(Dim.exactQuotient(t, l) == nil && Dim.exactQuotient(t, 2) == nil && Dim.exactQuotient(t, 0) == nil)
+    // What a file may ask for without a tensor of that size.
+    let huge = Dim.symbol(Symbol("H", in: 1...1 << 40))
+    #expect(Dim.product(huge, huge) == nil)
+    #expect(throws: CompileError.self) {
+      try Dim.parse("H*H*H", symbols: ["H": Symbol("H", in: 1...1 << 40)])
+    }
+  }
+
   @Test func shortFormsAreAccepted() throws {
     let model = try parse(
       """

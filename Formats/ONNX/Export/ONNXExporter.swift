@@ -102,13 +102,7 @@ package struct ONNXExporter {
     if let name = dims[dim] { return name }
     var sum: String?
     for term in dim.terms {
-      var part: String
-      switch term.atom {
-      case .symbol(let symbol): part = try self.symbol(symbol)
-      case .quotient(let inner, let divisor):
-        // Sizes are not negative, so that division towards zero is the floor.
-        part = writer.node("Div", [try size(inner), writer.integers([divisor])])
-      }
+      var part = try size(term.atom)
       if term.coefficient != 1 { part = writer.node("Mul", [part, writer.integers([term.coefficient])]) }
       sum = sum.map { writer.node("Add", [$0, part]) } ?? part
     }
@@ -116,6 +110,17 @@ package struct ONNXExporter {
     if dim.offset != 0 { result = writer.node("Add", [result, writer.integers([dim.offset])]) }
     dims[dim] = result
     return result
+  }
+
+  private mutating func size(_ atom: Dim.Atom) throws -> String {
+    switch atom {
+    case .symbol(let symbol): return try self.symbol(symbol)
+    // Sizes are not negative, so that division towards zero is the floor.
+    case .quotient(let inner, let divisor): return writer.node("Div", [try size(inner), writer.integers([divisor])])
+    case .product(let factors):
+      guard let first = factors.first else { return writer.integers([1]) }
+      return try factors.dropFirst().reduce(size(first)) { writer.node("Mul", [$0, try size($1)]) }
+    }
   }
 
   /// A symbol that no input carries, such as the number of logits wanted, takes the value of one of the same range.

@@ -3,22 +3,17 @@ import IR
 import Tensors
 
 extension ONNXOperators {
-  /// Convolution over one or two spatial axes, pooling over two.
+  /// Convolution and pooling over one to three spatial axes.
   static let convolution: [ONNXOperator] = [
     ONNXOperator("Conv") { node, importer in
-      let plane = try ImagePlane(&node, &importer)
-      let window = try Window2D(&node, plane.kernel, plane.shape, importer.opset)
-      var epilogue = Epilogue()
-      let bias = try node.optionalInput(2, &importer)
-      epilogue.bias = bias != nil
-      let conv = Conv2D(
-        strides: window.strides, padding: window.padding, dilations: window.dilations,
-        groups: try node.integer("group", default: 1), epilogue: epilogue)
-      let y = try importer.builder.emit(conv, [plane.image, plane.weight] + (bias.map { [$0] } ?? []))
-      return [try plane.restored(y, &importer)]
+      if try node.inputType(0, &importer).rank == 5 {
+        return [try ONNXVolume.convolution(&node, &importer)]
+      }
+      let x = try node.input(0, &importer), w = try node.input(1, &importer)
+      return [try convolution(x, w, bias: node.optionalInput(2, &importer), &node, &importer)]
     },
     ONNXOperator("ConvTranspose") { node, importer in
-      let plane = try ImagePlane(&node, &importer)
+      let plane = try ImagePlane(node.input(0, &importer), node.input(1, &importer), &node, &importer)
       let count = plane.isLine ? 1 : 2
       func sizes(_ name: String) throws -> [Int]? {
         guard let values = try node.integers(name) else { return nil }
@@ -44,7 +39,10 @@ extension ONNXOperators {
           }
           let stride = window.strides[axis]
           let full = stride * (size - 1) + extra[axis] + (plane.kernel[axis] - 1) * window.dilations[axis] + 1
-          let total = max(0, full - (wanted?[axis] ?? size * stride))
+          let total = full - (wanted?[axis] ?? size * stride)
+          guard total >= 0 else {
+            throw CompileError(.unsupported, "unsupported 'ConvTranspose' to more than its \(full) places")
+          }
           let less = total / 2
           (window.padding[axis], window.padding[axis + 2]) =
             mode == "SAME_UPPER" ? (less, total - less) : (total - less, less)
@@ -61,36 +59,72 @@ extension ONNXOperators {
       guard try node.integer("storage_order", default: 0) == 0, node.proto.output.count == 1 else {
         throw CompileError(.unsupported, "unsupported 'MaxPool' that returns indices")
       }
-      let x = try node.input(0, &importer)
-      let kernel = try requiredKernel(&node)
-      let window = try Window2D(&node, kernel, importer.builder.type(of: x).shape, importer.opset)
-      let pool = MaxPool2D(
-        kernel: kernel, strides: window.strides, padding: window.padding, dilations: window.dilations)
-      return [try importer.builder.emit(pool, x)]
+      return [
+        try pool(&node, &importer, isMaximum: true) { node, x, importer in
+          let kernel = try requiredKernel(&node)
+          let window = try Window2D(&node, kernel, importer.builder.type(of: x).shape, importer.opset)
+          let pool = MaxPool2D(
+            kernel: kernel, strides: window.strides, padding: window.padding, dilations: window.dilations)
+          return try importer.builder.emit(pool, x)
+        }
+      ]
     },
     ONNXOperator("AveragePool") { node, importer in
-      let x = try node.input(0, &importer)
-      let kernel = try requiredKernel(&node)
-      let counts = try node.integer("count_include_pad", default: 0) != 0
-      let window = try Window2D(&node, kernel, importer.builder.type(of: x).shape, importer.opset)
-      guard window.dilations == [1, 1] else {
-        throw CompileError(.unsupported, "unsupported 'AveragePool' with dilations")
-      }
-      guard !counts || !window.extended else {
-        throw CompileError(.unsupported, "unsupported 'AveragePool' with ceil_mode that counts padding")
-      }
-      let pool = AveragePool2D(
-        kernel: kernel, strides: window.strides, padding: window.padding, countIncludePad: counts)
-      return [try importer.builder.emit(pool, x)]
+      [
+        try pool(&node, &importer, isMaximum: false) { node, x, importer in
+          let kernel = try requiredKernel(&node)
+          let counts = try node.integer("count_include_pad", default: 0) != 0
+          let window = try Window2D(&node, kernel, importer.builder.type(of: x).shape, importer.opset)
+          guard window.dilations == [1, 1] else {
+            throw CompileError(.unsupported, "unsupported 'AveragePool' with dilations")
+          }
+          guard !counts || !window.extended else {
+            throw CompileError(.unsupported, "unsupported 'AveragePool' with ceil_mode that counts padding")
+          }
+          let pool = AveragePool2D(
+            kernel: kernel, strides: window.strides, padding: window.padding, countIncludePad: counts)
+          return try importer.builder.emit(pool, x)
+        }
+      ]
     },
     ONNXOperator("GlobalAveragePool") { node, importer in [try globalPool(.mean, &node, &importer)] },
     ONNXOperator("GlobalMaxPool") { node, importer in [try globalPool(.max, &node, &importer)] },
   ]
 
+  /// A convolution over one or two axes with the attributes of the node.
+  static func convolution(
+    _ x: ValueID, _ w: ValueID, bias: ValueID?, _ node: inout ONNXNode, _ importer: inout ONNXImporter
+  ) throws -> ValueID {
+    let plane = try ImagePlane(x, w, &node, &importer)
+    let window = try Window2D(&node, plane.kernel, plane.shape, importer.opset)
+    var epilogue = Epilogue()
+    epilogue.bias = bias != nil
+    let conv = Conv2D(
+      strides: window.strides, padding: window.padding, dilations: window.dilations,
+      groups: try node.integer("group", default: 1), epilogue: epilogue)
+    let y = try importer.builder.emit(conv, [plane.image, plane.weight] + (bias.map { [$0] } ?? []))
+    return try plane.restored(y, &importer)
+  }
+
+  /// Pooling over one to three axes, the first two as images.
+  private static func pool(
+    _ node: inout ONNXNode, _ importer: inout ONNXImporter, isMaximum: Bool,
+    _ build: (inout ONNXNode, ValueID, inout ONNXImporter) throws -> ValueID
+  ) throws -> ValueID {
+    let x = try node.input(0, &importer)
+    switch importer.builder.type(of: x).rank {
+    case 3: return try ONNXVolume.line(&node, &importer, build)
+    case 5: return try ONNXVolume.pool(&node, &importer, isMaximum: isMaximum)
+    default: return try build(&node, x, &importer)
+    }
+  }
+
   private static func requiredKernel(_ node: inout ONNXNode) throws -> [Int] {
-    guard let kernel = try node.integers("kernel_shape") else {
+    guard var kernel = try node.integers("kernel_shape") else {
       throw CompileError(.input, "'\(node.type)' has no kernel_shape")
     }
+    // Of a line.
+    if kernel.count == 1 { kernel.insert(1, at: 0) }
     guard kernel.count == 2, kernel.allSatisfy({ $0 > 0 }) else {
       throw CompileError(.unsupported, "unsupported '\(node.type)' with the kernel_shape \(kernel)")
     }
@@ -116,9 +150,8 @@ struct ImagePlane {
   var kernel: [Int]
   var isLine: Bool
 
-  init(_ node: inout ONNXNode, _ importer: inout ONNXImporter) throws {
-    image = try node.input(0, &importer)
-    weight = try node.input(1, &importer)
+  init(_ x: ValueID, _ w: ValueID, _ node: inout ONNXNode, _ importer: inout ONNXImporter) throws {
+    (image, weight) = (x, w)
     let (x, w) = (importer.builder.type(of: image).shape, importer.builder.type(of: weight).shape)
     guard (3...4).contains(x.rank), w.rank == x.rank, w.fixedSizes != nil else {
       throw CompileError(

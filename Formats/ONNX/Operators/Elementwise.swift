@@ -12,15 +12,26 @@ extension ONNXOperators {
       unary("Ceil", Ceil()), unary("Round", Round()), unary("Sign", Sign()), unary("Softplus", Softplus()),
       unary("HardSwish", HardSwish()),
       binary("Add", Add()), binary("Sub", Subtract()), binary("Mul", Multiply()), binary("Div", Divide()),
-      binary("Pow", Power()), binary("Equal", Equal()), binary("Less", Less()), binary("Greater", Greater()),
+      binary("Equal", Equal()), binary("Less", Less()), binary("Greater", Greater()),
       binary("LessOrEqual", LessOrEqual()), binary("GreaterOrEqual", GreaterOrEqual()), binary("And", And()),
       binary("Or", Or()), unary("Not", Not()),
       variadic("Min", Minimum()), variadic("Max", Maximum()), variadic("Sum", Add()),
+      // Of two element types the result has that of the base.
+      ONNXOperator("Pow") { node, importer in
+        var base = try node.input(0, &importer), exponent = try node.input(1, &importer)
+        let element = importer.builder.type(of: base).element, other = importer.builder.type(of: exponent).element
+        guard element != other else { return [try importer.builder.emit(Power(), base, exponent)] }
+        let common: DType = element.isFloat ? element : other.isFloat ? other : .i64
+        if element != common { base = try importer.builder.emit(Cast(common), base) }
+        if other != common { exponent = try importer.builder.emit(Cast(common), exponent) }
+        let power = try importer.builder.emit(Power(), base, exponent)
+        return [element == common ? power : try importer.builder.emit(Cast(element), power)]
+      },
       ONNXOperator("Identity") { node, importer in [try node.input(0, &importer)] },
       ONNXOperator("Dropout") { node, importer in
         node.ignore("ratio", "seed")
-        if let mode = try node.optionalInput(2, &importer), importer.builder.graph.constant(of: mode) == nil {
-          throw CompileError(.unsupported, "unsupported 'Dropout' with a training mode that is computed")
+        if let mode = try node.optionalInput(2, &importer), try importer.number(of: mode) != 0 {
+          throw CompileError(.unsupported, "unsupported 'Dropout' with a training mode that is on or computed")
         }
         return [try node.input(0, &importer)]
       },
@@ -39,8 +50,12 @@ extension ONNXOperators {
       },
       ONNXOperator("Mod") { node, importer in
         let (a, b) = (try node.input(0, &importer), try node.input(1, &importer))
-        guard try node.integer("fmod", default: 0) == 0 else {
-          throw CompileError(.unsupported, "unsupported 'Mod' with the sign of the dividend")
+        if try node.integer("fmod", default: 0) != 0 {
+          // The rest of the magnitudes with the sign of the dividend.
+          let magnitudes = ScalarExpression.binary(.modulo, .unary(.abs, .input(0)), .unary(.abs, .input(1)))
+          let rest = ScalarExpression.select(
+            .binary(.less, .input(0), .number(0)), .unary(.negate, magnitudes), magnitudes)
+          return [try importer.builder.emit(FusedElementwise(rest), a, b)]
         }
         return [try importer.builder.emit(Modulo(), a, b)]
       },

@@ -6,7 +6,17 @@ extension ONNXOperators {
   /// Products of matrices.
   static let matrixProducts: [ONNXOperator] = [
     ONNXOperator("MatMul") { node, importer in
-      [try importer.builder.emit(MatMul(), node.input(0, &importer), node.input(1, &importer))]
+      // A list of numbers is one row on the left and one column on the right; its axis is not in the result.
+      var a = try node.input(0, &importer), b = try node.input(1, &importer)
+      let (left, right) = (importer.builder.type(of: a).shape, importer.builder.type(of: b).shape)
+      if left.rank == 1 { a = try importer.builder.emit(Reshape([1, left[0]]), a) }
+      if right.rank == 1 { b = try importer.builder.emit(Reshape([right[0], 1]), b) }
+      let y = try importer.builder.emit(MatMul(), a, b)
+      guard left.rank == 1 || right.rank == 1 else { return [y] }
+      var dims = importer.builder.type(of: y).shape.dims
+      if left.rank == 1 { dims.remove(at: dims.count - 2) }
+      if right.rank == 1 { dims.removeLast() }
+      return [try importer.builder.emit(Reshape(dims), y)]
     },
     ONNXOperator("Gemm") { node, importer in
       var a = try node.input(0, &importer)

@@ -20,13 +20,26 @@ extension ONNXOperators {
       node.ignore("stash_type")
       let x = try node.input(0, &importer)
       let rank = importer.builder.type(of: x).rank
-      let axis = try node.integer("axis", default: -1)
-      guard axis == -1 || axis == rank - 1 else {
-        throw CompileError(
-          .unsupported, "unsupported 'LayerNormalization' over axes from \(axis) on, only the last is read")
+      let axis = try normalized(node.integer("axis", default: -1), rank, "LayerNormalization")
+      let epsilon = try node.number("epsilon", default: 1e-5)
+      let shape = importer.builder.type(of: x).shape
+      if axis == rank - 1, node.proto.output.dropFirst().allSatisfy(\.isEmpty),
+        try node.inputType(1, &importer).shape == [shape.last]
+      {
+        return [try importer.builder.emit(LayerNorm(axis: -1, epsilon: epsilon), node.inputs(&importer))]
       }
-      let norm = LayerNorm(axis: -1, epsilon: try node.number("epsilon", default: 1e-5))
-      return [try importer.builder.emit(norm, node.inputs(&importer))]
+      // With mean and inverse deviation as further results, and scale and bias that broadcast.
+      let axes = Array(axis..<rank)
+      let mean = try importer.builder.emit(Reduce(.mean, axes: axes, keepDims: true), x)
+      let moved = try importer.builder.emit(Subtract(), x, mean)
+      let squares = try importer.builder.emit(Multiply(), moved, moved)
+      let variance = try importer.builder.emit(Reduce(.mean, axes: axes, keepDims: true), squares)
+      let inverse = try importer.builder.emit(
+        FusedElementwise(.unary(.rsqrt, .binary(.add, .input(0), .number(epsilon)))), variance)
+      var y = try importer.builder.emit(Multiply(), moved, inverse)
+      y = try importer.builder.emit(Multiply(), y, node.input(1, &importer))
+      if let bias = try node.optionalInput(2, &importer) { y = try importer.builder.emit(Add(), y, bias) }
+      return [y, mean, inverse]
     },
     ONNXOperator("Softmax") { node, importer in [try softmax(&node, &importer) { Softmax(axis: $0) }] },
     ONNXOperator("LogSoftmax") { node, importer in [try softmax(&node, &importer) { LogSoftmax(axis: $0) }] },

@@ -5,7 +5,9 @@ import Tensors
 extension ONNXOperators {
   /// Images of another size.
   static let resizing: [ONNXOperator] = [
+    ONNXOperator("Upsample") { node, importer in [try enlarged(&node, &importer)] },
     ONNXOperator("Resize") { node, importer in
+      if importer.opset < 11 { return [try enlarged(&node, &importer)] }
       let x = try node.input(0, &importer)
       let shape = importer.builder.type(of: x).shape
       let mode = try node.string("mode", default: "nearest")
@@ -57,6 +59,11 @@ extension ONNXOperators {
           throw CompileError(.unsupported, "unsupported 'Resize' with the scales \(given)")
         }
         scales = Array(all[2...])
+        // Between which pixels the last one of the result stands, differs among implementations.
+        let isWhole = zip([height, width], scales).allSatisfy { Float($0) * $1 == (Float($0) * $1).rounded() }
+        guard coordinates != .alignCorners || isWhole else {
+          throw CompileError(.unsupported, "unsupported 'Resize' with aligned corners to parts of pixels")
+        }
         sizes = [Int((Float(height) * scales[0]).rounded(.down)), Int((Float(width) * scales[1]).rounded(.down))]
       }
       guard sizes.allSatisfy({ $0 > 0 }) else {
@@ -65,8 +72,32 @@ extension ONNXOperators {
       let op = Resize2D(
         height: sizes[0], width: sizes[1], scales: scales, mode: mode, coordinates: coordinates, rounding: rounding)
       return [try importer.builder.emit(op, x)]
-    }
+    },
   ]
+
+  /// Before operator set 11: place i of the result stands at i / scale, and the nearest pixel is the one before.
+  private static func enlarged(_ node: inout ONNXNode, _ importer: inout ONNXImporter) throws -> ValueID {
+    let x = try node.input(0, &importer)
+    let shape = importer.builder.type(of: x).shape
+    let name = try node.string("mode", default: "nearest")
+    let scales =
+      importer.opset < 9
+      ? try node.numbers("scales") : try node.optionalInput(1, &importer).flatMap { importer.floats(of: $0) }
+    guard let mode = Resize2D.Mode(rawValue: name == "bilinear" ? "linear" : name), let scales, scales.count == 4,
+      shape.rank == 4, let height = shape[2].fixedValue, let width = shape[3].fixedValue, scales[..<2] == [1, 1],
+      scales.allSatisfy({ $0 > 0 && $0 <= 65536 })
+    else {
+      throw CompileError(.unsupported, "unsupported '\(node.type)' of mode '\(name)' of shape \(shape)")
+    }
+    let sizes = zip([height, width], scales[2...]).map { Int((Float($0) * $1).rounded(.down)) }
+    guard sizes.allSatisfy({ $0 > 0 }) else {
+      throw CompileError(.input, "'\(node.type)' gives an image of \(sizes[0]) x \(sizes[1])")
+    }
+    let op = Resize2D(
+      height: sizes[0], width: sizes[1], scales: Array(scales[2...]), mode: mode, coordinates: .asymmetric,
+      rounding: .floor)
+    return try importer.builder.emit(op, x)
+  }
 }
 
 extension ONNXImporter {

@@ -48,7 +48,7 @@ extension ONNXOperators {
       let x = try node.input(0, &importer)
       let dims = importer.builder.type(of: x).shape.dims
       guard let repeats = try node.integerInput(1, &importer), repeats.count == dims.count,
-        repeats.allSatisfy({ (1...1 << 32).contains($0) }), dims.count <= 8
+        repeats.allSatisfy({ (1...1 << 20).contains($0) }), dims.count <= 8
       else { throw CompileError(.unsupported, "unsupported 'Tile' of shape \(Shape(dims))") }
       let apart = try importer.builder.emit(Reshape(dims.flatMap { [1, $0] }), x)
       let repeated = try importer.broadcast(apart, to: zip(repeats, dims).flatMap { [.fixed($0), $1] })
@@ -57,26 +57,36 @@ extension ONNXOperators {
       return [try importer.builder.emit(Reshape(result), repeated)]
     },
     ONNXOperator("Range") { node, importer in
+      node.ignore("stash_type")
       let operands = try (0..<3).map { try node.input($0, &importer) }
-      let known = operands.map { importer.sizes(of: $0) }
-      guard operands.allSatisfy({ importer.builder.type(of: $0).element == .i64 }),
-        let start = known[0]?.first, let limit = known[1]?.first, let step = known[2]?.first?.fixedValue, step > 0
-      else {
-        throw CompileError(
-          .unsupported, "unsupported 'Range' that is not of known whole numbers with a positive step")
+      if importer.builder.type(of: operands[0]).element == .f32 {
+        return [try numbers(from: operands, &importer)]
       }
-      let size = (limit - start + .fixed(step - 1)) / step
+      let known = operands.map { importer.sizes(of: $0) }
+      let element = importer.builder.type(of: operands[0]).element
+      guard operands.allSatisfy({ importer.builder.type(of: $0).element == element }),
+        element == .i64 || element == .i32,
+        let start = known[0]?.first, let limit = known[1]?.first, let step = known[2]?.first?.fixedValue, step != 0,
+        step.magnitude <= 1 << 40
+      else { throw CompileError(.unsupported, "unsupported 'Range' that is not of known numbers") }
+      let room = step > 0 ? limit - start : start - limit
+      let size = (room + .fixed(abs(step) - 1)) / abs(step)
       guard size.bounds.upperBound <= 1 << 32 else {
         throw CompileError(.unsupported, "unsupported 'Range' of \(size) numbers")
       }
-      if let count = size.fixedValue, count <= 0 { return [importer.constant("range", integers: [])] }
-      if let count = size.fixedValue, count <= Constant.inlineLimit, let first = start.fixedValue {
-        return [importer.constant("range", integers: (0..<count).map { first + $0 * step })]
+      if let count = size.fixedValue, count <= Constant.inlineLimit, let first = start.fixedValue, element == .i64 {
+        return [importer.constant("range", integers: (0..<max(count, 0)).map { first + $0 * step })]
+      }
+      guard size.bounds.lowerBound >= 0 else {
+        throw CompileError(.unsupported, "unsupported 'Range' of \(size) numbers")
       }
       var result = try importer.builder.emit(Iota(size), [])
-      if step != 1 { result = try importer.builder.emit(Multiply(), result, operands[2]) }
-      if start != 0 { result = try importer.builder.emit(Add(), result, operands[0]) }
-      return [result]
+      if step != 1 { result = try importer.builder.emit(Multiply(), result, importer.scalar(Int64(step))) }
+      if start != 0 {
+        let first = element == .i64 ? operands[0] : try importer.builder.emit(Cast(.i64), operands[0])
+        result = try importer.builder.emit(Add(), result, first)
+      }
+      return [element == .i64 ? result : try importer.builder.emit(Cast(element), result)]
     },
     ONNXOperator("Slice") { node, importer in
       let x = try node.input(0, &importer)
@@ -102,32 +112,25 @@ extension ONNXOperators {
     },
     // data[..., indices[i, j, k], ...] with the indices' own places along the other axes: rows of the flat tensor.
     ONNXOperator("GatherElements") { node, importer in
-      let data = try node.input(0, &importer)
-      var indices = try node.input(1, &importer)
-      let shape = importer.builder.type(of: data).shape
-      let type = importer.builder.type(of: indices)
-      let axis = try normalized(node.integer("axis", default: 0), shape.rank, "GatherElements")
-      guard type.rank == shape.rank, let sizes = shape.fixedSizes, let count = Shape.product(shape.dims) else {
-        throw CompileError(.unsupported, "unsupported 'GatherElements' of shape \(shape) by indices of \(type.shape)")
-      }
-      if type.element != .i64 { indices = try importer.builder.emit(Cast(.i64), indices) }
-      func number(_ value: Int) -> ValueID { importer.builder.constant(.inline("number", .i64, [], [Int64(value)])) }
-      // Negative indices count from the end.
-      let wrapped = try importer.builder.emit(
-        Modulo(), importer.builder.emit(Add(), indices, number(sizes[axis])), number(sizes[axis]))
-      let strides = sizes.indices.map { sizes[($0 + 1)...].reduce(1, *) }
-      var place = try importer.builder.emit(Multiply(), wrapped, number(strides[axis]))
-      for other in sizes.indices where other != axis && type.shape[other] != 1 {
-        var dims = [Dim](repeating: 1, count: shape.rank)
-        dims[other] = type.shape[other]
-        let along = try importer.builder.emit(Reshape(dims), importer.builder.emit(Iota(type.shape[other]), []))
-        let offset = try importer.builder.emit(Multiply(), along, number(strides[other]))
-        place = try importer.builder.emit(Add(), place, offset)
-      }
-      let flat = try importer.builder.emit(Reshape([count]), data)
-      return [try importer.builder.emit(Gather(axis: 0), flat, place)]
+      let data = try node.input(0, &importer), indices = try node.input(1, &importer)
+      let axis = try normalized(
+        node.integer("axis", default: 0), importer.builder.type(of: data).rank, "GatherElements")
+      return [try importer.elements(of: data, at: indices, axis: axis)]
     },
   ]
+
+  /// `start + i * step` below, or for negative steps above, a limit, of three constants.
+  private static func numbers(from operands: [ValueID], _ importer: inout ONNXImporter) throws -> ValueID {
+    let known = try operands.compactMap { try importer.number(of: $0) }
+    guard known.count == 3, known.allSatisfy(\.isFinite), known[2] != 0,
+      case let count = ((Double(known[1]) - Double(known[0])) / Double(known[2])).rounded(.up), count <= 0x1p24
+    else { throw CompileError(.unsupported, "unsupported 'Range' that is not of known numbers") }
+    let places = try importer.builder.emit(
+      Cast(.f32), importer.builder.emit(Iota(.fixed(Int(max(0, count)))), []))
+    let expression = ScalarExpression.binary(
+      .add, .number(known[0]), .binary(.multiply, .input(0), .number(known[2])))
+    return try importer.builder.emit(FusedElementwise(expression), places)
+  }
 
   /// Throws unless all sizes are such.
   private static func checkShape(_ shape: [Dim], _ type: String) throws {

@@ -34,6 +34,9 @@ extension ONNXOperators {
       let x = try node.input(0, &importer)
       let shape = importer.builder.type(of: x).shape
       let given = importer.opset >= 13 ? try node.integerInput(1, &importer) : try node.integers("axes")
+      guard given != nil || shape.dims.allSatisfy({ $0.isFixed || !$0.bounds.contains(1) }) else {
+        throw CompileError(.unsupported, "unsupported 'Squeeze' of shape \(shape) without axes")
+      }
       let axes =
         try given?.map { try normalized($0, shape.rank, "Squeeze") }
         ?? shape.dims.indices.filter { shape[$0] == 1 }
@@ -84,11 +87,9 @@ extension ONNXOperators {
     ONNXOperator("Pad") { node, importer in
       let x = try node.input(0, &importer)
       let rank = importer.builder.type(of: x).rank
-      guard try node.string("mode", default: "constant") == "constant" else {
-        throw CompileError(.unsupported, "unsupported 'Pad' in a mode other than 'constant'")
-      }
+      let mode = try node.string("mode", default: "constant")
       var value: Float = 0
-      let pads: [Int]?
+      var pads: [Int]?
       if importer.opset < 11 {
         pads = try node.integers("pads")
         value = try node.number("value", default: 0)
@@ -100,12 +101,51 @@ extension ONNXOperators {
           }
           value = number
         }
+        if let axes = try node.integerInput(3, &importer), let given = pads, given.count == 2 * axes.count {
+          var all = [Int](repeating: 0, count: 2 * rank)
+          for (index, axis) in axes.enumerated() {
+            let place = try normalized(axis, rank, "Pad")
+            (all[place], all[place + rank]) = (given[index], given[index + axes.count])
+          }
+          pads = all
+        }
       }
-      guard let pads, pads.count == 2 * rank, pads.allSatisfy({ (0...1 << 32).contains($0) }) else {
-        throw CompileError(.unsupported, "unsupported 'Pad' with the pads \(pads ?? [])")
+      guard let pads, pads.count == 2 * rank, pads.allSatisfy({ $0.magnitude <= 1 << 31 }) else {
+        throw CompileError(.input, "'Pad' of \(rank) axes by \(pads ?? [])")
       }
-      let pad = Pad(before: Array(pads[..<rank]), after: Array(pads[rank...]), value: value)
-      return [try importer.builder.emit(pad, x)]
+      var result = x
+      // Negative numbers cut off.
+      for axis in 0..<rank where pads[axis] < 0 || pads[axis + rank] < 0 {
+        let (before, after) = (max(0, -pads[axis]), max(0, -pads[axis + rank]))
+        let size = importer.builder.type(of: result).shape[axis] - .fixed(before + after)
+        guard size.bounds.lowerBound >= 0 else { throw CompileError(.input, "'Pad' by \(pads) leaves nothing") }
+        result = try importer.builder.emit(Slice(axis: axis, start: .fixed(before), size: size), result)
+      }
+      let (before, after) = (pads[..<rank].map { max(0, $0) }, pads[rank...].map { max(0, $0) })
+      guard mode != "constant" else {
+        return [try importer.builder.emit(Pad(before: before, after: after, value: value), result)]
+      }
+      for axis in 0..<rank where before[axis] + after[axis] > 0 {
+        guard let size = importer.builder.type(of: result).shape[axis].fixedValue, size > 0,
+          before[axis] + after[axis] + size <= 4096
+        else {
+          throw CompileError(
+            .unsupported, "unsupported 'Pad' in the mode '\(mode)' of shape \(importer.builder.type(of: x).shape)")
+        }
+        let places = try (-before[axis]..<size + after[axis]).map { place -> Int in
+          switch mode {
+          case "edge": return min(max(place, 0), size - 1)
+          case "wrap": return (place % size + size) % size
+          case "reflect":
+            let period = max(2 * (size - 1), 1)
+            let inside = (place % period + period) % period
+            return min(inside, period - inside) % max(size, 1)
+          default: throw CompileError(.input, "'Pad' has the mode '\(mode)'")
+          }
+        }
+        result = try importer.taking(result, places, axis: axis)
+      }
+      return [result]
     },
     ONNXOperator("Gather") { node, importer in
       let data = try node.input(0, &importer)
@@ -121,6 +161,22 @@ extension ONNXOperators {
       throw CompileError(.input, "'\(type)' at axis \(axis) of \(rank) axes")
     }
     return axis < 0 ? axis + rank : axis
+  }
+}
+
+extension ONNXImporter {
+  /// The elements at given places of an axis; runs of neighbours are slices.
+  fileprivate mutating func taking(_ x: ValueID, _ places: [Int], axis: Int) throws -> ValueID {
+    var parts: [ValueID] = []
+    var index = 0
+    while index < places.count {
+      var end = index + 1
+      while end < places.count, places[end] == places[end - 1] + 1 { end += 1 }
+      parts.append(
+        try builder.emit(Slice(axis: axis, start: .fixed(places[index]), size: .fixed(end - index)), x))
+      index = end
+    }
+    return parts.count == 1 ? parts[0] : try builder.emit(Concat(axis: axis), parts)
   }
 }
 
@@ -148,16 +204,8 @@ extension Shape {
       if let index = rest.firstIndex(of: dim), dim != 0 { rest.remove(at: index) } else { known.append(dim) }
     }
     guard let total = Self.product(rest), let divisor = Self.product(known) else { throw failure() }
-    if let number = divisor.fixedValue, number > 0, case let quotient = total / number, quotient * number == total {
-      dims[open] = quotient
-      return dims
-    }
-    // 4*T elements in rows of T.
-    guard divisor.terms.count == 1, divisor.offset == 0, total.terms.count == 1, total.offset == 0,
-      total.terms[0].atom == divisor.terms[0].atom,
-      total.terms[0].coefficient % divisor.terms[0].coefficient == 0
-    else { throw failure() }
-    dims[open] = .fixed(total.terms[0].coefficient / divisor.terms[0].coefficient)
+    guard let quotient = Dim.exactQuotient(total, divisor) else { throw failure() }
+    dims[open] = quotient
     return dims
   }
 }

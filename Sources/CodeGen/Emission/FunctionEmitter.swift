@@ -340,11 +340,7 @@ struct FunctionEmitter {
     if numbers.count > 1, divisor > 1 { return "(\(expression(dim / divisor, name))) * \(divisor)" }
     var text = ""
     for term in dim.terms.filter({ $0.coefficient > 0 }) + dim.terms.filter({ $0.coefficient <= 0 }) {
-      let atom =
-        switch term.atom {
-        case .symbol(let symbol): name(symbol)
-        case .quotient(let inner, let divisor): "(\(expression(inner, name))) / \(divisor)"
-        }
+      let atom = expression(term.atom, name)
       let magnitude = term.coefficient.magnitude
       let needsParentheses = magnitude != 1 && atom.contains("/")
       let product = magnitude == 1 ? atom : (needsParentheses ? "(\(atom))" : atom) + " * \(magnitude)"
@@ -357,6 +353,18 @@ struct FunctionEmitter {
     if text.isEmpty { return "\(dim.offset)" }
     if dim.offset != 0 { text += dim.offset < 0 ? " - \(-dim.offset)" : " + \(dim.offset)" }
     return text
+  }
+
+  private static func expression(_ atom: Dim.Atom, _ name: (Symbol) -> String) -> String {
+    switch atom {
+    case .symbol(let symbol): name(symbol)
+    case .quotient(let inner, let divisor): "(\(expression(inner, name))) / \(divisor)"
+    case .product(let factors):
+      factors.map { factor in
+        let text = expression(factor, name)
+        return text.contains("/") ? "(\(text))" : text
+      }.joined(separator: " * ")
+    }
   }
 
   private static func gcd(_ a: Int, _ b: Int) -> Int {

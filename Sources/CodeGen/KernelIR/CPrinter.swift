@@ -143,6 +143,7 @@ struct CPrinter {
       let work = "\(name)_work"
       return "\(indent)for (mcc_work \(work) = mcc_share(t, \(expression(units))); mcc_next(t, &\(work));) {\n"
         + "\(indent)  const int64_t \(name) = \(work).unit;\n" + block(body, indent: indent + "  ") + "\(indent)}\n"
+    case .meet: return "\(indent)mcc_meet(t);\n"
     }
   }
 

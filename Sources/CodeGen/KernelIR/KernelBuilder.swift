@@ -175,4 +175,7 @@ package final class KernelBuilder {
     }
     append(.share(variable, units: units, statements))
   }
+
+  /// Waits until all threads are here. For kernels whose steps need what other threads computed in the step before.
+  package func meet() { append(.meet) }
 }

@@ -37,6 +37,7 @@ extension Statement {
     case .partition(let begin, let end, let units): return "\(indent)partition \(begin) ..< \(end) of \(units)\n"
     case .share(let name, let units, let body):
       return "\(indent)share \(name) of \(units) {\n" + body.map { $0.text(indent: inner) }.joined() + "\(indent)}\n"
+    case .meet: return "\(indent)meet\n"
     }
   }
 }

@@ -22,6 +22,8 @@ package indirect enum Statement: Hashable, Sendable {
   /// Runs the body for units of 0..<units, bound to the variable: each by one thread, contiguous ones of the thread's share
   /// first, then what slower threads have not begun.
   case share(String, units: Expression, [Statement])
+  /// Waits until all threads are here; what each wrote before is then visible to all. Every thread must come by as often.
+  case meet
 }
 
 /// The operand that a kernel mostly reads: its share of `units` units of `unitBytes` bytes, one after the other.

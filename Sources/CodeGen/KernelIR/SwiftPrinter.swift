@@ -144,6 +144,7 @@ struct SwiftPrinter {
       return "\(indent)var \(work) = mcc_share(t, Int64(\(expression(units))))\n"
         + "\(indent)while mcc_next(t, &\(work)) {\n\(inner)let \(name(unit)) = Int(\(work).unit)\n"
         + block(body, indent: inner) + "\(indent)}\n"
+    case .meet: return "\(indent)mcc_meet(t)\n"
     }
   }
 

@@ -144,6 +144,14 @@ extension ScalarExpression {
     }
     func operand(_ tree: ScalarExpression) -> Expression { k.define("v", tree.renderScalar(inputs, in: k)) }
     let (zero, one) = (literal(0), literal(1))
+    /// The divisor of a whole number, but 1 where the division stops the program: 0, and -1 for the least number, which
+    /// stays what it is. Nil where any divisor will do.
+    func safe(_ a: Expression, _ b: Expression) -> Expression? {
+      guard type == .index else { return nil }
+      if let number = b.constant, number != 0, number != -1 { return nil }
+      let overflows = a.isEqual(to: .integer(.min)) & b.isEqual(to: .integer(-1))
+      return k.define("divisor", .choose(b.isEqual(to: zero) | overflows, one, b))
+    }
     switch self {
     case .input(let index): return inputs[index]
     case .constant(let bits): return literal(Float(bitPattern: bits))
@@ -166,12 +174,14 @@ extension ScalarExpression {
       case .add: return .binary(.add, a, b)
       case .subtract: return .binary(.subtract, a, b)
       case .multiply: return .binary(.multiply, a, b)
-      case .divide: return .binary(.divide, a, b)
+      case .divide:
+        guard let divisor = safe(a, b) else { return .binary(.divide, a, b) }
+        return .choose(b.isEqual(to: zero), zero, .binary(.divide, a, divisor))
       case .minimum, .maximum:
         let better: Expression = .choose(function == .minimum ? a < b : a > b, a, b)
         return type == .index ? better : .choose(a.isNotEqual(to: a), a, better)
       case .modulo:
-        let rest = k.define("rest", .binary(.remainder, a, b))
+        let rest = k.define("rest", .binary(.remainder, a, safe(a, b) ?? b))
         return .choose(rest.isNotEqual(to: zero) & (rest < zero).isNotEqual(to: b < zero), rest + b, rest)
       case .and: return .choose(a.isNotEqual(to: zero) & b.isNotEqual(to: zero), one, zero)
       case .or: return .choose(a.isNotEqual(to: zero) | b.isNotEqual(to: zero), one, zero)

@@ -362,7 +362,7 @@ struct KernelSelection {
 
   // MARK: Decomposing
 
-  /// Replaces operators that have no kernel by simpler ones, as far as they say how.
+  /// Replaces operators that have no kernel by simpler ones, as far as they say how, or by those in f32.
   ///
   /// - Returns: how many were replaced.
   @discardableResult
@@ -389,6 +389,6 @@ struct KernelSelection {
       model.functions[function] = builder.graph
       model.constants = builder.constants
     }
-    return count
+    return count + (try widen(&model))
   }
 }

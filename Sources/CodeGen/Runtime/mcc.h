@@ -126,6 +126,11 @@ static inline void mcc_barrier(mcc_thread *thread) {
   }
 }
 
+/* The same inside of a kernel, whose time the wait counts to. */
+static inline void mcc_meet(const mcc_thread *thread) {
+  if (thread->count > 1) mcc_barrier_wait(thread->pool, NULL, NULL);
+}
+
 /* What a waiting thread asks for at most: a part of any second-level cache. */
 enum { MCC_BYTES_AHEAD = 65536 };
 

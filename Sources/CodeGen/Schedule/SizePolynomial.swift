@@ -16,11 +16,15 @@ package struct SizePolynomial: Hashable, Sendable {
   package init(size dim: Dim) {
     self.init(Double(dim.offset))
     for term in dim.terms {
-      let coefficient = Double(term.coefficient)
-      switch term.atom {
-      case .symbol(let symbol): self += Self(symbol: symbol.name) * coefficient
-      case .quotient(let inner, let divisor): self += Self(size: inner) * (coefficient / Double(divisor))
-      }
+      self += Self(atom: term.atom) * Double(term.coefficient)
+    }
+  }
+
+  private init(atom: Dim.Atom) {
+    switch atom {
+    case .symbol(let symbol): self.init(symbol: symbol.name)
+    case .quotient(let inner, let divisor): self = Self(size: inner) * (1 / Double(divisor))
+    case .product(let factors): self = factors.reduce(Self(1)) { $0 * Self(atom: $1) }
     }
   }
 

@@ -71,6 +71,8 @@ package struct StepWork: Hashable, Sendable {
         let tokens = shapes[2][0].maximum
         read[1] = read[1] * min(1, Double(tokens * slots) / Double(experts))
       }
+    case is Recurrence where shapes.count > 1:
+      operations = SizePolynomial(count: shapes[0]) * SizePolynomial(size: shapes[1][0]) * 2
     case is Conv2D where shapes.count > 1:
       // Each result is a sum over all of a filter but its first axis; gated epilogues have no convolutions.
       operations = shapes[1].dims.dropFirst().reduce(result * 2) { $0 * SizePolynomial(size: $1) }

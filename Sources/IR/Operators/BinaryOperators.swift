@@ -18,7 +18,7 @@ package struct Multiply: BinaryOperator, Commutative {
   package init() {}
 }
 
-/// `a / b`; whole numbers towards zero, by zero is an error.
+/// `a / b`; whole numbers towards zero, and 0 where `b` is.
 package struct Divide: BinaryOperator {
   package static let function: BinaryFunction = .divide
   package init() {}
@@ -42,7 +42,7 @@ package struct Power: BinaryOperator {
   package init() {}
 }
 
-/// `a - floor(a / b) * b`, which has the sign of `b`.
+/// `a - floor(a / b) * b`, which has the sign of `b`; 0 where whole `b` is.
 package struct Modulo: BinaryOperator {
   package static let function: BinaryFunction = .modulo
   package init() {}

@@ -18,7 +18,7 @@ extension Elementwise {
     let result = Results<S>(output)
     let chain = ElementwiseChain(expression, numbers, result)
     let defined = withExtendedLifetime((numbers, result)) { chain.run() }
-    guard defined else { throw failure("a whole number is divided by zero") }
+    guard defined else { throw failure("zero has no negative power among whole numbers") }
     result.store()
   }
 }

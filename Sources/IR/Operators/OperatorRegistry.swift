@@ -36,7 +36,8 @@ package struct OperatorRegistry: Sendable {
   /// The operators of every stage up to lowering.
   package static let core = OperatorRegistry([
     MatMul.self, Conv2D.self, ConvTranspose2D.self, MaxPool2D.self, AveragePool2D.self, Resize2D.self, Reduce.self,
-    Softmax.self, LogSoftmax.self, RMSNorm.self, LayerNorm.self, BatchNorm.self,
+    Softmax.self, LogSoftmax.self, Recurrence.self, CumulativeSum.self, TopPlaces.self, ScatterRows.self,
+    RMSNorm.self, LayerNorm.self, BatchNorm.self,
     RopeTable.self, Rope.self, CacheUpdate.self, Attention.self, DistanceBias.self, RelativeBias.self,
     CausalConv.self, SelectiveScan.self, Route.self, Stack.self, ExpertMatMul.self, LowRankUpdate.self,
     Gather.self, Reshape.self, Transpose.self, Slice.self, Concat.self, Interleave.self, Pad.self, Expand.self,

@@ -105,17 +105,15 @@ extension Int64 {
     case .add: replace(x, y, count) { $0 &+ $1 }
     case .subtract: replace(x, y, count) { $0 &- $1 }
     case .multiply: replace(x, y, count) { $0 &* $1 }
-    case .divide:
-      guard (0..<count).allSatisfy({ y[$0] != 0 }) else { return false }
-      replace(x, y, count) { $0.dividedReportingOverflow(by: $1).partialValue }
+    case .divide: replace(x, y, count) { $1 == 0 ? 0 : $0.dividedReportingOverflow(by: $1).partialValue }
     case .minimum: replace(x, y, count) { Swift.min($0, $1) }
     case .maximum: replace(x, y, count) { Swift.max($0, $1) }
     case .power:
       guard (0..<count).allSatisfy({ y[$0] >= 0 || x[$0] != 0 }) else { return false }
       replace(x, y, count) { power($0, $1) }
     case .modulo:
-      guard (0..<count).allSatisfy({ y[$0] != 0 }) else { return false }
       replace(x, y, count) { a, b in
+        if b == 0 { return 0 }
         let rest = a.remainderReportingOverflow(dividingBy: b).partialValue
         return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest
       }

@@ -70,16 +70,18 @@ extension Shape {
     return a == b
   }
 
-  /// The product, if at most one size is symbolic and no number leaves 62 bits.
+  /// The product, if it is a size that can be computed with and no number leaves 62 bits.
   package static func product(_ dims: [Dim]) -> Dim? {
     guard let count = try? checkedCount(dims.compactMap(\.fixedValue), of: "") else { return nil }
-    let symbolic = dims.filter { !$0.isFixed }
-    guard let dim = symbolic.first else { return .fixed(count) }
-    guard symbolic.count == 1 else { return nil }
-    for number in [dim.offset] + dim.terms.map(\.coefficient)
+    var product = Dim.fixed(1)
+    for dim in dims where !dim.isFixed {
+      guard let next = Dim.product(product, dim) else { return nil }
+      product = next
+    }
+    for number in [product.offset] + product.terms.map(\.coefficient)
     where number.multipliedReportingOverflow(by: count).overflow {
       return nil
     }
-    return dim * count
+    return product * count
   }
 }

@@ -10,13 +10,7 @@ extension Dim {
     var low = offset
     var high = offset
     for term in terms {
-      let range: ClosedRange<Int>
-      switch term.atom {
-      case .symbol(let symbol): range = symbol.range
-      case .quotient(let inner, let divisor):
-        guard let bounds = inner.checkedBounds else { return nil }
-        range = (Dim.fixed(bounds.lowerBound) / divisor).offset...(Dim.fixed(bounds.upperBound) / divisor).offset
-      }
+      guard let range = term.atom.checkedBounds else { return nil }
       let first = range.lowerBound.multipliedReportingOverflow(by: term.coefficient)
       let last = range.upperBound.multipliedReportingOverflow(by: term.coefficient)
       guard !first.overflow, !last.overflow else { return nil }
@@ -26,5 +20,31 @@ extension Dim {
       (low, high) = (newLow, newHigh)
     }
     return low >= -Self.textLimit && high <= Self.textLimit ? low...high : nil
+  }
+}
+
+extension Dim.Atom {
+  fileprivate var checkedBounds: ClosedRange<Int>? {
+    switch self {
+    case .symbol(let symbol): return symbol.range
+    case .quotient(let inner, let divisor):
+      guard let bounds = inner.checkedBounds else { return nil }
+      return (Dim.fixed(bounds.lowerBound) / divisor).offset...(Dim.fixed(bounds.upperBound) / divisor).offset
+    case .product(let factors):
+      var result = 1...1
+      for factor in factors {
+        guard let next = factor.checkedBounds else { return nil }
+        var ends: [Int] = []
+        for a in [result.lowerBound, result.upperBound] {
+          for b in [next.lowerBound, next.upperBound] {
+            let (product, overflow) = a.multipliedReportingOverflow(by: b)
+            guard !overflow else { return nil }
+            ends.append(product)
+          }
+        }
+        result = (ends.min() ?? 0)...(ends.max() ?? 0)
+      }
+      return result
+    }
   }
 }

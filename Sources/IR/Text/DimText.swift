@@ -13,7 +13,7 @@ extension Dim {
   }
 }
 
-/// A recursive-descent parser of sizes: `sum = [-] term {(+|-) term}`, `term = [number *] atom | number`,
+/// A recursive-descent parser of sizes: `sum = [-] term {(+|-) term}`, `term = [number *] atom {* atom} | number`,
 /// `atom = (name | "(" sum ")") {/ number}`.
 private struct DimParser {
   let text: String
@@ -66,10 +66,23 @@ private struct DimParser {
   }
 
   mutating func term() throws -> Dim {
-    guard let number = try number() else { return try atom() }
-    if take("*") { return try times(atom(), number) }
+    guard let number = try number() else { return try product() }
+    if take("*") { return try times(product(), number) }
     if take("/") { return .fixed(number) / (try divisor()) }
     return .fixed(number)
+  }
+
+  mutating func product() throws -> Dim {
+    var result = try atom()
+    while take("*") {
+      let factor = try atom()
+      // Bounds of what is not yet checked may overflow.
+      guard result.checkedBounds != nil, factor.checkedBounds != nil, let product = Dim.product(result, factor),
+        product.checkedBounds != nil
+      else { throw failure("holds a product that is too large") }
+      result = product
+    }
+    return result
   }
 
   mutating func atom() throws -> Dim {

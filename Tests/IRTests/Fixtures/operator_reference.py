@@ -365,6 +365,74 @@ for sizes in [(8, 10), (7, 3), (1, 9)]:
 y = run("Resize", [x, None, np.array([1, 1, 1.7, 0.45], dtype=np.float32)], mode="linear")
 case("resize2d", "{height = 6, width = 2, heightScale = 1.7, widthScale = 0.45, mode = linear}", [x], y, source="onnxruntime")
 
+# Recurrent layers, with weights of the inputs that hand on what they get.
+def recurrent(op_type, attributes, batch, hidden, steps=4, lengths=None, peepholes=False, later=False, **more):
+    gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[op_type]
+    x, r, h0, c0 = f32(steps, batch, gates * hidden), f32(hidden, gates * hidden), f32(batch, hidden), f32(batch, hidden)
+    bias, p = f32(hidden), f32(3 * hidden)
+    biases = np.zeros((1, 2 * gates * hidden), np.float32)
+    if later:
+        biases[0, -hidden:] = bias
+    given = [x, np.eye(gates * hidden, dtype=np.float32)[None], np.ascontiguousarray(r.T)[None], biases, lengths, h0[None]]
+    if op_type == "LSTM":
+        given += [c0[None]] + ([p[None]] if peepholes else [])
+    names = [f"x{i}" if value is not None else "" for i, value in enumerate(given)]
+    outputs = ["y", "h"] + (["c"] if op_type == "LSTM" else [])
+    node = helper.make_node(op_type, names, outputs, hidden_size=hidden, **more)
+    feeds = {n: v for n, v in zip(names, given) if v is not None}
+    infos = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in feeds.items()]
+    graph = helper.make_graph([node], "g", infos, [helper.make_value_info(o, onnx.TypeProto()) for o in outputs])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    results = session.run(None, feeds)
+    rows = [results[0][:, 0], results[1], results[2] if op_type == "LSTM" else np.zeros_like(h0)[None]]
+    inputs = [x, r, h0] + ([c0] if op_type == "LSTM" else []) + ([bias] if later else []) + ([p] if peepholes else [])
+    case("recurrence", "{" + attributes + "}", inputs + ([lengths] if lengths is not None else []),
+         np.concatenate(rows), source="onnxruntime")
+
+
+sigmoid, tanh = '"sigmoid(%0)"', '"tanh(%0)"'
+three, two = f"activations = [{sigmoid}, {tanh}, {tanh}]", f"activations = [{sigmoid}, {tanh}]"
+recurrent("RNN", f"cell = rnn, activations = [{tanh}]", 2, 3)
+recurrent("RNN", "cell = rnn, backward = true, activations = [\"relu(%0)\"]", 1, 3, direction="reverse",
+          activations=["Relu"])
+recurrent("GRU", f"cell = gru, {two}", 2, 3)
+recurrent("GRU", f"cell = gru, resetsLater = true, {two}", 2, 3, later=True, linear_before_reset=1)
+recurrent("GRU", f"cell = gru, backward = true, lengths = true, {two}", 3, 2, lengths=np.array([2, 4, 1], np.int32),
+          direction="reverse")
+recurrent("LSTM", f"cell = lstm, {three}", 2, 3)
+recurrent("LSTM", f"cell = lstm, peepholes = true, {three}", 2, 3, peepholes=True)
+recurrent("LSTM", f"cell = lstm, couplesGates = true, {three}", 1, 3, input_forget=1)
+recurrent("LSTM", f"cell = lstm, backward = true, lengths = true, {three}", 3, 2, lengths=np.array([4, 1, 3], np.int32),
+          direction="reverse")
+recurrent("LSTM", f"cell = lstm, lengths = true, {three}", 2, 2, lengths=np.array([4, 3], np.int32))
+
+# Lines and rows.
+x = f32(2, 4, 3)
+for axis in range(3):
+    for exclusive in [0, 1]:
+        for backward in [0, 1]:
+            attributes = f"{{axis = {axis}, exclusive = {str(bool(exclusive)).lower()}, backward = {str(bool(backward)).lower()}}}"
+            y = run("CumSum", [x, np.array(axis)], exclusive=exclusive, reverse=backward)
+            case("cumulative_sum", attributes, [x], y, source="onnxruntime")
+case("cumulative_sum", "{axis = 0}", [np.array([5, -7, 1 << 40])], np.array([5, -2, (1 << 40) - 2]), source="numpy")
+ties = np.array([[3, 1, 3, np.inf], [1, 1, -np.inf, 0], [2, 5, 5, 5]], dtype=np.float32)
+for axis in [0, 1]:
+    for largest in [True, False]:
+        order = np.argsort(-ties if largest else ties, axis=axis, kind="stable")
+        case("top_places", f"{{axis = {axis}, count = 2, largest = {str(largest).lower()}}}", [ties],
+             np.take(order, [0, 1], axis=axis), source="numpy")
+case("top_places", "{axis = 0, count = 3}", [np.array([4, 9, -3, 9])], np.array([1, 3, 0]), source="numpy")
+data, updates, where = f32(4, 3), f32(3, 3), np.array([2, 0, 2])
+for name, function in [("replace", None), ("add", np.add), ("multiply", np.multiply), ("minimum", np.minimum),
+                       ("maximum", np.maximum)]:
+    for kind in [np.float32, np.int64]:
+        y, change = (data * 10).astype(kind), (updates * 10).astype(kind)
+        inputs = [y.copy(), where, change]
+        for i, row in enumerate(where):
+            y[row] = change[i] if function is None else function(y[row], change[i])
+        case("scatter_rows", f"{{reduction = {name}}}", inputs, y, source="numpy")
+
 with open("operator_reference.json", "w") as file:
     file.write("[\n" + ",\n".join(json.dumps(c, separators=(',', ':')) for c in cases) + "\n]\n")
 print(len(cases), "cases of", len({c["operator"] for c in cases}), "operators")
