@@ -165,7 +165,8 @@ package final class Certifier {
         .check, "after the pass '\(pass.name)' the model does not run any more", subject: error.subject,
         notes: error.notes, cause: error.message)
     }
-    let comparison = Comparison(pass: pass, original: original, old: old, new: new, inputs: inputs, madeUp: options.seeds.count)
+    let comparison = Comparison(
+      pass: pass, original: original, old: old, new: new, inputs: inputs, madeUp: options.seeds.count)
     let made = pass.fidelity == .exact && isWide ? try madeSpread(old, new) : nil
     let certificate = comparison.certificate(made: made)
     if let fault = comparison.fault(made: made, options) {
