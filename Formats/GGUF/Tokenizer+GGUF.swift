@@ -100,7 +100,9 @@ extension Tokenizer {
   private mutating func readWordPieces() {
     mark = "##"
     for (id, text) in tokens.enumerated() where kinds[id] == .normal {
-      tokens[id] = text.hasPrefix("\u{2581}") ? String(text.unicodeScalars.dropFirst()) : mark + text
+      // A combining mark makes one character with what is before it, so that scalars are compared.
+      let isStart = text.unicodeScalars.first == "\u{2581}"
+      tokens[id] = isStart ? String(String.UnicodeScalarView(text.unicodeScalars.dropFirst())) : mark + text
       if tokens[id].isEmpty { kinds[id] = .unused }
     }
     normalizers = [Self.bertNormalizer]

@@ -19,7 +19,9 @@ extension Tokenizer {
       try writeWordPiece(&writer)
       texts = zip(tokens, kinds).map { text, kind in
         guard kind == .normal else { return text }
-        return text.hasPrefix(mark) ? String(text.dropFirst(mark.count)) : Self.spaceSymbol + text
+        // A combining mark makes one character with what is before it, so that bytes are compared.
+        guard text.utf8.starts(with: mark.utf8) else { return Self.spaceSymbol + text }
+        return String(decoding: text.utf8.dropFirst(mark.utf8.count), as: UTF8.self)
       }
     case .unigram: notes += try writeUnigram(&writer)
     case .wordLevel: throw Self.refused("its words are tokens as they are")

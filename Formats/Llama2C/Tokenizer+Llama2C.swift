@@ -22,7 +22,7 @@ extension Tokenizer {
       guard !score.isNaN else { throw reader.failure("the score of token \(id) is NaN", at: start) }
       let isControl = id == 1 || id == 2
       // The exporter puts line breaks around the markers of begin and end.
-      let shown = isControl ? text.replacing("\n", with: "") : text.replacing(" ", with: "▁")
+      let shown = isControl ? text.replacing("\n", with: "") : text.replacing(" ", with: "\u{2581}" as Unicode.Scalar)
       tokens.append(shown)
       scores.append(Double(score))
       let plain: Kind = byteOfToken(shown) != nil ? .byte : shown.isEmpty ? .unused : .normal
@@ -44,5 +44,12 @@ extension Tokenizer {
       endIDs = [2]
       prefix = [1]
     }
+  }
+}
+
+extension String {
+  /// The text with one character for another, also before combining marks.
+  func replacing(_ scalar: Unicode.Scalar, with other: Unicode.Scalar) -> String {
+    String(String.UnicodeScalarView(unicodeScalars.map { $0 == scalar ? other : $0 }))
   }
 }

@@ -25,7 +25,8 @@ extension Tokenizer {
     }
     let texts = tokens.enumerated().map { id, text in
       // The program that made the format puts line breaks around the markers of begin and end.
-      id == 1 || id == 2 ? Array("\n\(text)\n".utf8) : Array(text.replacing(Self.spaceSymbol, with: " ").utf8)
+      id == 1 || id == 2
+        ? Array("\n\(text)\n".utf8) : Array(text.replacing("\u{2581}", with: " " as Unicode.Scalar).utf8)
     }
     var bytes: [UInt8] = []
     func append(_ number: UInt32) { withUnsafeBytes(of: number.littleEndian) { bytes.append(contentsOf: $0) } }

@@ -254,6 +254,21 @@ import Testing
     expectFailure(.unsupported, "'odd-bpe'") { _ = try load(file) }
   }
 
+  /// Word pieces that begin with a combining mark, at the start of a word and inside of it.
+  @Test func readsWordPiecesOfGGUF() throws {
+    var file = GGUFBytes.llama()
+    file.set("tokenizer.ggml.model", .string("bert"))
+    file.set(
+      "tokenizer.ggml.tokens", .strings(["[UNK]", "[CLS]", "[SEP]", "[PAD]", "▁a", "a", "▁\u{301}", "\u{301}b"]))
+    file.set("tokenizer.ggml.token_type", .ints([2, 3, 3, 3, 1, 1, 1, 1]))
+    file.set("tokenizer.ggml.cls_token_id", .u32(1))
+    file.set("tokenizer.ggml.seperator_token_id", .u32(2))
+    let folder = try TemporaryFolder()
+    let found = try #require(try folder.load(file: try folder.write("m", file.bytes)).tokenizer)
+    #expect(found.algorithm == .wordPiece && found.prefix == [1] && found.suffix == [2])
+    #expect(found.tokens[4...].map { Array($0.utf8) } == ["a", "##a", "\u{301}", "##\u{301}b"].map { Array($0.utf8) })
+  }
+
   /// 128,000 tokens and 280,000 merges take 0.2 s of processor time on a core of its own. Twice that, and once more for a
   /// core shared with other tests, is still far from what a quadratic step would take.
   @Test func readsLargeVocabulary() throws {

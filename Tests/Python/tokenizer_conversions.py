@@ -5,7 +5,7 @@ For tokenizers of the kinds of tokenizer_equality.py: the GGUF file in llama.cpp
 package `tokenizers`, against the original in `tokenizers`, on seeded text in many scripts. What mcc says it cannot represent is
 printed. Needs numpy, tokenizers and llama-cpp-python. Exits with 1 if a text without such a reason differs.
 
-usage: tokenizer_conversions.py MCC FOLDER [LINES]
+usage: tokenizer_conversions.py MCC FOLDER [LINES [FAMILY...]]
 """
 import os
 import random
@@ -33,7 +33,7 @@ def differing(texts, expected, found):
 
 
 def main():
-    if len(sys.argv) not in (3, 4):
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
     mcc, folder = sys.argv[1:3]
     lines = int(sys.argv[3]) if len(sys.argv) > 3 else 2000
@@ -45,7 +45,7 @@ def main():
     texts = [unicodedata.normalize("NFC", text).replace("\0", "") for text in texts]
     training = equality.plain_text(random.Random(7), 600)
     failed = False
-    for name in FAMILIES:
+    for name in sys.argv[4:] or FAMILIES:
         source, path, back = (os.path.join(folder, f"{name}{end}") for end in [".model", ".gguf", ".back"])
         tokenizer = equality.FAMILIES[name](training, 1500)
         tokenizer.add_special_tokens([AddedToken("<|end|>", normalized=False)])
