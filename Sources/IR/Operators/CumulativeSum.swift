@@ -41,18 +41,18 @@ package struct CumulativeSum: Operator {
     let x = Numbers<S>(input), y = Results<S>(output)
     let count = input.sizes[axis], stride = input.sizes[(axis + 1)...].reduce(1, *)
     guard x.count > 0 else { return }
-    withExtendedLifetime((x, y)) {
-      for line in 0..<x.count / count {
-        let first = line / stride * stride * count + line % stride
-        var total = S.zero
-        for step in 0..<count {
-          let place = first + (backward ? count - 1 - step : step) * stride
-          let next = add(total, x.data[place])
-          y.data[place] = exclusive ? total : next
-          total = next
-        }
+    let (source, target) = (x.data, y.data)
+    for line in 0..<x.count / count {
+      let first = line / stride * stride * count + line % stride
+      var total = S.zero
+      for step in 0..<count {
+        let place = first + (backward ? count - 1 - step : step) * stride
+        let next = add(total, source[place])
+        target[place] = exclusive ? total : next
+        total = next
       }
     }
     y.store()
+    withExtendedLifetime((x, y)) {}
   }
 }

@@ -67,12 +67,12 @@ package struct ScatterRows: Operator {
       case .minimum: .minimum
       case .maximum: .maximum
       }
-    try withExtendedLifetime((data, updates, result)) {
-      result.data.update(from: data.data, count: data.count)
-      for (i, index) in inputs[1].elements(as: Int64.self).enumerated() {
-        let row = try row(index, of: inputs[0].sizes[0])
-        _ = S.apply(function, to: result.data + row * columns, updates.data + i * columns, count: columns)
-      }
+    defer { withExtendedLifetime((data, updates, result)) {} }
+    let (source, target) = (updates.data, result.data)
+    target.update(from: data.data, count: data.count)
+    for (i, index) in inputs[1].elements(as: Int64.self).enumerated() {
+      let row = try row(index, of: inputs[0].sizes[0])
+      _ = S.apply(function, to: target + row * columns, source + i * columns, count: columns)
     }
     result.store()
   }

@@ -39,20 +39,20 @@ package struct TopPlaces: Operator {
     guard places.count > 0 else { return }
     func choose<S: Computable>(_ type: S.Type) {
       let x = Numbers<S>(inputs[0])
-      withExtendedLifetime(x) {
-        for line in 0..<x.count / length {
-          let first = line / stride * stride * length + line % stride
-          let order = (0..<length).sorted { a, b in
-            let (left, right) = (x.data[first + a * stride], x.data[first + b * stride])
-            let isNumber = (left == left, right == right)
-            if isNumber.0 != isNumber.1 { return isNumber.0 }
-            if left == right || !isNumber.0 { return a < b }
-            return largest ? left > right : left < right
-          }
-          let target = line / stride * stride * count + line % stride
-          for i in 0..<count { places[target + i * stride] = Int64(order[i]) }
+      let source = x.data
+      for line in 0..<x.count / length {
+        let first = line / stride * stride * length + line % stride
+        let order = (0..<length).sorted { a, b in
+          let (left, right) = (source[first + a * stride], source[first + b * stride])
+          let isNumber = (left == left, right == right)
+          if isNumber.0 != isNumber.1 { return isNumber.0 }
+          if left == right || !isNumber.0 { return a < b }
+          return largest ? left > right : left < right
         }
+        let target = line / stride * stride * count + line % stride
+        for i in 0..<count { places[target + i * stride] = Int64(order[i]) }
       }
+      withExtendedLifetime(x) {}
     }
     switch inputs[0].type.element {
     case .f64: choose(Double.self)
