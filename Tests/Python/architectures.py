@@ -98,7 +98,7 @@ def variants():
     for name in ["gelu", "gelu_fast", "quick_gelu", "silu", "tanh", "gelu_pytorch_tanh", "mish", "relu2", "relu6",
                  "leaky_relu", "sigmoid", "laplace", "hardswish", "gelu_10", "gelu_accurate", "linear"]:
         add("gpt2", name.replace("_", "-"), dict(gpt2, n_layer=1, activation_function=name), lengths=(7,), greedy=False)
-    add("gpt_neox", "parallel", dict(HALF, hidden_act="gelu_fast"), old=True)
+    add("gpt_neox", "parallel", dict(SIZES, num_attention_heads=3, hidden_act="gelu_fast"), old=True)
     add("gpt_neox", "sequential", dict(SIZES, use_parallel_residual=False, attention_bias=False,
                                        tie_word_embeddings=True, rope_parameters=dict(
                                            rope_type="default", rope_theta=5000.0, partial_rotary_factor=1.0)))
