@@ -50,7 +50,7 @@ package enum Audit {
       try safetensors(file, &report)
     } else if bytes.starts(with: [0x50, 0x4B, 3, 4]) || bytes.starts(with: [0x50, 0x4B, 5, 6]) {
       try archive(file, &report)
-    } else if bytes.starts(with: [0x93] + Array("NUMPY".utf8)) {
+    } else if bytes.starts(with: NumPyArray.magic) {
       report.format = "npy"
       try array(bytes, file.path, &report)
     } else if let first = bytes.first, first == 0x80, bytes.count > 2, bytes[1] <= 5 {

@@ -101,16 +101,9 @@ extension Tokenizer {
     if prefix, normalizers.contains(where: \.onlyFirst) || splitters.first?.kind == .spaces {
       notes.append("readers of GGUF put a space before every piece between special tokens, whatever it begins with")
     }
-    var numbers = scores.map { Float($0) }
-    if algorithm == .byteFallbackBPE {
-      let (found, differing) = scoresByMerge()
-      numbers = found
-      if differing > 0 {
-        notes.append("\(differing) merges of the tokenizer have no equal in scores: some texts are encoded otherwise")
-      }
-    }
+    let (numbers, lost) = scoresForMerging()
     writeScores(numbers, prefix: prefix, model: "llama", &writer)
-    return notes
+    return notes + lost
   }
 
   private func writeScores(_ numbers: [Float], prefix: Bool, model: String, _ writer: inout GGUFWriter) {

@@ -14,15 +14,7 @@ extension Tokenizer {
         .unsupported,
         "the tokenizer has no place in llama2.c, which begins a text with token 1 and merges characters by scores")
     }
-    var notes: [String] = []
-    var numbers = scores.map { Float($0) }
-    if algorithm == .byteFallbackBPE {
-      let (found, differing) = scoresByMerge()
-      numbers = found
-      if differing > 0 {
-        notes.append("\(differing) merges of the tokenizer have no equal in scores: some texts are encoded otherwise")
-      }
-    }
+    let (numbers, notes) = scoresForMerging()
     let texts = tokens.enumerated().map { id, text in
       // The program that made the format puts line breaks around the markers of begin and end.
       id == 1 || id == 2

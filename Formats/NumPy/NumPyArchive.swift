@@ -19,7 +19,7 @@ package struct NumPyArchive: Sendable, Equatable {
   /// - Throws: `CompileError` if it is damaged, or if its arrays have more than `limit` bytes.
   package init(path: String, defaultName: String = "input", limit: Int = defaultLimit) throws {
     let file = try MappedFile(path: path)
-    if file.size >= 6, file.bytes[..<6].elementsEqual([0x93] + "NUMPY".utf8) {
+    if file.bytes.starts(with: NumPyArray.magic) {
       self[defaultName] = try withExtendedLifetime(file) { try NumPyArray(npy: file.bytes, file: path) }
       return
     }

@@ -34,6 +34,9 @@ extension NumPyArray {
     self.init(header.type, header.shape, bytes: data)
   }
 
+  /// What a .npy file begins with.
+  package static let magic: [UInt8] = [0x93] + "NUMPY".utf8
+
   /// Checks the header of a .npy file and that its data is complete.
   static func check(npy bytes: UnsafeRawBufferPointer, file: String) throws { _ = try header(bytes, file) }
 
@@ -42,7 +45,7 @@ extension NumPyArray {
     _ bytes: UnsafeRawBufferPointer, _ file: String
   ) throws -> (NumPyHeader, ByteReader, Int) {
     var reader = ByteReader(bytes, file: file)
-    guard bytes.count >= 6, bytes[..<6].elementsEqual([0x93] + "NUMPY".utf8) else {
+    guard bytes.starts(with: magic) else {
       throw reader.failure("this is no .npy file")
     }
     try reader.skip(6)

@@ -18,7 +18,7 @@ extension NumPyArray {
     let padding = (64 - (10 + header.utf8.count + 1) % 64) % 64
     header += String(repeating: " ", count: padding) + "\n"
     let length = UInt16(header.utf8.count)
-    return [0x93] + "NUMPY".utf8 + [1, 0, UInt8(length & 0xFF), UInt8(length >> 8)] + header.utf8
+    return magic + [1, 0, UInt8(length & 0xFF), UInt8(length >> 8)] + header.utf8
   }
 
   /// The header of a .npy file.

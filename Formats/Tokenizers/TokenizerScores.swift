@@ -20,7 +20,7 @@ extension Tokenizer {
   ///
   /// - Returns: the scores, and how many ways to make a token of two are not among the merges or not beside the others of
   ///   that token: where there are any, scores encode some texts otherwise.
-  func scoresByMerge() -> (scores: [Float], differing: Int) {
+  private func scoresByMerge() -> (scores: [Float], differing: Int) {
     let index = TokenIndex(self)
     var rank = [Int](repeating: -1, count: tokens.count)
     var ways = [Int](repeating: 0, count: tokens.count)
@@ -45,6 +45,15 @@ extension Tokenizer {
       differing += max(0, possible - ways[id])
     }
     return (rank.map { Float(-($0 < 0 ? next : $0) - 1) }, differing)
+  }
+
+  /// The scores of the tokens, those that have the effect of merges where there are such instead, and a sentence about merges
+  /// that scores do not say.
+  func scoresForMerging() -> (scores: [Float], notes: [String]) {
+    guard algorithm == .byteFallbackBPE else { return (scores.map { Float($0) }, []) }
+    let (found, differing) = scoresByMerge()
+    let note = "\(differing) merges of the tokenizer have no equal in scores: some texts are encoded otherwise"
+    return (found, differing > 0 ? [note] : [])
   }
 
   /// Calls `body` with the ids of the two tokens of each way to cut a token in two.

@@ -73,8 +73,8 @@ package struct LinearLayerMerge {
       }
     }
     let order = graph.topologicalOrder()
-    let isConstant = Self.constants(of: graph, order)
-    let layers = order.map { layer(at: $0, of: graph, in: models[0], isConstant) }
+    let recipes = RecipeSet(graph)
+    let layers = order.map { layer(at: $0, of: graph, in: models[0], recipes) }
     guard let end = layers.lastIndex(where: { $0 != nil }) else { return [] }
     var lastUse: [ValueID: Int] = [:]
     for (step, node) in order.enumerated() {
@@ -84,7 +84,7 @@ package struct LinearLayerMerge {
     var report: [Layer] = []
     for step in 0...end {
       let node = graph[order[step]]
-      if node.results.allSatisfy({ isConstant[Int($0.index)] }) { continue }
+      if node.results.allSatisfy({ recipes.contains($0) }) { continue }
       progress?.update("merging", done: step, of: end + 1)
       var weight: Tensor?
       if let constant = layers[step] {
@@ -94,7 +94,7 @@ package struct LinearLayerMerge {
         if usesMergedInputs { weight = tensor }
       }
       if step == end { break }
-      try evaluate(node, graph, constants, isConstant, merged: weight, models, &runs)
+      try evaluate(node, graph, constants, recipes, merged: weight, models, &runs)
       for input in node.inputs where lastUse[input] == step {
         for model in runs.indices {
           for index in runs[model].indices { runs[model][index].tensors[input] = nil }
@@ -132,25 +132,12 @@ package struct LinearLayerMerge {
       }
   }
 
-  /// Whether each value depends on constants alone.
-  private static func constants(of graph: Graph, _ order: [NodeID]) -> [Bool] {
-    var isConstant = [Bool](repeating: false, count: graph.valueSlots)
-    for id in graph.valueIDs { isConstant[Int(id.index)] = graph.constant(of: id) != nil }
-    for id in order {
-      let node = graph[id]
-      let constant =
-        !node.inputs.isEmpty && !node.op.namesSymbols && node.inputs.allSatisfy { isConstant[Int($0.index)] }
-      for result in node.results { isConstant[Int(result.index)] = constant }
-    }
-    return isConstant
-  }
-
   /// The weight of a linear layer that is to be merged.
-  private func layer(at id: NodeID, of graph: Graph, in model: Model, _ isConstant: [Bool]) -> Constant? {
+  private func layer(at id: NodeID, of graph: Graph, in model: Model, _ recipes: RecipeSet) -> Constant? {
     let node = graph[id]
     guard node.op is MatMul, let constant = graph.constant(of: node.inputs[1]).map({ model.constants[$0] }),
       constant.type.isDense, constant.type.element.isFloat, constant.type.rank == 2,
-      !isConstant[Int(node.inputs[0].index)], graph.users(of: node.inputs[1]) == [id],
+      !recipes.contains(node.inputs[0]), graph.users(of: node.inputs[1]) == [id],
       !graph.outputs.contains(node.inputs[1]), selects(constant)
     else { return nil }
     return constant
@@ -197,12 +184,12 @@ package struct LinearLayerMerge {
 
   /// Computes a node for all samples of all models. `merged` takes the place of the right factor.
   private func evaluate(
-    _ node: Node, _ graph: Graph, _ constants: [ConstantEvaluator], _ isConstant: [Bool], merged: Tensor?,
+    _ node: Node, _ graph: Graph, _ constants: [ConstantEvaluator], _ recipes: RecipeSet, merged: Tensor?,
     _ models: [Model], _ runs: inout [[Run]]
   ) throws {
     var operands: [ValueID: Tensor] = [:]
     if usesMergedInputs {
-      for input in Set(node.inputs) where isConstant[Int(input.index)] {
+      for input in Set(node.inputs) where recipes.contains(input) {
         operands[input] = try mean(of: input, graph, constants, models[0])
       }
       if let merged { operands[node.inputs[1]] = merged }
@@ -210,7 +197,7 @@ package struct LinearLayerMerge {
     for model in runs.indices {
       if !usesMergedInputs {
         operands = [:]
-        for input in Set(node.inputs) where isConstant[Int(input.index)] {
+        for input in Set(node.inputs) where recipes.contains(input) {
           operands[input] = try constants[model].tensor(input)
         }
       }

@@ -54,11 +54,7 @@ package struct RemoveDeadUnits: Pass {
         guard !found.isEmpty else { break }
         context.count("units removed", by: found.units.values.reduce(0) { $0 + $1.removed })
         context.count("heads removed", by: found.heads.values.reduce(0) { $0 + $1.removed })
-        var single = model
-        single.functions = [graph]
-        try RewriteDriver(found.rules).run(&single, &context)
-        model.functions[index] = single.functions[0]
-        model.constants = single.constants
+        try RewriteDriver(found.rules).run(function: index, of: &model, &context)
       }
     }
   }

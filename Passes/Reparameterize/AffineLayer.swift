@@ -76,6 +76,15 @@ struct AffineLayer {
     }
   }
 
+  /// The axes of the weight along which outputs and input channels run.
+  var weightAxes: (outputs: Int, channels: Int) {
+    switch operation {
+    case .product(let op): op.transposeB ? (0, 1) : (1, 0)
+    case .convolution: (0, 1)
+    case .transposed: (1, 0)
+    }
+  }
+
   /// The axis along which channels run, in the input and in the result, for values of that rank.
   func channelAxis(rank: Int) -> Int {
     switch operation {
@@ -161,27 +170,15 @@ extension Rewriter {
 
   /// The layer that does to `x` what `layer` does to `x` less the mean of its channels; its input is still that of `layer`.
   mutating func centringChannels(of layer: AffineLayer) throws -> AffineLayer {
-    let axis: Int
-    switch layer.operation {
-    case .product(let op): axis = op.transposeB ? 1 : 0
-    case .convolution: axis = 1
-    case .transposed: axis = 0
-    }
     var result = layer
-    result.weight = try centred(layer.weight, axis: axis)
+    result.weight = try centred(layer.weight, axis: layer.weightAxes.channels)
     return result
   }
 
   /// The layer whose sums are those of `layer` less their mean over all outputs, for a layer of one group.
   mutating func centringSums(of layer: AffineLayer) throws -> AffineLayer {
-    let axis: Int
-    switch layer.operation {
-    case .product(let op): axis = op.transposeB ? 0 : 1
-    case .convolution: axis = 0
-    case .transposed: axis = 1
-    }
     var result = layer
-    result.weight = try centred(layer.weight, axis: axis)
+    result.weight = try centred(layer.weight, axis: layer.weightAxes.outputs)
     result.bias = try layer.bias.map { try centred($0, axis: 0) }
     return result
   }

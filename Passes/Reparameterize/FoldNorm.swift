@@ -44,12 +44,8 @@ package struct FoldNorm: Pass {
       let stream = NormalizedStream(in: model.functions[index], force: force, context)
       guard !stream.readers.isEmpty else { continue }
       // Writers first: a layer norm gives the same for any of them, so that every step is right by itself.
-      var single = model
-      single.functions = [model.functions[index]]
-      try RewriteDriver(stream.writerRules).run(&single, &context)
-      try RewriteDriver([stream.readerRule]).run(&single, &context)
-      model.functions[index] = single.functions[0]
-      model.constants = single.constants
+      try RewriteDriver(stream.writerRules).run(function: index, of: &model, &context)
+      try RewriteDriver([stream.readerRule]).run(function: index, of: &model, &context)
     }
   }
 }

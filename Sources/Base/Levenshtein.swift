@@ -20,6 +20,12 @@ package func editDistance(_ a: String, _ b: String) -> Int {
   return last[b.count]
 }
 
+/// The end of a message about a name that is not known: `, did you mean 'conv2d'?`; empty if nothing is like it. `sigil` is put
+/// before the candidate.
+package func suggestion(for name: String, in candidates: some Sequence<String>, sigil: String = "") -> String {
+  nearest(name, in: candidates).map { ", did you mean '\(sigil)\($0)'?" } ?? ""
+}
+
 /// The candidate that is most like `name`, for suggestions in messages.
 ///
 /// - Returns: nil if no candidate is within a third of the length of `name` (at least two) edits; the earliest of equals.

@@ -39,7 +39,7 @@ package struct CheckOptions: Sendable {
     return samples.prefix(sampleLimit).map { inputs in
       FunctionInputs(
         inputs: inputs,
-        symbols: FunctionInputs.seeded(for: graph, seed: 0).symbols.filter { symbol, _ in
+        symbols: FunctionInputs.sizes(for: graph).filter { symbol, _ in
           !graph.inputs.contains {
             graph.type(of: $0).shape.dims.contains { $0.symbols.contains { $0.name == symbol } }
           }
@@ -58,10 +58,8 @@ package struct CheckOptions: Sendable {
     let longest = graph.symbols.first { $0.name == "T" }?.maximum ?? 1
     let ids = archive.arrays[index].integers.prefix(longest).map { Int32(clamping: $0) }
     guard !ids.isEmpty else { throw CompileError(.input, "'\(path)' holds no token ids") }
-    var symbols: [String: Int] = [:]
-    for symbol in graph.symbols { symbols[symbol.name] = min(max(ids.count, symbol.minimum), symbol.maximum) }
     return FunctionInputs(
       inputs: names.map { $0 == "tokens" ? Tensor(.i32, [ids.count], ids) : Tensor(.i32, [1], [Int32(0)]) },
-      symbols: symbols)
+      symbols: FunctionInputs.sizes(for: graph, ids.count))
   }
 }

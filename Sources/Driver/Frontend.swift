@@ -100,7 +100,7 @@ package struct Frontend {
     } else {
       let rules = passes.flatMap { $0.init().ruleNames }
       guard rules.contains(name) else {
-        let suggestion = nearest(name, in: passes.map { $0.name } + rules).map { ", did you mean '\($0)'?" } ?? ""
+        let suggestion = Base.suggestion(for: name, in: passes.map { $0.name } + rules)
         throw CompileError(.usage, "--explain names the unknown pass or rule '\(name)'\(suggestion)")
       }
       context.explainedRule = name

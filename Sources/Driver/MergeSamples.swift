@@ -40,8 +40,7 @@ struct MergeSamples {
   private func isArchive(_ path: String) throws -> Bool {
     let file = try MappedFile(path: path)
     return withExtendedLifetime(file) {
-      file.bytes.starts(with: Array("\u{93}NUMPY".unicodeScalars.map { UInt8($0.value) }))
-        || file.bytes.starts(with: "PK\u{3}\u{4}".utf8)
+      file.bytes.starts(with: NumPyArray.magic) || file.bytes.starts(with: "PK\u{3}\u{4}".utf8)
     }
   }
 

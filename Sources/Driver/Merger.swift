@@ -107,7 +107,7 @@ package struct Merger {
         notes.append("weights: " + zip(inputs, weights).map { "'\($0)' \($1)" }.joined(separator: ", "))
       }
       return { _, builder, tensors in
-        try builder.emit(WeightedSum(), [Self.constant(weights, &builder)] + tensors)
+        try Self.emit(WeightedSum(), weights, tensors, &builder)
       }
     case .slerp:
       let op = SphericalInterpolation(t: options.interpolation ?? 0.5)
@@ -125,7 +125,7 @@ package struct Merger {
       return { name, builder, tensors in
         let own = method == .dare ? Self.seed(seed, of: name) : 0
         let op = TaskVectorSum(method, scale: scale, density: density, seed: own)
-        return try builder.emit(op, [Self.constant(weights, &builder)] + tensors)
+        return try Self.emit(op, weights, tensors, &builder)
       }
     case .regmean, .regmeanPlusPlus:
       // One checkpoint.
@@ -143,8 +143,11 @@ package struct Merger {
     return weights.map { $0 / sum }
   }
 
-  private static func constant(_ weights: [Double], _ builder: inout GraphBuilder) -> ValueID {
-    builder.constant(.inline("weights", .f64, [weights.count], weights))
+  /// An operator on weights and the tensors that they are of.
+  static func emit(
+    _ op: any Operator, _ weights: [Double], _ tensors: [ValueID], _ builder: inout GraphBuilder
+  ) throws -> ValueID {
+    try builder.emit(op, [builder.constant(.inline("weights", .f64, [weights.count], weights))] + tensors)
   }
 
   /// The seed of a tensor: the hash of its name.

@@ -44,7 +44,7 @@ package struct PassDescription: Sendable {
   package init(named name: String) throws {
     let all = Self.all
     guard let found = all.first(where: { $0.name == name }) else {
-      let suggestion = nearest(name, in: all.map(\.name)).map { ", did you mean '\($0)'?" } ?? ""
+      let suggestion = Base.suggestion(for: name, in: all.map(\.name))
       throw CompileError(.usage, "unknown pass '\(name)'\(suggestion)")
     }
     self = found

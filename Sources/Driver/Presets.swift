@@ -32,7 +32,7 @@ package enum Presets {
     package init(parsing text: String) throws {
       guard let level = Level(rawValue: text) else {
         let names = Level.allCases.map(\.rawValue)
-        let suggestion = nearest(text, in: names).map { ", did you mean '\($0)'?" } ?? ""
+        let suggestion = Base.suggestion(for: text, in: names)
         throw CompileError(
           .usage, "unknown preset '\(text)'\(suggestion)", notes: ["presets are \(names.joined(separator: ", "))"])
       }

@@ -49,8 +49,7 @@ struct RegressionMerge {
     let rest = names.filter { !done.contains($0) }
     for name in rest {
       try merged.combine(name, with: Array(checkpoints.dropFirst())) { builder, tensors in
-        let factors = builder.constant(.inline("weights", .f64, [weights.count], weights))
-        return try builder.emit(WeightedSum(), [factors] + tensors)
+        try Merger.emit(WeightedSum(), weights, tensors, &builder)
       }
     }
     return notes(layers, averaged: rest.count)

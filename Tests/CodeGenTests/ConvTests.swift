@@ -56,12 +56,7 @@ import Testing
   }
 
   static func check(_ cases: [KernelCase], on name: String, compiler: String = "clang") throws {
-    let target = try TargetRegistry.target(named: name)
-    let harness = KernelHarness(target: target)
-    let runs = try harness.sample(cases).flatMap { try $0.runs(on: target) }
-    for failure in try harness.failures(runs, compiler: compiler) {
-      Issue.record("\(name): \(failure)")
-    }
+    try KernelHarness.check(cases, on: name, compiler: compiler)
   }
 
   /// One input channel, a few, not a multiple of any vector; likewise output channels.

@@ -4,6 +4,7 @@ import Glibc
 import IR
 import TestSupport
 import Tensors
+import Testing
 
 /// One computation to check: an operator on tensors, through every kernel that a target offers for it.
 struct KernelCase {
@@ -89,6 +90,16 @@ struct KernelRun {
 /// Compiles kernels with a driver that gives each buffer its own pages, ending at an inaccessible one, and calls every kernel
 /// with several thread counts, whose results must be the same bytes.
 struct KernelHarness {
+  /// Records an issue for each of the cases, or of a sample of them, that fails on a target; `MCC_TEST_TARGET` leaves out all
+  /// targets but one.
+  static func check(_ cases: [KernelCase], on name: String, compiler: String = "clang") throws {
+    if let only = getenv("MCC_TEST_TARGET"), String(cString: only) != name { return }
+    let target = try TargetRegistry.target(named: name)
+    let harness = KernelHarness(target: target)
+    let runs = try harness.sample(cases).flatMap { try $0.runs(on: target) }
+    for failure in try harness.failures(runs, compiler: compiler) { Issue.record("\(name): \(failure)") }
+  }
+
   let target: Target
   /// The language of the kernels; `MCC_TEST_KERNELS=swift` runs all tests of kernels in Swift.
   var language = getenv("MCC_TEST_KERNELS").flatMap { KernelLanguage(rawValue: String(cString: $0)) } ?? .c

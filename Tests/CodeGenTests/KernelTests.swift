@@ -1,6 +1,5 @@
 import Base
 import CodeGen
-import Glibc
 import IR
 import TestSupport
 import Tensors
@@ -13,13 +12,7 @@ import Testing
   static let targets = TargetRegistry.all.map(\.name)
 
   func check(_ cases: [KernelCase], on name: String, compiler: String = "clang") throws {
-    if let only = getenv("MCC_TEST_TARGET"), String(cString: only) != name { return }
-    let target = try TargetRegistry.target(named: name)
-    let harness = KernelHarness(target: target)
-    let runs = try harness.sample(cases).flatMap { try $0.runs(on: target) }
-    for failure in try harness.failures(runs, compiler: compiler) {
-      Issue.record("\(name): \(failure)")
-    }
+    try KernelHarness.check(cases, on: name, compiler: compiler)
   }
 
   func random(_ sizes: [Int], seed: UInt64, in range: ClosedRange<Float> = -1...1) throws -> Tensor {

@@ -8,10 +8,7 @@ import Testing
 /// Poolings with channels last on every target against the reference meaning of the operators.
 @Suite struct PoolTests {
   private func check(_ cases: [KernelCase], on name: String) throws {
-    let target = try TargetRegistry.target(named: name)
-    let harness = KernelHarness(target: target)
-    let runs = try harness.sample(cases).flatMap { try $0.runs(on: target) }
-    for failure in try harness.failures(runs) { Issue.record("\(name): \(failure)") }
+    try KernelHarness.check(cases, on: name)
   }
 
   private struct Sizes {

@@ -1,6 +1,5 @@
 import Base
 import CodeGen
-import Glibc
 import IR
 import Tensors
 import TestSupport
@@ -92,18 +91,10 @@ import Testing
   }
 
   @Test(arguments: KernelTests.targets) func linesAndRows(_ name: String) throws {
-    try check(try lines(), on: name)
+    try KernelHarness.check(try lines(), on: name)
   }
 
   @Test(arguments: KernelTests.targets) func recurrentLayers(_ name: String) throws {
-    try check(try cases(), on: name)
-  }
-
-  private func check(_ cases: [KernelCase], on name: String) throws {
-    if let only = getenv("MCC_TEST_TARGET"), String(cString: only) != name { return }
-    let target = try TargetRegistry.target(named: name)
-    let harness = KernelHarness(target: target)
-    let runs = try harness.sample(cases).flatMap { try $0.runs(on: target) }
-    for failure in try harness.failures(runs) { Issue.record("\(name): \(failure)") }
+    try KernelHarness.check(try cases(), on: name)
   }
 }

@@ -1,6 +1,5 @@
 import Base
 import CodeGen
-import Glibc
 import IR
 import TestSupport
 import Tensors
@@ -8,14 +7,6 @@ import Testing
 
 /// The kernels of recurrent and sparse networks on every target, against the reference meaning of the operators.
 @Suite struct SequenceKernelTests {
-  private func check(_ cases: [KernelCase], on name: String) throws {
-    if let only = getenv("MCC_TEST_TARGET"), String(cString: only) != name { return }
-    let target = try TargetRegistry.target(named: name)
-    let harness = KernelHarness(target: target)
-    let runs = try harness.sample(cases).flatMap { try $0.runs(on: target) }
-    for failure in try harness.failures(runs) { Issue.record("\(name): \(failure)") }
-  }
-
   private func random(_ sizes: [Int], seed: UInt64, in range: ClosedRange<Float> = -1...1) -> Tensor {
     var generator = SplitMix64(seed: seed)
     return Tensor(.f32, sizes, generator.floats(sizes.reduce(1, *), in: range))
@@ -176,18 +167,18 @@ import Testing
   }
 
   @Test(arguments: KernelTests.targets) func relativeBiases(_ target: String) throws {
-    try check(biases(), on: target)
+    try KernelHarness.check(biases(), on: target)
   }
 
   @Test(arguments: KernelTests.targets) func statefulKernels(_ target: String) throws {
-    try check(scans(), on: target)
+    try KernelHarness.check(scans(), on: target)
   }
 
   @Test(arguments: KernelTests.targets) func routingKernels(_ target: String) throws {
-    try check(routes(), on: target)
+    try KernelHarness.check(routes(), on: target)
   }
 
   @Test(arguments: KernelTests.targets) func expertKernels(_ target: String) throws {
-    try check(try experts(), on: target)
+    try KernelHarness.check(try experts(), on: target)
   }
 }

@@ -61,14 +61,14 @@ import Testing
 /// Networks made up from a seed.
 private struct RandomNetwork {
   var builder: GraphBuilder
-  var random: SplitMix
+  var random: SplitMix64
   /// Values that further operators may read.
   var pool: [ValueID] = []
   var weights: [ValueID] = []
 
   init(seed: UInt64) {
     builder = GraphBuilder(name: "main", role: "main")
-    random = SplitMix(state: seed &* 7919 &+ 13)
+    random = SplitMix64(seed: seed &* 7919 &+ 13)
   }
 
   mutating func pick(_ count: Int) -> Int { min(count - 1, Int(random.uniform() * Double(count))) }

@@ -15,7 +15,7 @@ enum SeededRun {
     }
     var symbols: [String: Int] = [:]
     for symbol in graph.symbols { symbols[symbol.name] = min(max(3, symbol.minimum), symbol.maximum) }
-    var generator = SplitMix(state: seed)
+    var generator = SplitMix64(seed: seed)
     func tensor(_ value: ValueID) -> Tensor {
       let type = graph.type(of: value).substituting { symbols[$0.name].map { .fixed($0) } }
       let tensor = Tensor(type)
@@ -30,7 +30,7 @@ enum SeededRun {
 
   /// Inputs of a function without symbols, made up like those of ``outputs(of:function:seed:)``.
   static func inputs(of graph: Graph, seed: UInt64) -> [Tensor] {
-    var generator = SplitMix(state: seed)
+    var generator = SplitMix64(seed: seed)
     return graph.inputs.map { value in
       let tensor = Tensor(graph.type(of: value))
       fill(tensor, isPosition: false, &generator)
@@ -39,7 +39,7 @@ enum SeededRun {
   }
 
   /// Numbers of about normal distribution; whole numbers from 0 to 2, and 2 for a position.
-  private static func fill(_ tensor: Tensor, isPosition: Bool, _ generator: inout SplitMix) {
+  private static func fill(_ tensor: Tensor, isPosition: Bool, _ generator: inout SplitMix64) {
     let view = tensor.mutableView
     for index in 0..<view.count {
       let normal = (0..<4).reduce(0.0) { sum, _ in sum + generator.uniform() } * 1.7 - 3.4
@@ -69,19 +69,5 @@ enum SeededRun {
     case .i16: view.elements(as: Int16.self).map { Double($0) }
     case .i8, .u8, .bool, .f8e4m3, .f8e5m2: view.elements(as: UInt8.self).map { Double($0) }
     }
-  }
-}
-
-/// A generator of pseudo-random numbers (SplitMix64; Steele, Lea and Flood, 2014).
-struct SplitMix {
-  var state: UInt64
-
-  /// A number from 0 up to 1.
-  mutating func uniform() -> Double {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return Double((z ^ (z >> 31)) >> 11) * 0x1p-53
   }
 }

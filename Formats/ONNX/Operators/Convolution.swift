@@ -221,10 +221,7 @@ struct Window2D {
           throw CompileError(
             .unsupported, "unsupported '\(node.type)' with auto_pad over a size known only at run time")
         }
-        let count = (size + strides[axis] - 1) / strides[axis]
-        let total = max(0, (count - 1) * strides[axis] + extent - size)
-        let less = total / 2
-        (padding[axis], padding[axis + 2]) = mode == "SAME_UPPER" ? (less, total - less) : (total - less, less)
+        (padding[axis], padding[axis + 2]) = Self.same(size, stride: strides[axis], extent: extent, mode)
       default: throw CompileError(.input, "'\(node.type)' has the auto_pad '\(mode)'")
       }
       if ceil != 0 {
@@ -243,5 +240,14 @@ struct Window2D {
         }
       }
     }
+  }
+
+  /// The padding before and behind an axis of `size` places that gives a window over `extent` of them one result for each
+  /// `stride`, for the modes `SAME_UPPER` and `SAME_LOWER`, which put an odd place behind or before.
+  static func same(_ size: Int, stride: Int, extent: Int, _ mode: String) -> (before: Int, behind: Int) {
+    let count = (size + stride - 1) / stride
+    let total = max(0, (count - 1) * stride + extent - size)
+    let less = total / 2
+    return mode == "SAME_UPPER" ? (less, total - less) : (total - less, less)
   }
 }

@@ -13,8 +13,7 @@ extension ONNXOperators {
       guard shape.rank >= 2, k.magnitude <= 1 << 40 else {
         throw CompileError(.input, "'Trilu' of shape \(shape), \(k) above the diagonal")
       }
-      let row = try importer.builder.emit(Iota(shape[shape.rank - 2]), [])
-      let lines = try importer.builder.emit(Reshape([shape[shape.rank - 2], 1]), row)
+      let lines = try importer.builder.places(shape[shape.rank - 2], axis: 0, rank: 2)
       let columns = try importer.builder.emit(Iota(shape.last), [])
       let limit = try importer.builder.emit(Add(), lines, importer.scalar(Int64(k)))
       let keeps = try importer.builder.emit(upper ? GreaterOrEqual() : LessOrEqual(), columns, limit)
@@ -37,9 +36,7 @@ extension ONNXOperators {
       }
       let type = importer.builder.type(of: x)
       let place = try importer.place(.max, x, axis: axis, last: false)
-      var dims = [Dim](repeating: 1, count: type.rank)
-      dims[axis] = type.shape[axis]
-      let places = try importer.builder.emit(Reshape(dims), importer.builder.emit(Iota(type.shape[axis]), []))
+      let places = try importer.builder.places(type.shape[axis], axis: axis, rank: type.rank)
       let isPlace = try importer.builder.emit(Equal(), importer.builder.emit(Cast(.f32), places), place)
       let y = try importer.builder.emit(Cast(type.element), isPlace)
       return [try importer.builder.emit(Reshape(shape.dims), y)]
@@ -58,16 +55,13 @@ extension ONNXOperators {
       let axis = try normalized(node.integer("axis", default: -1), shape.rank + 1, "OneHot")
       var wide = shape.dims
       wide.insert(1, at: axis)
-      var line = [Dim](repeating: 1, count: shape.rank + 1)
-      line[axis] = .fixed(depth)
       let whole = try importer.builder.emit(Cast(.i64), importer.builder.emit(Reshape(wide), indices))
       // Indices outside have no place.
       let isInside = try importer.builder.emit(
         And(), importer.builder.emit(GreaterOrEqual(), whole, importer.scalar(Int64(-depth))),
         importer.builder.emit(Less(), whole, importer.scalar(Int64(depth))))
       let wrapped = try importer.builder.emit(Modulo(), whole, importer.scalar(Int64(depth)))
-      let places = try importer.builder.emit(
-        Reshape(line), importer.builder.emit(Iota(.fixed(depth)), []))
+      let places = try importer.builder.places(.fixed(depth), axis: axis, rank: shape.rank + 1)
       let isPlace = try importer.builder.emit(
         And(), isInside, importer.builder.emit(Equal(), wrapped, places))
       func value(_ index: Int) throws -> ValueID {
@@ -114,7 +108,7 @@ extension ONNXOperators {
         try node.has("dtype")
         ? DType.onnx(Int32(clamping: node.integer("dtype", default: 1)), of: "'EyeLike'") : type.element
       guard type.rank == 2, k.magnitude <= 1 << 40 else { throw CompileError(.input, "'EyeLike' of type \(type)") }
-      let rows = try importer.builder.emit(Reshape([type.shape[0], 1]), importer.builder.emit(Iota(type.shape[0]), []))
+      let rows = try importer.builder.places(type.shape[0], axis: 0, rank: 2)
       let moved = try importer.builder.emit(Add(), rows, importer.scalar(Int64(k)))
       let isOne = try importer.builder.emit(Equal(), importer.builder.emit(Iota(type.shape[1]), []), moved)
       return [element == .bool ? isOne : try importer.builder.emit(Cast(element), isOne)]
@@ -240,9 +234,7 @@ extension ONNXImporter {
         FusedElementwise(
           .binary(.or, .binary(.equal, .input(0), .input(1)), .binary(.notEqual, .input(0), .input(0)))), x, best)
       : try builder.emit(Equal(), x, best)
-    var dims = [Dim](repeating: 1, count: type.rank)
-    dims[axis] = type.shape[axis]
-    let places = try builder.emit(Cast(.f32), builder.emit(Reshape(dims), builder.emit(Iota(type.shape[axis]), [])))
+    let places = try builder.emit(Cast(.f32), builder.places(type.shape[axis], axis: axis, rank: type.rank))
     let none = builder.constant(.inline("none", .f32, [], [last ? -Float.infinity : .infinity]))
     let candidates = try builder.emit(Select(), isBest, places, none)
     return try builder.emit(Reduce(last ? .max : .min, axes: [axis], keepDims: true), candidates)
@@ -266,9 +258,7 @@ extension ONNXImporter {
       let stride = sizes[(axis + 1)..<(batch + depth)].reduce(1, *)
       var part: ValueID
       if axis < batch {
-        var line = [Dim](repeating: 1, count: dims.count)
-        line[axis] = dims[axis]
-        part = try builder.emit(Reshape(line), builder.emit(Iota(dims[axis]), []))
+        part = try builder.places(dims[axis], axis: axis, rank: dims.count)
       } else {
         let column = try builder.emit(Slice(axis: tuples.rank - 1, start: .fixed(axis - batch), size: 1), whole)
         part = try wrapped(builder.emit(Reshape(dims), column), size: sizes[axis])
@@ -296,9 +286,7 @@ extension ONNXImporter {
     let strides = sizes.indices.map { sizes[($0 + 1)...].reduce(1, *) }
     var place = try builder.emit(Multiply(), wrapped(whole, size: sizes[axis]), scalar(Int64(strides[axis])))
     for other in sizes.indices where other != axis && own.shape[other] != 1 {
-      var dims = [Dim](repeating: 1, count: shape.rank)
-      dims[other] = own.shape[other]
-      let along = try builder.emit(Reshape(dims), builder.emit(Iota(own.shape[other]), []))
+      let along = try builder.places(own.shape[other], axis: other, rank: shape.rank)
       place = try builder.emit(Add(), place, builder.emit(Multiply(), along, scalar(Int64(strides[other]))))
     }
     return place

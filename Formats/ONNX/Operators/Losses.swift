@@ -32,9 +32,7 @@ extension ONNXOperators {
     var wide = places
     wide.insert(1, at: 1)
     let targets = try importer.builder.emit(Reshape(wide), whole)
-    var line = [Dim](repeating: 1, count: shape.rank)
-    line[1] = shape[1]
-    let classes = try importer.builder.emit(Reshape(line), importer.builder.emit(Iota(shape[1]), []))
+    let classes = try importer.builder.places(shape[1], axis: 1, rank: shape.rank)
     let isTarget = try importer.builder.emit(Equal(), classes, targets)
     func chosen(_ values: ValueID) throws -> ValueID {
       let own = try importer.builder.emit(Select(), isTarget, values, importer.zero(.f32))
@@ -44,7 +42,7 @@ extension ONNXOperators {
     let one = importer.builder.constant(.inline("one", .f32, [], [Float(1)]))
     var weights: ValueID?
     if let given = try node.optionalInput(2, &importer) {
-      let along = try importer.builder.emit(Reshape(line), given)
+      let along = try importer.builder.emit(Reshape(importer.builder.type(of: classes).shape.dims), given)
       weights = try chosen(importer.builder.emit(Expand(shape.dims), along))
     }
     if node.has("ignore_index") {

@@ -143,7 +143,7 @@ extension ONNXOperators {
           default: throw CompileError(.input, "'Pad' has the mode '\(mode)'")
           }
         }
-        result = try importer.taking(result, places, axis: axis)
+        result = try importer.builder.taking(result, places, axis: axis)
       }
       return [result]
     },
@@ -161,22 +161,6 @@ extension ONNXOperators {
       throw CompileError(.input, "'\(type)' at axis \(axis) of \(rank) axes")
     }
     return axis < 0 ? axis + rank : axis
-  }
-}
-
-extension ONNXImporter {
-  /// The elements at given places of an axis; runs of neighbours are slices.
-  fileprivate mutating func taking(_ x: ValueID, _ places: [Int], axis: Int) throws -> ValueID {
-    var parts: [ValueID] = []
-    var index = 0
-    while index < places.count {
-      var end = index + 1
-      while end < places.count, places[end] == places[end - 1] + 1 { end += 1 }
-      parts.append(
-        try builder.emit(Slice(axis: axis, start: .fixed(places[index]), size: .fixed(end - index)), x))
-      index = end
-    }
-    return parts.count == 1 ? parts[0] : try builder.emit(Concat(axis: axis), parts)
   }
 }
 

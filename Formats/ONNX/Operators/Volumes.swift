@@ -36,10 +36,8 @@ enum ONNXVolume {
           throw CompileError(
             .unsupported, "unsupported '\(node.type)' with auto_pad over a size known only at run time")
         }
-        let count = (size + strides[axis] - 1) / strides[axis]
-        let total = max(0, (count - 1) * strides[axis] + dilations[axis] * (kernel[axis] - 1) + 1 - size)
-        pads[axis] = mode == "SAME_UPPER" ? total / 2 : total - total / 2
-        pads[axis + 3] = total - pads[axis]
+        (pads[axis], pads[axis + 3]) = Window2D.same(
+          size, stride: strides[axis], extent: dilations[axis] * (kernel[axis] - 1) + 1, mode)
       }
     }
 

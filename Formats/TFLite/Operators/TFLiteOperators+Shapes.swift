@@ -67,7 +67,7 @@ extension TFLiteOperators {
           let after = (0..<pads[2 * axis + 1]).map { size - 1 - edge - $0 }
           let places = before + Array(0..<size) + after
           guard places.count <= 4096 else { throw CompileError(.unsupported, "unsupported 'MIRROR_PAD' of \(size)") }
-          result = try importer.gather(result, places, axis: axis)
+          result = try importer.builder.taking(result, places, axis: axis)
         }
         return result
       }
@@ -195,22 +195,5 @@ extension TFLiteOperators {
     } else {
       try importer.define(y, numbers: emit(importer.real(x), value.map { try importer.float($0) } ?? 0))
     }
-  }
-}
-
-extension TFLiteImporter {
-  /// The elements at given places of an axis.
-  mutating func gather(_ x: ValueID, _ places: [Int], axis: Int) throws -> ValueID {
-    // Runs of neighbours are slices.
-    var parts: [ValueID] = []
-    var index = 0
-    while index < places.count {
-      var end = index + 1
-      while end < places.count, places[end] == places[end - 1] + 1 { end += 1 }
-      parts.append(
-        try builder.emit(Slice(axis: axis, start: .fixed(places[index]), size: .fixed(end - index)), x))
-      index = end
-    }
-    return parts.count == 1 ? parts[0] : try builder.emit(Concat(axis: axis), parts)
   }
 }

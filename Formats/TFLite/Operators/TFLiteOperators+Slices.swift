@@ -145,7 +145,7 @@ extension TFLiteOperators {
         guard !places.isEmpty, places.count <= 4096 else {
           throw CompileError(.unsupported, "unsupported 'STRIDED_SLICE' from \(from) to \(to) in steps of \(step)")
         }
-        result = try importer.gather(result, places, axis: axis)
+        result = try importer.builder.taking(result, places, axis: axis)
         rest.append(.fixed(places.count))
       }
     }

@@ -33,8 +33,7 @@ extension FunctionInputs {
   /// positions that leave room in the cache, other whole numbers 0 or 1, bytes of any value. Every symbol takes `size`,
   /// bounded by its range.
   package static func seeded(for graph: Graph, seed: UInt64, size: Int = 3) -> FunctionInputs {
-    var symbols: [String: Int] = [:]
-    for symbol in graph.symbols { symbols[symbol.name] = min(max(size, symbol.minimum), symbol.maximum) }
+    let symbols = sizes(for: graph, size)
     var generator = SplitMix64(seed: seed)
     func tensor(_ value: ValueID) -> Tensor {
       let type = graph.type(of: value).substituting { symbols[$0.name].map { .fixed($0) } }
@@ -45,6 +44,13 @@ extension FunctionInputs {
     }
     let inputs = graph.inputs.map { tensor($0) }
     return FunctionInputs(inputs: inputs, states: graph.states.map { tensor($0.value) }, symbols: symbols)
+  }
+
+  /// Every symbol of a function as `size`, bounded by its range.
+  package static func sizes(for graph: Graph, _ size: Int = 3) -> [String: Int] {
+    var sizes: [String: Int] = [:]
+    for symbol in graph.symbols { sizes[symbol.name] = min(max(size, symbol.minimum), symbol.maximum) }
+    return sizes
   }
 
   private static func fill(_ tensor: Tensor, bound: Int?, isPosition: Bool, _ generator: inout SplitMix64) {

@@ -23,12 +23,12 @@ struct FunctionRun {
     var generator = SplitMix64(seed: seed)
     evaluator.observer = nil
     if let disturbance {
-      let sizes = Self.binding(graph, inputs)
+      let sizes = try evaluator.bind(inputs.inputs, inputs.symbols)
       evaluator.observer = { node, results in
         let count: RoundingCount
         switch disturbance {
         case .all:
-          let types = graph[node].inputs.map { graph.type(of: $0).substituting(sizes) }
+          let types = graph[node].inputs.map { graph.type(of: $0).substituting { sizes[$0.name].map { .fixed($0) } } }
           count = RoundingCount(graph[node].op, types, results.map(\.type))
         case .only(let nodes): count = nodes.contains(node) ? .each(1) : .none
         }
@@ -38,19 +38,6 @@ struct FunctionRun {
     let results = try evaluator.run(inputs.inputs, states: inputs.states, symbols: inputs.symbols)
     evaluator.observer = nil
     tensors = (results.outputs + results.states).map(\.view.doubles)
-  }
-
-  /// The sizes that the inputs give the symbols.
-  private static func binding(_ graph: Graph, _ inputs: FunctionInputs) -> (Symbol) -> Dim? {
-    var sizes = inputs.symbols
-    for (value, tensor) in zip(graph.inputs, inputs.inputs) {
-      for (dim, size) in zip(graph.type(of: value).shape.dims, tensor.view.sizes) {
-        if let symbol = dim.symbols.first, dim == .symbol(symbol), sizes[symbol.name] == nil {
-          sizes[symbol.name] = size
-        }
-      }
-    }
-    return { [sizes] symbol in sizes[symbol.name].map { .fixed($0) } }
   }
 
   /// The unit roundoff of f32.

@@ -33,7 +33,7 @@ package struct Pipeline: Sendable {
       var name = try reader.word("the name of a pass")
       while try reader.take("-") { name += "-" + (try reader.word("the rest of the name of a pass")) }
       guard let type = registry[name] else {
-        let suggestion = nearest(name, in: registry.names).map { ", did you mean '\($0)'?" } ?? ""
+        let suggestion = Base.suggestion(for: name, in: registry.names)
         throw CompileError(
           .usage, "unknown pass '\(name)'\(suggestion)",
           notes: ["passes are \(registry.names.joined(separator: ", "))"])

@@ -30,7 +30,8 @@ package struct RewriteDriver: Sendable {
     }
   }
 
-  private func run(function index: Int, of model: inout Model, _ context: inout PassContext) throws {
+  /// Rewrites one function of a model, likewise.
+  package func run(function index: Int, of model: inout Model, _ context: inout PassContext) throws {
     let graph = model.functions[index]
     var session = RewriteSession(
       rewriter: Rewriter(graph: graph, constants: model.constants),
@@ -112,15 +113,14 @@ private struct RewriteSession {
     do {
       replacement = try rule.body(op, node, &rewriter)
     } catch let error as CompileError {
-      let name = root.results.first.map { "%" + rewriter.graph[$0].name } ?? op.name
       throw CompileError(
-        .internal, "the rule '\(rule.name)' fails at '\(name)'", subject: error.subject, notes: error.notes,
+        .internal, "the rule '\(rule.name)' fails at '\(place(of: root))'", subject: error.subject, notes: error.notes,
         cause: error.message)
     }
     guard let replacement, replacement != root.results else {
       rewriter.graph.truncate(to: mark)
       if let refusal = rewriter.refusal {
-        context.explain(rule.name, at: root.results.first.map { "%" + rewriter.graph[$0].name } ?? op.name, refusal)
+        context.explain(rule.name, at: place(of: root), refusal)
       }
       return nil
     }
@@ -134,8 +134,7 @@ private struct RewriteSession {
         notes: ["the last rules were \(lastRules.joined(separator: ", "))"])
     }
     let before = context.tracesRewrites ? Printer.line(for: node, in: rewriter.graph) : ""
-    let number = context.noteRewrite(
-      by: rule.name, at: root.results.first.map { "%" + rewriter.graph[$0].name } ?? op.name)
+    let number = context.noteRewrite(by: rule.name, at: place(of: root))
     replace(node, by: replacement, newNodes: firstNode..<rewriter.graph.nodeSlots, firstValue: firstValue)
     if context.tracesRewrites {
       let after = replacement.map { value in
@@ -145,6 +144,11 @@ private struct RewriteSession {
       context.trace("rewrite \(number): \(rule.name): \(before)  ->  \(after.joined(separator: "; "))")
     }
     return number
+  }
+
+  /// How messages name a node: its first result, with its `%`, or its operator.
+  private func place(of node: Node) -> String {
+    node.results.first.map { "%" + rewriter.graph[$0].name } ?? node.op.name
   }
 
   private func check(_ replacement: [ValueID], for root: Node, _ rule: RewriteRule, newNodes: Range<Int>) throws {

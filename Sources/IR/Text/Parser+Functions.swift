@@ -164,7 +164,7 @@ extension Parser {
     let bytes = try reader.lexer.contentBytes(token)
     guard let index = scope.names.index(of: bytes) else {
       let name = String(decoding: bytes, as: UTF8.self)
-      let suggestion = nearest(name, in: scope.names.strings).map { ", did you mean '%\($0)'?" } ?? ""
+      let suggestion = Base.suggestion(for: name, in: scope.names.strings, sigil: "%")
       throw reader.lexer.failure("'%\(name)' is not defined before it is used\(suggestion)", at: token.start)
     }
     try reader.lexer.advance()
@@ -182,7 +182,7 @@ extension Parser {
     }
     let name = try reader.word("an operator")
     guard let type = operators[name] else {
-      let suggestion = nearest(name, in: operators.names).map { ", did you mean '\($0)'?" } ?? ""
+      let suggestion = Base.suggestion(for: name, in: operators.names)
       throw reader.lexer.failure("unknown operator '\(name)'\(suggestion)", at: token.start)
     }
     guard type.level == .core || model.stage >= .lower else {
