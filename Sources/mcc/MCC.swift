@@ -17,7 +17,9 @@ struct MCC: AsyncParsableCommand {
       """,
     version: Version.number,
     subcommands: [
-      Compile.self, Convert.self, Merge.self, Dump.self, Opt.self, Inspect.self, AuditFiles.self, Run.self, Verify.self,
+      Compile.self, Convert.self, Merge.self, Dump.self, Opt.self, Inspect.self, AuditFiles.self, Run.self, Eval.self,
+      SweepRecipes.self,
+      Verify.self,
       Profile.self, BenchKernels.self, Cache.self, ListPasses.self, ListKernels.self, ListFormats.self,
       ListTargets.self,
     ])

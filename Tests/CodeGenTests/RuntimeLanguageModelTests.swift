@@ -366,6 +366,20 @@ import Testing
     #expect(folder.names() == ["ids.npy", "logits.npz"])
   }
 
+  @Test func eachOfSeveralTextsStartsAnew() throws {
+    let program = try Self.hashed()
+    let folder = try TemporaryFolder()
+    let texts = (0..<3).map { text in (0..<9).map { ($0 * 37 + text * 11 + 5) % Self.vocabulary } }
+    let input = try folder.write(
+      "ids.npy", NumPyFile.npy("<i8", [3, 9], texts.flatMap { $0 }.flatMap { NumPyFile.bytes(Int64($0)) }))
+    let outcome = try program.run(["logits", "--ids", input, "--output", folder.path("logits.npz")])
+    #expect(outcome.exitCode == 0, "\(outcome.errors)")
+    let array = try #require(try NumPyFile.archive(path: folder.path("logits.npz")).first)
+    #expect(array.header.contains("'shape': (3, 9, 261)"))
+    let expected = texts.flatMap { ids in ids.indices.flatMap { Self.logits(after: ids[...$0]) } }
+    #expect(array.values(of: Float.self) == expected)
+  }
+
   @Test func logitsRefusesIdsThatDoNotFit() throws {
     let program = try Self.hashed()
     let folder = try TemporaryFolder()
@@ -376,7 +390,8 @@ import Testing
     try refuse("<i8", [1, 1], NumPyFile.bytes(Int64(261)), "outside the vocabulary")
     try refuse("<i8", [1, 1], NumPyFile.bytes(Int64(1) << 40), "does not fit i32")
     try refuse("<f4", [1, 1], NumPyFile.bytes(Float(1)), "f32 where i32 is expected")
-    try refuse("<i2", [2, 1], [0, 0, 0, 0], "[1, T]")
+    try refuse("<i2", [2, 1, 1], [0, 0, 0, 0], "[N, T]")
+    try refuse("|u1", [0, 4], [], "1 to 512")
     try refuse("|u1", [1, 513], [UInt8](repeating: 0, count: 513), "1 to 512")
     try refuse("<i8", [1, 0], [], "1 to 512")
     #expect(folder.names() == ["ids.npy"])

@@ -16,4 +16,12 @@ package enum SettingsSection {
     lines += ends.prefix(16).map { "eos \($0)" }
     return lines.isEmpty ? [] : Array((lines.joined(separator: "\n") + "\n").utf8)
   }
+
+  /// The id that texts begin with, from a section; nil if it names none.
+  package static func beginID(of section: UnsafeRawBufferPointer) -> Int32? {
+    for line in String(decoding: section, as: UTF8.self).split(separator: "\n") where line.hasPrefix("bos ") {
+      return Int32(line.dropFirst(4))
+    }
+    return nil
+  }
 }

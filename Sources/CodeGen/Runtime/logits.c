@@ -14,17 +14,17 @@ static struct {
 } given;
 
 static const mcc_option options[] = {
-    {"--ids", MCC_OPTION_TEXT, &given.ids, "FILE", "token ids, whole numbers [1, T] or [T], as .npy", 0, 0},
+    {"--ids", MCC_OPTION_TEXT, &given.ids, "FILE", "token ids, whole numbers [T] or [N, T], as .npy", 0, 0},
     {"--decoder-ids", MCC_OPTION_TEXT, &given.decoder_ids, "FILE", "ids of the answer, where --ids is a source", 0, 0},
     {"--features", MCC_OPTION_TEXT, &given.features, "FILE", "an array as the source instead of --ids, as .npy", 0, 0},
-    {"--output", MCC_OPTION_TEXT, &given.output, "FILE", "where to write the logits, f32[1, T, V], as .npz", 0, 0},
+    {"--output", MCC_OPTION_TEXT, &given.output, "FILE", "where to write the logits, f32[N, T, V], as .npz", 0, 0},
     MCC_COMMON_OPTIONS(&given.threads, &given.help),
 };
 
 enum { OPTION_COUNT = sizeof options / sizeof *options };
 
-/* The ids that logits are wanted for; those of a source are encoded first. */
-static mcc_ids read_ids(mcc_language_model *model) {
+/* The ids that logits are wanted for, of so many texts; those of a source are encoded first. */
+static mcc_ids read_ids(mcc_language_model *model, int64_t *texts) {
   if (given.ids == NULL && !mcc_language_model_takes_features(model)) {
     mcc_fail(MCC_EXIT_USAGE, "option '--ids' is missing");
   }
@@ -32,8 +32,9 @@ static mcc_ids read_ids(mcc_language_model *model) {
     if (given.decoder_ids != NULL || given.features != NULL) {
       mcc_fail(MCC_EXIT_USAGE, "this model reads no source; give '--ids' alone");
     }
-    return mcc_ids_read(given.ids, mcc_model.context);
+    return mcc_ids_read_texts(given.ids, mcc_model.context, texts);
   }
+  *texts = 1;
   if (mcc_language_model_takes_features(model)) {
     const char *ids = given.decoder_ids != NULL ? given.decoder_ids : given.ids;
     if (given.features == NULL) mcc_fail(MCC_EXIT_USAGE, "option '--features' is missing");
@@ -64,14 +65,19 @@ int mcc_command_logits(int argc, char **argv) {
   if (given.ids == NULL && given.decoder_ids == NULL) mcc_fail(MCC_EXIT_USAGE, "option '--ids' is missing");
   if (given.output == NULL) mcc_fail(MCC_EXIT_USAGE, "option '--output' is missing");
   mcc_language_model model = mcc_language_model_start(given.threads);
-  mcc_ids ids = read_ids(&model);
-  int64_t count = ids.count, vocabulary = mcc_model.vocabulary;
+  int64_t texts;
+  mcc_ids ids = read_ids(&model, &texts);
+  int64_t count = ids.count / texts, vocabulary = mcc_model.vocabulary;
   mcc_array_writer *writer = mcc_array_writer_open(given.output);
-  mcc_array_writer_begin(writer, "output", MCC_F32, 3, (int64_t[]){1, count, vocabulary});
+  mcc_array_writer_begin(writer, "output", MCC_F32, 3, (int64_t[]){texts, count, vocabulary});
   int64_t most = model.chunk < model.rows ? model.chunk : model.rows;
-  for (int64_t start = 0; start < count; start += most) {
-    int64_t part = count - start < most ? count - start : most;
-    mcc_array_writer_append(writer, mcc_language_model_feed(&model, ids.data + start, part, part), part * vocabulary);
+  for (int64_t text = 0; text < texts; text++) {
+    if (text > 0) mcc_language_model_restart(&model);
+    for (int64_t start = 0; start < count; start += most) {
+      int64_t part = count - start < most ? count - start : most;
+      const float *logits = mcc_language_model_feed(&model, ids.data + text * count + start, part, part);
+      mcc_array_writer_append(writer, logits, part * vocabulary);
+    }
   }
   mcc_array_writer_end(writer);
   mcc_array_writer_close(writer);

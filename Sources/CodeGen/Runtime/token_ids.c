@@ -25,15 +25,18 @@ void mcc_ids_parse(const char *option, const char *text, mcc_ids *ids) {
   }
 }
 
-mcc_ids mcc_ids_read(const char *path, int64_t most) {
+mcc_ids mcc_ids_read_texts(const char *path, int64_t most, int64_t *texts) {
   mcc_array_file file = mcc_array_file_read(path);
   if (file.count != 1) mcc_fail(MCC_EXIT_INPUT, "'%s' holds %d arrays; one is expected", path, file.count);
   const mcc_array *array = &file.arrays[0];
-  bool shaped = array->rank == 1 || (array->rank == 2 && array->dims[0] == 1);
-  if (!shaped) mcc_fail(MCC_EXIT_INPUT, "the ids in '%s' must have the shape [1, T]", path);
-  if (array->count < 1 || array->count > most) {
-    mcc_fail(MCC_EXIT_INPUT, "'%s' holds %lld ids; 1 to %lld, the context, are expected", path, (long long)array->count,
-             (long long)most);
+  if (array->rank != 1 && array->rank != 2) {
+    mcc_fail(MCC_EXIT_INPUT, "the ids in '%s' must have the shape [T] or [N, T]", path);
+  }
+  *texts = array->rank == 1 ? 1 : array->dims[0];
+  int64_t length = array->dims[array->rank - 1];
+  if (array->count < 1 || length > most) {
+    mcc_fail(MCC_EXIT_INPUT, "'%s' holds %lld ids; 1 to %lld, the context, are expected", path,
+             (long long)(array->count < 1 ? 0 : length), (long long)most);
   }
   mcc_ids ids = {mcc_allocate((size_t)array->count * sizeof *ids.data), array->count, array->count};
   mcc_array_convert(array, MCC_I32, ids.data, "ids");
@@ -44,5 +47,12 @@ mcc_ids mcc_ids_read(const char *path, int64_t most) {
     }
   }
   mcc_array_file_free(&file);
+  return ids;
+}
+
+mcc_ids mcc_ids_read(const char *path, int64_t most) {
+  int64_t texts;
+  mcc_ids ids = mcc_ids_read_texts(path, most, &texts);
+  if (texts != 1) mcc_fail(MCC_EXIT_INPUT, "the ids in '%s' must have the shape [1, T]", path);
   return ids;
 }

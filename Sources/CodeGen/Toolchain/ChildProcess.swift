@@ -21,9 +21,12 @@ package enum ChildProcess {
 
   /// Runs the program at `path` in the working folder `folder`, with messages in English and further variables.
   ///
+  /// It may print `outputLimit` bytes.
+  ///
   /// - Throws: `CompileError` of kind `.toolchain` if it cannot be started.
   package static func run(
-    _ path: String, _ arguments: [String], in folder: String? = nil, environment: [String: String] = [:]
+    _ path: String, _ arguments: [String], in folder: String? = nil, environment: [String: String] = [:],
+    outputLimit: Int = 1 << 20
   ) async throws -> Answer {
     var variables: [Environment.Key: String?] = ["LC_ALL": "C"]
     for (name, value) in environment { variables[.init(stringLiteral: name)] = value }
@@ -31,7 +34,7 @@ package enum ChildProcess {
       let result = try await Subprocess.run(
         .path(FilePath(path)), arguments: Arguments(arguments),
         environment: .inherit.updating(variables), workingDirectory: folder.map { FilePath($0) },
-        output: .string(limit: 1 << 20), error: .string(limit: 16 << 20))
+        output: .string(limit: outputLimit), error: .string(limit: 16 << 20))
       return Answer(
         succeeded: result.terminationStatus.isSuccess, output: result.standardOutput,
         messages: result.standardError)

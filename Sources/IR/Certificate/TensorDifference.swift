@@ -51,43 +51,6 @@ package struct TensorDifference: Hashable, Sendable {
   package var relative: Double { largest == 0 ? 0 : largest / max(magnitude, 1e-300) }
 }
 
-/// How far the distributions of next tokens are from those of a reference: the Kullback-Leibler divergence
-/// `sum p log(p / q)` of `q` from `p`, in nats, for the softmax of each row of logits.
-package struct LogitDivergence: Hashable, Sendable {
-  /// The mean over the rows.
-  package private(set) var mean = 0.0
-  package private(set) var largest = 0.0
-  /// The fraction of rows whose most likely token is another one.
-  package private(set) var changedTokens = 0.0
-
-  package init(_ found: [Double], _ reference: [Double], columns: Int) {
-    guard columns > 0, found.count == reference.count, !found.isEmpty else { return }
-    let rows = found.count / columns
-    for row in 0..<rows {
-      let range = (row * columns)..<((row + 1) * columns)
-      let (q, p) = (found[range], reference[range])
-      let (qTotal, pTotal) = (Self.logSumExp(q), Self.logSumExp(p))
-      var divergence = 0.0
-      for (x, y) in zip(q, p) where y > -.infinity {
-        divergence += Double.exp(y - pTotal) * ((y - pTotal) - (x - qTotal))
-      }
-      divergence = divergence.isNaN ? .infinity : max(0, divergence)
-      mean += divergence / Double(rows)
-      largest = max(largest, divergence)
-      if Self.place(q) != Self.place(p) { changedTokens += 1 / Double(rows) }
-    }
-  }
-
-  private static func logSumExp(_ x: ArraySlice<Double>) -> Double {
-    let largest = x.max() ?? 0
-    return largest + Double.log(x.reduce(0) { $0 + Double.exp($1 - largest) })
-  }
-
-  private static func place(_ x: ArraySlice<Double>) -> Int? {
-    x.indices.max { x[$0] < x[$1] }.map { $0 - x.startIndex }
-  }
-}
-
 extension TensorView {
   /// The numbers as doubles, those that codes stand for where they are quantized.
   var doubles: [Double] {

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Print for every pass of -O1 that changes a network how much longer its program takes without it; below 1 the pass slows
+the program down.
+
+usage: passes.py MODEL... [--runs 9] [--repeat 5] [--threads 2] [--mcc .build/release/mcc] [--json FILE]
+
+A model is an ONNX graph, whose open sizes --dim names for all, or a language model, whose decoding is measured. A pass without
+which the model does not compile is told; one that leaves code and weights the same is passed over.
+"""
+import argparse
+import json
+import os
+import statistics
+import tempfile
+
+from pairing import Failed, alternate, compiled, output, ratio
+
+
+def measure(program, options):
+    """The time of a run in milliseconds, or of a token."""
+    text = json.loads(output([program, "bench", "--json", "--threads", str(options.threads),
+                              "--repeat", str(options.repeat)]))
+    if "decode_tokens_per_second" in text:
+        return 1e3 / text["decode_tokens_per_second"]
+    return text["milliseconds"]["median"]
+
+
+def same_code(a, b):
+    """Whether two programs carry the same machine code and weights: their manifests differ anyway."""
+    first, second = (json.loads(output([program, "--manifest"])) for program in (a, b))
+    return all(first[key] == second[key] for key in ("functions", "kernels", "weights"))
+
+
+def rows(model, options, folder):
+    """A row for each pass: its name, times with and without it, and their ratio."""
+    arguments = [f"--dim={dim}" for dim in options.dim]
+    full, summary = compiled(options, model, os.path.join(folder, "full"), *arguments)
+    passes = [(entry["pass"], sum(entry["counters"].values())) for entry in summary["passes"]]
+    for name in dict.fromkeys(name for name, count in passes if count):
+        pipeline = ",".join(other for other, _ in passes if other != name)
+        try:
+            without, _ = compiled(options, model, os.path.join(folder, "without"), "--pipeline", pipeline, *arguments)
+        except Failed as error:
+            print(f"{name}: needed ({error})", flush=True)
+            continue
+        if same_code(full, without):
+            continue
+        times = alternate(options.runs, lambda: measure(without, options), lambda: measure(full, options))
+        yield {"model": os.path.basename(model.rstrip("/")), "pass": name, "without": statistics.median(times[0]),
+               "with": statistics.median(times[1]), "ratio": ratio(*times)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--dim", action="append", default=[])
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--mcc", default=".build/release/mcc")
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    found = []
+    print(f"{'model':<24} {'pass':<28} {'without':>9} {'with':>9} {'ratio':>6}")
+    with tempfile.TemporaryDirectory() as folder:
+        for model in options.models:
+            for row in rows(model, options, folder):
+                found.append(row)
+                print(f"{row['model']:<24} {row['pass']:<28} {row['without']:>9.3f} {row['with']:>9.3f} {row['ratio']:>6.2f}",
+                      flush=True)
+    slower = [row for row in found if row["ratio"] < 0.98]
+    print(f"{len(found)} passes measured, {len(slower)} of them with a ratio below 0.98")
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(found, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

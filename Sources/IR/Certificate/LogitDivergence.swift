@@ -1,0 +1,59 @@
+import Tensors
+
+/// How far the distributions of next tokens are from those of a reference: the Kullback-Leibler divergence
+/// `sum p log(p / q)` of `q` from `p`, in nats, for the softmax of each row of logits.
+package struct LogitDivergence: Hashable, Sendable {
+  /// Rows compared.
+  package private(set) var rows = 0
+  private var total = 0.0
+  private var changed = 0
+  package private(set) var largest = 0.0
+
+  /// The mean over the rows.
+  package var mean: Double { rows == 0 ? 0 : total / Double(rows) }
+  /// The fraction of rows whose most likely token is another one.
+  package var changedTokens: Double { rows == 0 ? 0 : Double(changed) / Double(rows) }
+
+  package init() {}
+
+  /// Compares arrays of rows of `columns` logits; nothing is compared where their lengths differ.
+  package init(_ found: [Double], _ reference: [Double], columns: Int) {
+    guard columns > 0, found.count == reference.count else { return }
+    for start in stride(from: 0, to: found.count - found.count % columns, by: columns) {
+      add(found[start..<(start + columns)], reference: reference[start..<(start + columns)])
+    }
+  }
+
+  /// Adds a row of logits and its reference, of equal length.
+  package mutating func add(_ found: ArraySlice<Double>, reference: ArraySlice<Double>) {
+    precondition(found.count == reference.count, "rows of different vocabularies")
+    let (qTotal, pTotal) = (logSumExp(found), logSumExp(reference))
+    var divergence = 0.0
+    for (x, y) in zip(found, reference) where y > -.infinity {
+      divergence += Double.exp(y - pTotal) * ((y - pTotal) - (x - qTotal))
+    }
+    divergence = divergence.isNaN ? .infinity : max(0, divergence)
+    rows += 1
+    total += divergence
+    largest = max(largest, divergence)
+    if Self.place(found) != Self.place(reference) { changed += 1 }
+  }
+
+  /// Adds what another comparison found.
+  package mutating func add(_ other: LogitDivergence) {
+    rows += other.rows
+    total += other.total
+    changed += other.changed
+    largest = max(largest, other.largest)
+  }
+
+  private static func place(_ x: ArraySlice<Double>) -> Int? {
+    x.indices.max { x[$0] < x[$1] }.map { $0 - x.startIndex }
+  }
+}
+
+/// `log(sum(exp(x)))`, without overflow.
+package func logSumExp(_ x: ArraySlice<Double>) -> Double {
+  let largest = x.max() ?? 0
+  return largest + Double.log(x.reduce(0) { $0 + Double.exp($1 - largest) })
+}

@@ -1,0 +1,156 @@
+import Base
+import CodeGen
+import Driver
+import Formats
+import IR
+import TestSupport
+import Testing
+
+/// `mcc eval`: figures of quality against what transformers and others recorded.
+@Suite(.serialized) struct EvaluationTests {
+  private static func evaluate(
+    _ paths: [String], reference: String? = nil, on input: ModelEvaluation.Input,
+    _ change: (inout ModelEvaluation) throws -> Void = { _ in }
+  ) async throws -> [ModelEvaluation.Result] {
+    var evaluation = ModelEvaluation()
+    evaluation.options.reproducerFolder = nil
+    try change(&evaluation)
+    return try await evaluation.run(paths, reference: reference, on: input)
+  }
+
+  /// The recorded perplexities have three and more digits; f32 sums in another order move the fifth.
+  @Test func perplexityIsTheRecordedOne() async throws {
+    if let sample = Fixtures.path("stories260K/tinystories_sample.txt") {
+      let result = try await Self.evaluate([CompiledModels.stories], on: .text(sample))
+      let perplexity = try #require(result.first?.value(.perplexity))
+      #expect(abs(perplexity - 3.548) <= 0.001)
+    }
+    if let text = Fixtures.path("pycode7m/eval.txt"), let expected = Fixtures.path("pycode7m/expected.json"),
+      let model = Fixtures.path("pycode7m")
+    {
+      let recorded = try JSON.read(path: expected)
+      let result = try await Self.evaluate([model], on: .text(text)) {
+        $0.windows.length = 256
+        $0.windows.begin = .none
+        $0.options.load.cacheType = .f32
+      }
+      #expect(result.first?.value(.count) == recorded["predicted_tokens"]?.double)
+      let perplexity = try #require(result.first?.value(.perplexity)),
+        wanted = try #require(recorded["perplexity"]?.double)
+      #expect(abs(perplexity - wanted) <= 1e-4 * wanted)
+    }
+  }
+
+  /// 4 bits with scales of groups of 32, -8 to 7: llama.cpp's Q4_0 grid, whose divergence on linear layers alone is recorded
+  /// as 0.0026, rounded to two digits, in the protocol of windows of 256 scored from 128.
+  @Test func divergenceOfRoundToNearestIsTheRecordedOne() async throws {
+    guard let model = Fixtures.path("pycode7m"), let text = Fixtures.path("pycode7m/eval.txt") else { return }
+    let results = try await Self.evaluate([model], reference: model, on: .text(text)) {
+      $0.windows.length = 256
+      $0.windows.scoreFrom = 128
+      $0.windows.characters = 120_000
+      $0.options.pipeline = try Pipeline(
+        parsing: "canonicalize,fuse,quantize{spec=w4g32a32,embeddings=keep}", registry: Presets.registry)
+      $0.options.load.cacheType = .f32
+    }
+    #expect(results.count == 2 && results[0].value(.divergence) == nil)
+    let divergence = try #require(results.last?.value(.divergence))
+    #expect(abs(divergence - 0.0026) <= 0.0003, "\(divergence)")
+    #expect(try #require(results.last?.value(.agreement)) > 0.95)
+    #expect(results[1].bytes < results[0].bytes)
+  }
+
+  @Test func aModelDoesNotDivergeFromItself() async throws {
+    guard let sample = Fixtures.path("stories260K/tinystories_sample.txt") else { return }
+    let stories = CompiledModels.stories
+    let program = try await CompiledModels.compile(stories, "story")
+    let results = try await Self.evaluate([program, stories], reference: stories, on: .text(sample)) {
+      $0.windows.characters = 2000
+    }
+    #expect(results.count == 3)
+    for result in results.dropFirst() {
+      #expect(result.value(.divergence) == 0 && result.value(.agreement) == 1)
+      #expect(result.value(.perplexity) == results[0].value(.perplexity) && result.bytes == results[0].bytes)
+    }
+  }
+
+  @Test func embeddingsAreComparedByCosine() async throws {
+    guard let model = Fixtures.path("minilm") else { return }
+    let folder = try TemporaryFolder()
+    try AtomicFile.write("A cat sits on the mat.\r\n\nTrains run late today.\nSums are easy.", to: folder.path("lines"))
+    let results = try await Self.evaluate([model], reference: model, on: .text(folder.path("lines"))) {
+      $0.options.quantization = try QuantizationSpec(parsing: "w8g32")
+    }
+    let cosine = try #require(results.last?.value(.cosine))
+    #expect(cosine > 0.999 && cosine < 1 && results.last?.value(.count) == 3)
+    #expect(try #require(results.last?.value(.smallestCosine)) <= cosine)
+  }
+
+  /// 90.0 % of 1000 inputs are right in float; ONNX Runtime finds 901 of them right.
+  @Test func labelsAndRecordedOutputsJudgeANetwork() async throws {
+    guard let data = Fixtures.path("mlperf-tiny/kws_eval.npz"),
+      let model = Fixtures.path("mlperf-tiny/kws_ref_model_float32.onnx")
+    else { return }
+    let results = try await Self.evaluate([model], on: .data(data)) {
+      $0.options.load.dimensions = ["unk__123": 1...1]
+    }
+    let accuracy = try #require(results.first?.value(.accuracy))
+    #expect(abs(accuracy - 0.901) < 1e-9)
+    #expect(try #require(results.first?.value(.cosine)) > 0.999)
+  }
+
+  @Test func whatCannotBeJudgedIsSaid() async throws {
+    let folder = try TemporaryFolder()
+    try AtomicFile.write("a", to: folder.path("text"))
+    let stories = try await CompiledModels.compile(CompiledModels.stories, "story")
+    func message(
+      _ input: ModelEvaluation.Input, _ change: (inout ModelEvaluation) -> Void = { _ in }
+    ) async -> String {
+      do {
+        _ = try await Self.evaluate([stories], on: input, change)
+        return ""
+      } catch { return (error as? CompileError)?.message ?? "\(error)" }
+    }
+    #expect(await message(.text(folder.path("text"))) { $0.windows.length = 64 }.contains("too short"))
+    #expect(await message(.text(folder.path("text"))) { $0.windows.length = 4096 }.contains("larger than the context"))
+    #expect(
+      await message(.text(folder.path("text"))) { $0.windows.begin = .id(512) }.contains("outside the vocabulary"))
+    #expect(await message(.data(folder.path("text"))).contains("--text"))
+    try AtomicFile.write(" \n", to: folder.path("empty"))
+    #expect(await message(.text(folder.path("empty"))).contains("too short"))
+    #expect(await message(.text(folder.path("none"))).contains("none"))
+  }
+
+  @Test func sweepsPutTheOriginalFirstAndFewerBitsLast() async throws {
+    guard let sample = Fixtures.path("stories260K/tinystories_sample.txt") else { return }
+    var sweep = Sweep()
+    sweep.evaluation.options.reproducerFolder = nil
+    sweep.evaluation.windows.characters = 4000
+    sweep.recipes = try ["w8", "w4g32"].map { try QuantizationSpec(parsing: $0) }
+    let rows = try await sweep.run(CompiledModels.stories, on: .text(sample))
+    #expect(rows.map(\.recipe) == ["original", "w8gca8", "w4g32a8"])
+    #expect(rows[0].result.bytes > rows[1].result.bytes && rows[1].result.bytes > rows[2].result.bytes)
+    let divergences = rows.compactMap { $0.result.value(.divergence) }
+    #expect(divergences.count == 2 && divergences[0] < divergences[1] && divergences[0] > 0)
+    #expect(rows.allSatisfy { $0.speed ?? 0 > 0 })
+    let table = Sweep.table(rows)
+    #expect(table.count == 4 && Set(table.map(\.count)).count == 1 && table[0].contains("tokens/s"))
+    let plot = try #require(Sweep.plot(rows))
+    #expect(plot.contains("w4g32a8</text>") && plot.split(separator: "<circle").count == 3)
+    #expect(Sweep.plot(Array(rows.prefix(1))) == nil)
+  }
+
+  @Test func errorsOfLayersGrowWithFewerBits() async throws {
+    guard let sample = Fixtures.path("stories260K/tinystories_sample.txt") else { return }
+    func layers(_ quantization: String) async throws -> [LayerErrors.Layer] {
+      var errors = LayerErrors()
+      errors.options.reproducerFolder = nil
+      errors.options.quantization = try QuantizationSpec(parsing: quantization)
+      return try await errors.run(CompiledModels.stories, on: .text(sample))
+    }
+    let wide = try await layers("w8a32"), narrow = try await layers("w3a32")
+    // Five layers with Q, K and V in one product, output, gate with up, and down; and the head.
+    #expect(wide.count == 21 && wide.map(\.name) == narrow.map(\.name))
+    #expect(zip(wide, narrow).allSatisfy { $0.error > 0 && $0.error < $1.error })
+  }
+}
