@@ -12,7 +12,8 @@ package struct LayerErrors {
   /// The most tokens of a text.
   private static let tokens = 256
 
-  /// A layer and the root mean square of its difference from the original, relative to the original's.
+  /// A layer by its place in the checkpoint, and the root mean square of its difference from the original, relative to the
+  /// original's.
   package struct Layer: Hashable, Sendable {
     package var name: String
     package var error: Double
@@ -42,15 +43,15 @@ package struct LayerErrors {
       (inputs, symbols) = (sample, [:])
     }
     var wanted: [String: Tensor] = [:]
-    try Self.walk(original, function, inputs, symbols) { name, tensor in wanted[name] = tensor }
+    try Self.walk(original, function, inputs, symbols) { name, _, tensor in wanted[name] = tensor }
     var layers: [Layer] = []
     let changed = try model(path, options)
     guard let other = changed.functions.first(where: { $0.name == function.name }) else { return [] }
-    try Self.walk(changed, other, inputs, symbols) { name, tensor in
+    try Self.walk(changed, other, inputs, symbols) { name, origin, tensor in
       guard let reference = wanted[name], reference.type == tensor.type else { return }
       layers.append(
         Layer(
-          name: name,
+          name: origin ?? name,
           error: TensorDifference(NumPyArray(tensor.view).doubles, NumPyArray(reference.view).doubles).relativeRMS))
     }
     return layers
@@ -64,7 +65,7 @@ package struct LayerErrors {
   /// Runs a function and shows the results of its layers.
   private static func walk(
     _ model: Model, _ function: Graph, _ inputs: [Tensor], _ symbols: [String: Int],
-    _ show: @escaping (String, Tensor) -> Void
+    _ show: @escaping (_ name: String, _ origin: String?, Tensor) -> Void
   ) throws {
     let evaluator = try Evaluator(model, function: function.name)
     evaluator.observer = { node, results in
@@ -72,7 +73,7 @@ package struct LayerErrors {
       guard op is MatMul || op is Conv2D || op is ExpertMatMul || op is QuantizedConv2D, let result = results.first,
         result.type.isDense, result.type.element.isFloat
       else { return }
-      show(function[function[node].results[0]].name, result)
+      show(function[function[node].results[0]].name, function[node].origin?.text, result)
     }
     _ = try evaluator.run(inputs, symbols: symbols)
   }
