@@ -37,10 +37,14 @@ struct CheckpointFolder: Sendable {
   /// The JSON file of that fixed name, of at most `limit` bytes.
   func json(_ name: String, limit: Int) throws -> JSONField {
     let json = try document(name, limit: limit)
+    try requireObject(json, name)
+    return json
+  }
+
+  private func requireObject(_ json: JSONField, _ name: String) throws {
     guard json.value?.object != nil else {
       throw failure("the document is \(json.value?.kindDescription ?? "null"), expected an object", in: name)
     }
-    return json
   }
 
   /// The file of that fixed name, of at most `limit` bytes.
@@ -61,6 +65,14 @@ struct CheckpointFolder: Sendable {
   /// The JSON file of that fixed name; nil if there is none.
   func optionalJSON(_ name: String, limit: Int) throws -> JSONField? {
     contains(name) ? try json(name, limit: limit) : nil
+  }
+
+  /// The JSON file of that fixed name, of which what is under `paths` stays text; nil if there is none.
+  func optionalDocument(_ name: String, limit: Int, leaving paths: [[String]]) throws -> JSONDocument? {
+    guard contains(name) else { return nil }
+    let document = try JSONDocument(mapped(name, limit: limit), leaving: paths)
+    try requireObject(document.root, name)
+    return document
   }
 
   /// The elements of the JSON file of that fixed name, which is an array; nil if there is none.

@@ -45,9 +45,11 @@ package enum HuggingFaceFormat: Format {
     func settings() throws -> JSONField? {
       try folder.optionalJSON("tokenizer_config.json", limit: limits.tokenizerBytes)
     }
-    if let document = try folder.optionalJSON("tokenizer.json", limit: limits.tokenizerBytes) {
+    let document = try folder.optionalDocument(
+      "tokenizer.json", limit: limits.tokenizerBytes, leaving: Tokenizer.largeMembers)
+    if let document {
       return try Tokenizer(
-        json: document, config: settings(), generation: generation, vocabulary: vocabulary, limits: limits)
+        document, config: settings(), generation: generation, vocabulary: vocabulary, limits: limits)
     }
     guard folder.contains("tokenizer.model") else { return nil }
     let file = try folder.mapped("tokenizer.model", limit: limits.tokenizerBytes)

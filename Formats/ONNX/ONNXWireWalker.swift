@@ -25,6 +25,8 @@ struct ONNXWireWalker {
   private(set) var payloads: [Payload] = []
   private let bytes: UnsafeRawBufferPointer
   private let file: String
+  /// About how many bytes the decoded message takes.
+  private var cost = 0
 
   /// The message kinds on the way to a tensor, by the fields that lead on.
   private enum Message {
@@ -95,6 +97,18 @@ struct ONNXWireWalker {
     output.append(UInt8(rest))
   }
 
+  /// Adds what a field takes when it is decoded: a message of two bytes takes hundreds, a number of one takes eight.
+  private mutating func add(_ message: Message, _ field: UInt64, _ length: Int, at offset: Int) throws {
+    switch (message, field) {
+    case (.tensor, 1), (.tensor, 5), (.tensor, 7), (.tensor, 11), (.attribute, 8): cost += 8 * length
+    case (.graph, 11), (.graph, 12), (.graph, 13), (.graph, 14): cost += 320
+    default: cost += message.child(field) == nil ? 48 : 320
+    }
+    guard cost <= 4 * bytes.count + 64 << 20 else {
+      throw failure("more fields than a file of \(bytes.count) bytes may have", at: offset)
+    }
+  }
+
   private mutating func rewrite(_ message: Message, _ range: Range<Int>, depth: Int) throws -> [UInt8] {
     guard depth < Self.depthLimit else {
       throw failure("messages are nested more than \(Self.depthLimit) deep", at: range.lowerBound)
@@ -118,6 +132,7 @@ struct ONNXWireWalker {
         }
         let body = offset..<offset + Int(length)
         offset = body.upperBound
+        try add(message, field, body.count, at: start)
         if let child = message.child(field) {
           let inner = try rewrite(child, body, depth: depth + 1)
           Self.append(key, to: &output)

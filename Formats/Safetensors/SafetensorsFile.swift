@@ -47,7 +47,7 @@ package struct SafetensorsFile: Sendable {
     guard header.first == UInt8(ascii: "{") else { throw reader.failure("the header does not begin with '{'", at: 8) }
     let json: JSON
     do {
-      json = try JSON.parse(header, file: file.path)
+      json = try JSON.parse(header, file: file.path, fileBytes: file.size)
     } catch var error as CompileError {
       if let offset = error.subject?.offset { error.subject?.offset = offset + 8 }
       throw error

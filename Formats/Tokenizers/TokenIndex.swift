@@ -5,53 +5,50 @@ import Glibc
 ///
 /// Texts are told apart byte by byte: canonically equivalent ones are different tokens.
 struct TokenIndex: Sendable {
-  private struct Entry {
+  private struct Slot {
     /// Where the bytes begin in `text`.
-    var start: Int
-    var length: Int32
-    var id: Int32
+    var start = 0
+    /// Less than 0 for a free slot.
+    var length: Int32 = -1
+    var id: Int32 = 0
   }
 
   private var text: [UInt8] = []
-  private var entries: [Entry] = []
-  /// Open addressing: position in `entries` plus one, 0 if free.
-  private var slots: [Int32]
+  /// Open addressing.
+  private var slots: [Slot]
+  private var count = 0
+  private let hash = KeyedHash()
 
   /// An index with room for `capacity` tokens.
   init(capacity: Int) {
     var size = 32
     while size < capacity * 2 { size *= 2 }
-    slots = [Int32](repeating: 0, count: size)
-    entries.reserveCapacity(capacity)
-  }
-
-  private static func hash(_ bytes: UnsafeRawBufferPointer) -> Int {
-    var hasher = Hasher()
-    hasher.combine(bytes: bytes)
-    return hasher.finalize()
+    slots = [Slot](repeating: Slot(), count: size)
   }
 
   /// The slot of a text: where it is, or where it belongs.
   private func slot(_ bytes: UnsafeRawBufferPointer) -> Int {
-    var slot = Self.hash(bytes) & (slots.count - 1)
-    while slots[slot] != 0 {
-      let entry = entries[Int(slots[slot]) - 1]
-      if Int(entry.length) == bytes.count {
-        let isEqual = text.withUnsafeBytes { all in
-          guard let start = all.baseAddress, let other = bytes.baseAddress else { return bytes.isEmpty }
-          return memcmp(start + entry.start, other, bytes.count) == 0
+    slots.withUnsafeBufferPointer { slots in
+      text.withUnsafeBytes { text in
+        let mask = slots.count - 1
+        var place = hash(bytes) & mask
+        while slots[place].length >= 0 {
+          let slot = slots[place]
+          if Int(slot.length) == bytes.count {
+            guard let start = text.baseAddress, let other = bytes.baseAddress else { return place }
+            if memcmp(start + slot.start, other, bytes.count) == 0 { return place }
+          }
+          place = (place + 1) & mask
         }
-        if isEqual { return slot }
+        return place
       }
-      slot = (slot + 1) & (slots.count - 1)
     }
-    return slot
   }
 
   /// The id of a text.
   func id(of bytes: UnsafeRawBufferPointer) -> Int32? {
     let slot = slots[slot(bytes)]
-    return slot == 0 ? nil : entries[Int(slot) - 1].id
+    return slot.length < 0 ? nil : slot.id
   }
 
   /// The id of a text.
@@ -63,28 +60,71 @@ struct TokenIndex: Sendable {
   /// Adds a text.
   ///
   /// - Returns: the id it has already, and then changes nothing.
+  mutating func insert(_ token: UnsafeRawBufferPointer, _ id: Int) -> Int? {
+    if (count + 1) * 2 > slots.count { grow() }
+    let place = slot(token)
+    if slots[place].length >= 0 { return Int(slots[place].id) }
+    slots[place] = Slot(start: text.count, length: Int32(token.count), id: Int32(id))
+    text.append(contentsOf: token)
+    count += 1
+    return nil
+  }
+
+  /// Adds a text.
+  ///
+  /// - Returns: the id it has already, and then changes nothing.
   mutating func insert(_ token: String, _ id: Int) -> Int? {
-    if (entries.count + 1) * 2 > slots.count { grow() }
     var token = token
-    return token.withUTF8 { utf8 in
-      let bytes = UnsafeRawBufferPointer(utf8)
-      let slot = slot(bytes)
-      if slots[slot] != 0 { return Int(entries[Int(slots[slot]) - 1].id) }
-      entries.append(Entry(start: text.count, length: Int32(bytes.count), id: Int32(id)))
-      text.append(contentsOf: bytes)
-      slots[slot] = Int32(entries.count)
-      return nil
-    }
+    return token.withUTF8 { insert(UnsafeRawBufferPointer($0), id) }
   }
 
   private mutating func grow() {
-    slots = [Int32](repeating: 0, count: slots.count * 2)
-    for (position, entry) in entries.enumerated() {
-      let free = text.withUnsafeBytes { all in
-        slot(UnsafeRawBufferPointer(rebasing: all[entry.start..<entry.start + Int(entry.length)]))
+    let old = slots
+    slots = [Slot](repeating: Slot(), count: old.count * 2)
+    for entry in old where entry.length >= 0 {
+      let place = text.withUnsafeBytes { text in
+        slot(UnsafeRawBufferPointer(rebasing: text[entry.start..<entry.start + Int(entry.length)]))
       }
-      slots[free] = Int32(position + 1)
+      slots[place] = entry
     }
+  }
+}
+
+/// A hash of bytes by folded multiplication (as in wyhash) under a random key, so that a file cannot hold many texts of one
+/// hash.
+private struct KeyedHash: Sendable {
+  private let first = UInt64.random(in: 0 ... .max)
+  private let second = UInt64.random(in: 0 ... .max)
+
+  @inline(__always) private func fold(_ a: UInt64, _ b: UInt64) -> UInt64 {
+    let product = a.multipliedFullWidth(by: b)
+    return product.high ^ product.low
+  }
+
+  @inline(__always) func callAsFunction(_ bytes: UnsafeRawBufferPointer) -> Int {
+    let count = bytes.count
+    var state = first
+    var offset = 0
+    while count - offset > 16 {
+      let word = bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+      state = fold(word ^ second, bytes.loadUnaligned(fromByteOffset: offset + 8, as: UInt64.self) ^ state)
+      offset += 16
+    }
+    var head: UInt64 = 0
+    var tail: UInt64 = 0
+    switch count - offset {
+    case 8...:
+      head = bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+      tail = bytes.loadUnaligned(fromByteOffset: count - 8, as: UInt64.self)
+    case 4...:
+      head = UInt64(bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+      tail = UInt64(bytes.loadUnaligned(fromByteOffset: count - 4, as: UInt32.self))
+    case let rest where rest > 0:
+      head = UInt64(bytes[offset]) | UInt64(bytes[offset + rest / 2]) << 8 | UInt64(bytes[count - 1]) << 16
+    default: break
+    }
+    let folded = fold(head ^ second, tail ^ state)
+    return Int(truncatingIfNeeded: fold(folded ^ first, UInt64(truncatingIfNeeded: count) ^ second))
   }
 }
 
@@ -93,6 +133,8 @@ struct MergeReader {
   let index: TokenIndex
   /// Left and right id in turn.
   private(set) var merges: [Int32] = []
+  private var leftID: Int32 = 0
+  /// The text of the left token, and then that of both.
   private var joined: [UInt8] = []
   private let markBytes: [UInt8]
 
@@ -104,47 +146,47 @@ struct MergeReader {
   }
 
   /// Adds a merge written as two texts with one space between them.
+  mutating func add(_ merge: UnsafeRawBufferPointer) throws(MergeFailure) {
+    guard let start = merge.baseAddress, let found = memchr(start, 0x20, merge.count) else { throw .notTwoTexts }
+    let space = UnsafeRawPointer(found) - start
+    let right = UnsafeRawBufferPointer(rebasing: merge[(space + 1)...])
+    guard !right.contains(0x20) else { throw .notTwoTexts }
+    try setLeft(UnsafeRawBufferPointer(rebasing: merge[..<space]))
+    try addRight(right)
+  }
+
+  /// Adds a merge written as two texts with one space between them.
   mutating func add(_ merge: String) throws(MergeFailure) {
     var merge = merge
     let failure: MergeFailure? = merge.withUTF8 { utf8 in
-      let bytes = UnsafeRawBufferPointer(utf8)
-      guard let start = bytes.baseAddress, let found = memchr(start, 0x20, bytes.count) else { return .notTwoTexts }
-      let space = UnsafeRawPointer(found) - start
-      let rest = bytes.count - space - 1
-      guard memchr(found + 1, 0x20, rest) == nil else { return .notTwoTexts }
-      return add(
-        UnsafeRawBufferPointer(start: start, count: space), UnsafeRawBufferPointer(start: found + 1, count: rest))
+      do throws(MergeFailure) {
+        try add(UnsafeRawBufferPointer(utf8))
+        return nil
+      } catch {
+        return error
+      }
     }
     if let failure { throw failure }
   }
 
-  /// Adds a merge of two texts.
-  mutating func add(_ left: String, _ right: String) throws(MergeFailure) {
-    var (left, right) = (left, right)
-    let failure: MergeFailure? = left.withUTF8 { left in
-      right.withUTF8 { right in add(UnsafeRawBufferPointer(left), UnsafeRawBufferPointer(right)) }
-    }
-    if let failure { throw failure }
+  /// Begins a merge with its left text, which is copied.
+  mutating func setLeft(_ left: UnsafeRawBufferPointer) throws(MergeFailure) {
+    guard let id = index.id(of: left) else { throw .noToken(String(decoding: left, as: UTF8.self)) }
+    leftID = id
+    joined.removeAll(keepingCapacity: true)
+    joined.append(contentsOf: left)
   }
 
-  private mutating func add(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> MergeFailure? {
-    guard let leftID = index.id(of: left) else { return .noToken(String(decoding: left, as: UTF8.self)) }
-    guard let rightID = index.id(of: right) else { return .noToken(String(decoding: right, as: UTF8.self)) }
-    var right = right
-    if !markBytes.isEmpty, right.starts(with: markBytes) {
-      right = UnsafeRawBufferPointer(rebasing: right[markBytes.count...])
+  /// Adds the merge of the left text and this one.
+  mutating func addRight(_ right: UnsafeRawBufferPointer) throws(MergeFailure) {
+    guard let rightID = index.id(of: right) else { throw .noToken(String(decoding: right, as: UTF8.self)) }
+    let isMarked = !markBytes.isEmpty && right.starts(with: markBytes)
+    joined.append(contentsOf: UnsafeRawBufferPointer(rebasing: right.dropFirst(isMarked ? markBytes.count : 0)))
+    guard joined.withUnsafeBytes({ index.id(of: $0) }) != nil else {
+      throw .noToken(String(decoding: joined, as: UTF8.self))
     }
-    let count = left.count + right.count
-    if joined.count < count { joined = [UInt8](repeating: 0, count: 2 * count) }
-    let isToken = joined.withUnsafeMutableBytes { joined in
-      if !left.isEmpty { joined.copyMemory(from: left) }
-      if !right.isEmpty { UnsafeMutableRawBufferPointer(rebasing: joined[left.count...]).copyMemory(from: right) }
-      return index.id(of: UnsafeRawBufferPointer(rebasing: joined[..<count])) != nil
-    }
-    guard isToken else { return .noToken(String(decoding: joined[..<count], as: UTF8.self)) }
     merges.append(leftID)
     merges.append(rightID)
-    return nil
   }
 }
 

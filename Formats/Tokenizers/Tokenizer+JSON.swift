@@ -2,14 +2,19 @@ import Base
 import IR
 
 extension Tokenizer {
+  /// What of a `tokenizer.json` is read as text, because it may have hundreds of thousands of entries.
+  static let largeMembers = [["model", "vocab"], ["model", "merges"]]
+
   /// Reads a `tokenizer.json` of the `tokenizers` library: byte pair encoding, word pieces, unigram and whole words, with
   /// the steps that ``TokenizerPipeline`` knows. What is not supported is refused by name.
   ///
-  /// `config` is `tokenizer_config.json`, which names the first and the last token of a text; `vocabulary` is the number
-  /// of tokens the network knows: added tokens beyond it are left out, others are an error.
+  /// ``largeMembers`` of `document` are text. `config` is `tokenizer_config.json`, which names the first and the last token of
+  /// a text; `vocabulary` is the number of tokens the network knows: added tokens beyond it are left out, others are an
+  /// error.
   init(
-    json: JSONField, config: JSONField?, generation: GenerationSettings, vocabulary: Int, limits: LoadLimits
+    _ document: JSONDocument, config: JSONField?, generation: GenerationSettings, vocabulary: Int, limits: LoadLimits
   ) throws {
+    let json = document.root
     let model = json["model"]
     let pipeline = try TokenizerPipeline(json)
     self.init(algorithm: try Self.algorithm(of: model, pipeline))
@@ -19,9 +24,9 @@ extension Tokenizer {
     var index: TokenIndex
     switch algorithm {
     case .unigram:
-      index = try readPieces(model, vocabulary: vocabulary, limits: limits)
+      index = try readPieces(document, vocabulary: vocabulary, limits: limits)
     case .wordPiece, .wordLevel:
-      index = try readVocabulary(model, vocabulary: vocabulary, limits: limits)
+      index = try readVocabulary(document, vocabulary: vocabulary, limits: limits)
       if algorithm == .wordPiece {
         mark = try model["continuing_subword_prefix"].string(or: "##")
         let limit = model["max_input_chars_per_word"]
@@ -30,8 +35,8 @@ extension Tokenizer {
       try readUnknown(json, index)
     default:
       try readBPESettings(json)
-      index = try readVocabulary(model, vocabulary: vocabulary, limits: limits)
-      try readMerges(model, index)
+      index = try readVocabulary(document, vocabulary: vocabulary, limits: limits)
+      try readMerges(document, index)
       try readUnknown(json, index)
     }
     try readAddedTokens(json, &index, vocabulary: vocabulary, limits: limits)
@@ -74,23 +79,27 @@ extension Tokenizer {
   }
 
   /// The tokens of a unigram model: texts with scores, in the order of their ids.
-  private mutating func readPieces(_ model: JSONField, vocabulary: Int, limits: LoadLimits) throws -> TokenIndex {
-    guard let list = model["vocab"].value?.array else { throw model.failure("'model.vocab' is missing or no array") }
-    guard list.count <= min(limits.tokens, vocabulary) else {
-      throw model.failure("found \(list.count) tokens, but the network knows \(vocabulary)")
+  private mutating func readPieces(
+    _ document: JSONDocument, vocabulary: Int, limits: LoadLimits
+  ) throws -> TokenIndex {
+    let model = document.root["model"]
+    guard var cursor = document.cursor("model", "vocab"), cursor.enter(.array) else {
+      throw model.failure("'model.vocab' is missing or no array")
     }
-    var index = TokenIndex(capacity: list.count + 64)
+    guard cursor.count <= min(limits.tokens, vocabulary) else {
+      throw model.failure("found \(cursor.count) tokens, but the network knows \(vocabulary)")
+    }
+    var index = TokenIndex(capacity: cursor.count + 64)
     byteFallback = try model["byte_fallback"].bool(or: false)
     fusesUnknown = true
-    for (id, entry) in list.enumerated() {
-      guard let pair = entry.array, pair.count == 2, let text = pair[0].string, let score = pair[1].double,
-        score.isFinite
-      else { throw model.failure("'model.vocab[\(id)]' is no pair of a text and a finite score") }
-      if let earlier = index.insert(text, id) {
-        throw model.failure("tokens \(earlier) and \(id) are both '\(text)'")
+    while try cursor.nextElement() {
+      let id = tokens.count
+      let place = cursor.offset
+      guard let (text, score) = try Self.readPiece(&cursor, id, &index) else {
+        throw cursor.failure("'model.vocab[\(id)]' is no pair of a text and a finite score", at: place)
       }
       tokens.append(text)
-      scores.append(Score.asPublished(score))
+      scores.append(score)
       kinds.append(text.isEmpty ? .unused : byteFallback && byteOfToken(text) != nil ? .byte : .normal)
     }
     guard model["unk_id"].exists else { return index }
@@ -99,6 +108,21 @@ extension Tokenizer {
     unknownID = unknown
     kinds[unknown] = .unknown
     return index
+  }
+
+  /// Reads `["text", -1.5]`; nil if something else is there.
+  private static func readPiece(
+    _ cursor: inout JSONCursor, _ id: Int, _ index: inout TokenIndex
+  ) throws -> (text: String, score: Double)? {
+    let place = cursor.offset
+    guard cursor.enter(.array), try cursor.nextElement(), let bytes = try cursor.string() else { return nil }
+    let text = String(decoding: bytes, as: UTF8.self)
+    let earlier = index.insert(bytes, id)
+    guard try cursor.nextElement(), let number = try cursor.number(), let score = Score.asPublished(number),
+      try !cursor.nextElement()
+    else { return nil }
+    if let earlier { throw cursor.failure("tokens \(earlier) and \(id) are both '\(text)'", at: place) }
+    return (text, score)
   }
 
   private mutating func readUnknown(_ json: JSONField, _ index: TokenIndex) throws {
@@ -111,28 +135,35 @@ extension Tokenizer {
   }
 
   private mutating func readVocabulary(
-    _ model: JSONField, vocabulary: Int, limits: LoadLimits
+    _ document: JSONDocument, vocabulary: Int, limits: LoadLimits
   ) throws -> TokenIndex {
-    guard let members = model["vocab"].value?.object else {
+    let model = document.root["model"]
+    guard var cursor = document.cursor("model", "vocab"), cursor.enter(.object) else {
       throw model.failure("'model.vocab' is missing or no object")
     }
-    guard members.count <= limits.tokens else {
-      throw model.failure("\(members.count) tokens, at most \(limits.tokens) are allowed")
+    guard cursor.count <= limits.tokens else {
+      throw model.failure("\(cursor.count) tokens, at most \(limits.tokens) are allowed")
     }
-    var index = TokenIndex(capacity: members.count + 64)
+    var index = TokenIndex(capacity: cursor.count + 64)
     var isSet = [Bool](repeating: false, count: vocabulary)
     var texts = [String](repeating: "", count: vocabulary)
     var last = -1
-    for (text, value) in members {
-      guard let id = value.int, id >= 0 else { throw model.failure("the id of token '\(text)' is no positive integer") }
-      guard id < vocabulary else {
-        throw model.failure("token '\(text)' has id \(id), but the network knows \(vocabulary) tokens")
+    while let bytes = try cursor.nextKey() {
+      let place = cursor.offset
+      let text = String(decoding: bytes, as: UTF8.self)
+      guard let id = try cursor.integer(), id >= 0 else {
+        throw cursor.failure("the id of token '\(text)' is no positive integer", at: place)
       }
-      guard !isSet[id] else { throw model.failure("tokens '\(texts[id])' and '\(text)' have the same id \(id)") }
+      guard id < vocabulary else {
+        throw cursor.failure("token '\(text)' has id \(id), but the network knows \(vocabulary) tokens", at: place)
+      }
+      guard index.insert(bytes, id) == nil else { throw cursor.failure("duplicate key '\(text)'", at: place) }
+      guard !isSet[id] else {
+        throw cursor.failure("tokens '\(texts[id])' and '\(text)' have the same id \(id)", at: place)
+      }
       isSet[id] = true
       texts[id] = text
       last = max(last, id)
-      _ = index.insert(text, id)
     }
     texts.removeLast(vocabulary - last - 1)
     tokens = texts
@@ -143,25 +174,33 @@ extension Tokenizer {
     return index
   }
 
-  private mutating func readMerges(_ model: JSONField, _ index: TokenIndex) throws {
-    guard let list = model["merges"].value?.array else {
-      throw model.failure("'model.merges' is missing or no array")
+  private mutating func readMerges(_ document: JSONDocument, _ index: TokenIndex) throws {
+    guard var cursor = document.cursor("model", "merges"), cursor.enter(.array) else {
+      throw document.root["model"].failure("'model.merges' is missing or no array")
     }
-    var reader = MergeReader(index, mark: mark, count: list.count)
-    for (rank, merge) in list.enumerated() {
-      do throws(MergeFailure) {
-        switch merge {
-        case .string(let text): try reader.add(text)
-        case .array(let pair):
-          guard pair.count == 2, let left = pair[0].string, let right = pair[1].string else { throw .notTwoTexts }
-          try reader.add(left, right)
-        default: throw .notTwoTexts
-        }
-      } catch {
-        throw model.failure("'model.merges[\(rank)]' \(error.message)")
+    var reader = MergeReader(index, mark: mark, count: cursor.count)
+    while try cursor.nextElement() {
+      let place = cursor.offset
+      let rank = reader.merges.count / 2
+      do {
+        try Self.readMerge(&cursor, &reader)
+      } catch let error as MergeFailure {
+        throw cursor.failure("'model.merges[\(rank)]' \(error.message)", at: place)
       }
     }
     merges = reader.merges
+  }
+
+  /// Reads `"left right"` or `["left", "right"]`.
+  private static func readMerge(_ cursor: inout JSONCursor, _ reader: inout MergeReader) throws {
+    if let merge = try cursor.string() { return try reader.add(merge) }
+    guard cursor.enter(.array), try cursor.nextElement(), let left = try cursor.string() else {
+      throw MergeFailure.notTwoTexts
+    }
+    try reader.setLeft(left)
+    guard try cursor.nextElement(), let right = try cursor.string() else { throw MergeFailure.notTwoTexts }
+    try reader.addRight(right)
+    guard try !cursor.nextElement() else { throw MergeFailure.notTwoTexts }
   }
 
   private mutating func readAddedTokens(

@@ -8,24 +8,37 @@ extension JSON {
   /// Parses one JSON document (RFC 8259), with white space around it.
   ///
   /// Beyond the RFC `NaN`, `Infinity` and `-Infinity` are accepted. Integers outside 64 bits become `.number`. Refused
-  /// are duplicate keys, invalid UTF-8, control characters in strings, nesting deeper than `deepestNesting` and more than
-  /// 2 GiB.
+  /// are duplicate keys, invalid UTF-8, control characters in strings, nesting deeper than `deepestNesting`, more than 2 GiB,
+  /// and so many values that their tree would take more than four times the file and 64 MiB. The file has `fileBytes` where
+  /// the document is a part of it.
   ///
   /// - Throws: `CompileError` of kind `.input` with the byte offset.
-  package static func parse(_ bytes: UnsafeRawBufferPointer, file: String) throws -> JSON {
+  package static func parse(_ bytes: UnsafeRawBufferPointer, file: String, fileBytes: Int? = nil) throws -> JSON {
+    try parse(bytes, file: file, fileBytes: fileBytes, leaving: []).value
+  }
+
+  /// Parses one JSON document, but leaves the arrays and objects under `paths` as text: in the value they are empty.
+  ///
+  /// - Returns: the value, and for each path where the array or object is, nil if there is none.
+  static func parse(
+    _ bytes: UnsafeRawBufferPointer, file: String, fileBytes: Int? = nil, leaving paths: [[String]]
+  ) throws -> (value: JSON, parts: [JSONPart?]) {
     func failure(_ message: String, at offset: Int) -> CompileError {
       CompileError(.input, message, subject: .init(file: file, offset: offset))
     }
     guard bytes.count < Int(Int32.max) else { throw failure("the JSON text is larger than 2 GiB", at: 0) }
     let scan: JSONScan
     do {
-      scan = try JSONScan(bytes)
+      scan = try JSONScan(bytes, leaving: paths)
     } catch {
       throw failure(error.message, at: error.offset)
     }
+    guard scan.treeBytes <= 4 * (fileBytes ?? bytes.count) + 64 << 20 else {
+      throw failure("the JSON text has too many values for its \(bytes.count) bytes", at: 0)
+    }
     var reader = TreeReader()
     let value: JSON
-    if scan.insertions.isEmpty && !scan.hasZeroEscape {
+    if scan.edits.isEmpty && !scan.hasZeroEscape {
       value = try reader.read(bytes, failure)
     } else {
       // json-c saturates long integers and ends keys at U+0000.
@@ -37,7 +50,7 @@ extension JSON {
       let (key, offset) = JSONScan.duplicateKey(bytes)
       throw failure("duplicate key \(key)", at: offset)
     }
-    return value
+    return (value, scan.parts)
   }
 
   /// Parses a JSON document held in an array.

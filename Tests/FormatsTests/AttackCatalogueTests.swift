@@ -55,6 +55,7 @@ struct Attack: Sendable, CustomTestStringConvertible {
     Attack(gguf: "CVE-2024-21802 (sizes)", "a size of 18446744073709551615") { $0.tensors[0].sizes = [.max, 8] },
     Attack(gguf: "CVE-2024-21836", "the number of tensors of 2305843009213693952") { $0.tensorCount = 1 << 61 },
     Attack(gguf: "CVE-2024-23605", "the number of metadata keys of 2305843009213693952") { $0.keyCount = 1 << 61 },
+    Attack("CVE-2024-41130 (empty file)", "the empty file", "model.gguf", [], kind: .unsupported),
     Attack("CVE-2024-41130 (header only)", "a 64-bit integer", "model.gguf", Array("GGUF".utf8) + [3, 0, 0, 0]),
     Attack(gguf: "CVE-2024-41130 (empty name)", "a tensor name is empty") { $0.tensors[0].name = "" },
     Attack(gguf: "CVE-2025-53630", "lie outside the") { file in
@@ -65,13 +66,18 @@ struct Attack: Sendable, CustomTestStringConvertible {
       file.tensors[0].sizes = [1 << 40, 1 << 22]
       file.tensors[0].type = 8
     },
+    Attack(gguf: "CVE-2026-33298 (Q4_0)", "out of range") { file in
+      file.tensors[0].sizes = [1 << 40, 1 << 23]
+      file.tensors[0].type = 2
+    },
     Attack(gguf: "padding that wraps (2^62 - 1)", "a size of 4611686018427387903") {
       $0.tensors[0].sizes = [1 << 62 - 1]
     },
     Attack(gguf: "padding that wraps (2^63 - 3)", "a size of 9223372036854775805") {
       $0.tensors[0].sizes = [1 << 63 - 3]
     },
-    Attack(gguf: "size 0 divides by zero", "a size of 0") { $0.tensors[0].sizes = [32, 0] },
+    Attack(gguf: "size 0 divides by zero (first)", "a size of 0") { $0.tensors[0].sizes = [0, 8] },
+    Attack(gguf: "size 0 divides by zero (second)", "a size of 0") { $0.tensors[0].sizes = [32, 0] },
     Attack(gguf: "CVE-2025-0317 (0)", "'general.alignment' is 0") { $0.set("general.alignment", .u32(0)) },
     Attack(gguf: "CVE-2025-0317 (3)", "'general.alignment' is 3") { $0.set("general.alignment", .u32(3)) },
     Attack(gguf: "CVE-2025-0317 (2^31)", "'general.alignment' is 2147483648") {
@@ -105,6 +111,16 @@ struct Attack: Sendable, CustomTestStringConvertible {
     Attack(gguf: "llama.cpp 25821, 26051 (2^31)", "2147483648") { $0.set("llama.block_count", .u32(1 << 31)) },
     Attack(gguf: "llama.cpp 25969, 27226", "is no byte token") {
       $0.set("tokenizer.ggml.tokens", .strings(["<unk>", "<s>", "</s>", "<0x-1>", "▁", "a", "▁a", "aa"]))
+    },
+    Attack(gguf: "llama.cpp 25969, 27226 (space)", "is no byte token") {
+      $0.set("tokenizer.ggml.tokens", .strings(["<unk>", "<s>", "</s>", "<0x 1>", "▁", "a", "▁a", "aa"]))
+    },
+    Attack(gguf: "llama.cpp 25969, 27226 (not hexadecimal)", "is no byte token") {
+      $0.set("tokenizer.ggml.tokens", .strings(["<unk>", "<s>", "</s>", "<0xZZ>", "▁", "a", "▁a", "aa"]))
+    },
+    Attack(gguf: "DFlash (scores)", "has 1 elements for 8 tokens") { $0.set("tokenizer.ggml.scores", .floats([0])) },
+    Attack(gguf: "DFlash (token types)", "has 0 elements for 8 tokens") {
+      $0.set("tokenizer.ggml.token_type", .ints([]))
     },
     Attack(gguf: "DFlash (no elements)", "has 0 tokens") { $0.set("tokenizer.ggml.tokens", .strings([])) },
     Attack(gguf: "DFlash (one element)", "has 1 tokens") { $0.set("tokenizer.ggml.tokens", .strings(["a"])) },
@@ -167,6 +183,10 @@ struct Attack: Sendable, CustomTestStringConvertible {
     Attack(
       safetensors: "half a byte", "do not fill whole bytes",
       one("\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,2]"), [0, 0]),
+    Attack(
+      safetensors: "tensors that overlap", "overlaps",
+      "{\"a\":{\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[0,8]},"
+        + "\"b\":{\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[4,12]}}", [UInt8](repeating: 0, count: 12)),
     Attack(
       safetensors: "empty tensor inside of another", "overlaps",
       "{\"a\":{\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[0,8]},"

@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 /// Protobuf messages written by hand.
-private enum Wire {
+enum Wire {
   static func varint(_ value: UInt64) -> [UInt8] {
     var rest = value
     var bytes: [UInt8] = []
@@ -286,6 +286,9 @@ private enum Wire {
     #expect(results[0].view.sizes == [12, 6])
     #expect(NumPyArray(results[1].view).integers == [12])
   }
+
+  /// Graphs that between them have attributes, constants, shape arithmetic and weights in both forms.
+  static let smallGraphs = [product(weights: Wire.tensor("w", [2, 3], raw: weights)), reshapedByNodes, picked]
 
   @Test func deepNestingIsRefused() throws {
     // Graphs inside attributes inside nodes, four levels a step.

@@ -30,6 +30,12 @@ enum FileBytes {
     withUnsafeBytes(of: number.littleEndian) { Array($0) }
   }
 
+  static func repeating(_ unit: [UInt8], _ count: Int) -> [UInt8] {
+    var bytes = unit
+    while bytes.count < unit.count * count { bytes += bytes }
+    return Array(bytes[..<(unit.count * count)])
+  }
+
   static func f32(_ values: [Float]) -> [UInt8] { values.flatMap { littleEndian($0.bitPattern) } }
 }
 

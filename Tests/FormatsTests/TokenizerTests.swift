@@ -70,6 +70,11 @@ import Testing
     let model: JSON = ["type": "Unigram", "vocab": [["a", -15.275492379532281], ["b", -2.5], ["c", 0]]]
     let found = try tokenizer(llama.setting("model", to: model).setting("added_tokens", to: []))
     #expect(found.scores == [-15.27549237953228, -2.5, 0])
+    // Digits beyond 64 bits are left out.
+    let odd = try load(
+      model: #""type":"Unigram","vocab":[["a",-1E2],["b",25e-1],["c",123456789012345678901],["d",-0.5e-400],["e",1.5]]"#
+    )
+    #expect(odd.scores == [-100, 2.5, 12345678901234567890 * 10, 0, 1.5])
   }
 
   @Test func readsMetaspace() throws {
@@ -206,6 +211,55 @@ import Testing
     expectFailure(.input, message, "tokenizer.json") { _ = try tokenizer(set(llama, path, value)) }
   }
 
+  /// A `tokenizer.json` of a byte-level model with this text as its members.
+  private func load(model: String) throws -> Tokenizer {
+    var checkpoint = TinyCheckpoint()
+    checkpoint.files["tokenizer.json"] =
+      "{\"model\":{\(model)},\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"decoder\":{\"type\":\"ByteLevel\"}}"
+    return try #require(try checkpoint.write().load().tokenizer)
+  }
+
+  /// Merges before the vocabulary, settings behind both, escapes and white space everywhere.
+  @Test func readsMembersInAnyOrder() throws {
+    let found = try load(
+      model: """
+        "merges" : [ "\\u0061 b" , [ "\\u0061b" , "\\ud83d\\ude00" ] , ["a","b"]] ,
+        "vocab":{"a":0,"b" : 1.0, "\\u0061\\u0062":2,"\\uD83D\\uDE00":3,"ab😀"\t:\n4e0,"\\"\\\\":5},
+        "ignore_merges":true,"type":"BPE"
+        """)
+    #expect(found.algorithm == .byteLevelBPE && found.ignoresMerges)
+    #expect(found.tokens == ["a", "b", "ab", "😀", "ab😀", "\"\\"])
+    #expect(found.merges == [0, 1, 2, 3, 0, 1])
+  }
+
+  /// Errors in the vocabulary and in the merges name their byte, which `^` marks here.
+  @Test(arguments: [
+    (#""vocab":{"a":0,"b":^x},"merges":[]"#, "the id of token 'b' is no positive integer"),
+    (#""vocab":{"a":0,"a":^1},"merges":[]"#, "duplicate key 'a'"),
+    (#""vocab":{"a":0,"\u0061":^1},"merges":[]"#, "duplicate key 'a'"),
+    (#""vocab":{"a":0 ^"b":1},"merges":[]"#, "invalid JSON (expected ',' or '}')"),
+    (#""vocab":{"a":0,^},"merges":[]"#, "invalid JSON (expected a key in double quotes)"),
+    (#""vocab":{"a":0},"merges":[ ^"a  a"]"#, "'model.merges[0]' is not two texts"),
+    (#""vocab":{"a":0,"aa":1},"merges":[^["a","a","a"]]"#, "'model.merges[0]' is not two texts"),
+    (#""vocab":{"a":0},"merges":[^"a a"]"#, "'model.merges[0]' needs the token 'aa'"),
+    (#""vocab":{"a":0},"merges":["a a]}}"#, "the JSON text ends inside a string"),
+    (#""vocab":[["a",1],["b",^01]]"#, "invalid number"),
+    (#""type":"Unigram","vocab":[["a",1],^["b",NaN]]"#, "'model.vocab[1]' is no pair"),
+    (#""type":"Unigram","vocab":[["a",1],^["a",2]]"#, "tokens 0 and 1 are both 'a'"),
+    (#""type":"Unigram","vocab":[^["a",1e999]]"#, "'model.vocab[0]' is no pair"),
+  ])
+  func errorsNameTheByte(model: String, message: String) throws {
+    do {
+      _ = try load(model: model.replacing("^", with: ""))
+      Issue.record("accepted")
+    } catch let error as CompileError {
+      #expect(error.kind == .input && error.message.contains(message), "\(error)")
+      let place = model.utf8.firstIndex(of: UInt8(ascii: "^"))
+      let offset = place.map { #"{"model":{"#.utf8.count + model.utf8.distance(from: model.utf8.startIndex, to: $0) }
+      #expect(error.subject?.offset != nil && (offset == nil || error.subject?.offset == offset), "\(error)")
+    }
+  }
+
   private func set(_ json: JSON, _ path: [String], _ value: JSON?) -> JSON {
     guard let first = path.first else { return value ?? .null }
     if path.count == 1 { return json.setting(first, to: value) }
@@ -269,8 +323,8 @@ import Testing
     #expect(found.tokens[4...].map { Array($0.utf8) } == ["a", "##a", "\u{301}", "##\u{301}b"].map { Array($0.utf8) })
   }
 
-  /// 128,000 tokens and 280,000 merges take 0.2 s of processor time on a core of its own. Twice that, and once more for a
-  /// core shared with other tests, is still far from what a quadratic step would take.
+  /// 128,000 tokens and 280,000 merges take less than 0.2 s of processor time on a core of its own. Twice that for a core
+  /// shared with other tests is still far from what a tree of JSON values or a quadratic step would take.
   @Test func readsLargeVocabulary() throws {
     let pieces = (0..<360).map { index in
       String(decoding: [UInt8(ascii: "a") + UInt8(index % 26), UInt8(ascii: "A") + UInt8(index / 26)], as: UTF8.self)
@@ -305,7 +359,7 @@ import Testing
     #if DEBUG
       #expect(best < 20)
     #else
-      #expect(best < 0.8)
+      #expect(best < 0.4)
     #endif
   }
 

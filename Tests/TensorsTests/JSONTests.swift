@@ -172,6 +172,20 @@ import Testing
     #expect(message { try JSONField([], file: "f")["a"].int() } == "the document is an array, expected an object (f)")
   }
 
+  /// A byte or two for each value would take hundreds as a tree.
+  @Test func manySmallValues() throws {
+    for (value, count) in [("{}", 100_000), ("[]", 200_000), ("0", 800_000), ("\"\"", 800_000)] {
+      let list = repeatElement(value, count: count).joined(separator: ",")
+      #expect(throws: CompileError.self, "\(value)") { try parse("[\(list)]") }
+      let few = repeatElement(value, count: count / 4).joined(separator: ",")
+      #expect(try parse("[\(few)]").array?.count == count / 4, "\(value)")
+      // The same in a larger file.
+      let file = Array("[\(list)]".utf8)
+      let found = try file.withUnsafeBytes { try JSON.parse($0, file: "x", fileBytes: 64 << 20) }
+      #expect(found.array?.count == count, "\(value)")
+    }
+  }
+
   @Test func largeVocabulary() throws {
     var text = #"{"model":{"vocab":{"#
     for index in 0..<128_000 { text += "\(index == 0 ? "" : ",")\"\\u0120token\(index)\":\(index)" }
