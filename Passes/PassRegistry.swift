@@ -5,7 +5,7 @@ extension PassRegistry {
   package static let all = PassRegistry([
     Canonicalize.self, FoldConstants.self, EliminateCommonSubexpressions.self, EliminateDeadCode.self,
     FoldBatchNorm.self, FoldRepConv.self, ExpandBatchNorm.self, Fuse.self, FoldAffine.self, CollapseLinear.self,
-    RemoveDeadUnits.self, FoldNorm.self, KeepKronecker.self, FixInput.self, MergeMatMuls.self, FuseElementwise.self,
-    Calibrate.self, QuantizeWeights.self, FuseQuantized.self,
+    RemoveDeadUnits.self, FoldNorm.self, KeepKronecker.self, FixInput.self, SelectOutputs.self, MergeMatMuls.self,
+    FuseElementwise.self, Calibrate.self, QuantizeWeights.self, FuseQuantized.self,
   ])
 }

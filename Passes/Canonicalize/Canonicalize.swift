@@ -22,6 +22,7 @@ package struct Canonicalize: RulePass {
   package var fidelity: Fidelity { .exact }
 
   package var rules: [RewriteRule] {
-    arithmeticRules + activationRules + shapeRules + layoutRules + broadcastRules + matMulRules + convolutionRules
+    arithmeticRules + activationRules + shapeRules + concatRules + layoutRules + broadcastRules + matMulRules
+      + convolutionRules
   }
 }

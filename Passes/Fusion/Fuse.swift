@@ -24,13 +24,14 @@ package struct Fuse: Pass {
 
   /// Rules that find operators written out in simpler ones. A layer norm holds an RMS norm, so it is tried before.
   package static let operatorRules: [RewriteRule] = [
-    fuseSiLU, fuseHardSwish, fuseGELU, fuseGELUTanh, fuseLayerNorm, fuseRMSNorm, fuseLayerNormBias,
+    fuseSiLU, fuseHardSwish, fuseGELU, fuseGELUTanh, fuseLayerNorm, fuseRMSNorm,
+    fuseLayerNormWithoutWeight, fuseRMSNormWithoutWeight, fuseLayerNormBias,
     fuseRope, fuseRopeOfHalves, fuseAttentionOfHeads, fuseGroupedAttention, fuseAttention,
   ]
 
   /// Rules that move what follows a matrix product or a convolution into it.
   package static let epilogueRules: [RewriteRule] =
-    [fuseBiasIntoMatMul, fuseBiasIntoConvolution] + activationFusions
+    [splitProduct, fuseBiasIntoMatMul, fuseBiasIntoConvolution] + activationFusions
     + [fuseGate, fuseResidualIntoMatMul, fuseResidualIntoConvolution]
 
   package var ruleNames: [String] { (Self.operatorRules + Self.epilogueRules).map(\.name) }

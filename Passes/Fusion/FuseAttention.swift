@@ -14,7 +14,8 @@ import Tensors
 /// scale may stand at the scores, the queries or the keys, as a product or a quotient. Several masks are added up. A soft
 /// cap, `c * tanh(s / c)`, stands before the masks. Heads of keys and values that are repeated for groups of queries,
 /// `reshape(expand(reshape(%k)))`, are read as they are. `select(%visible, %s, -1e30)` is the mask
-/// `select(%visible, 0, -1e30)`, since a number of that size swallows any score.
+/// `select(%visible, 0, -1e30)`, since a number of that size swallows any score. Keys and values may be a cache with the new
+/// ones behind it, `concat(%past, %k4) {axis = 2}`.
 let fuseAttentionOfHeads = RewriteRule("fuse-attention-of-heads", on: Transpose.self, .shared) {
   transpose, node, rewriter in
   let result = rewriter.type(of: node)
@@ -23,8 +24,9 @@ let fuseAttentionOfHeads = RewriteRule("fuse-attention-of-heads", on: Transpose.
     let output = rewriter.match(rewriter.inputs(of: node)[0], MatMul.self),
     let core = rewriter.attentionCore(output),
     let q = rewriter.heads(core.q, transposed: false),
-    let v = rewriter.heads(rewriter.ungrouped(core.v), transposed: false),
-    let k = rewriter.heads(core.keysInRows ? rewriter.ungrouped(core.k) : core.k, transposed: !core.keysInRows)
+    let v = try rewriter.cachedHeads(rewriter.ungrouped(core.v), transposed: false, queries: q),
+    let k = try rewriter.cachedHeads(
+      core.keysInRows ? rewriter.ungrouped(core.k) : core.k, transposed: !core.keysInRows, queries: q)
   else { return nil }
   guard let heads = rewriter.type(of: q).shape[rank - 2].fixedValue,
     let groups = rewriter.type(of: k).shape[rank - 2].fixedValue, groups > 0, heads % groups == 0,
@@ -251,6 +253,25 @@ extension Rewriter {
     let wanted = transposed ? (rank == 4 ? [0, 2, 3, 1] : [1, 2, 0]) : headPermutation(rank)
     return transpose.op.permutation == wanted ? transpose.inputs[0] : nil
   }
+
+  /// The same for keys or values, which may be those of earlier calls joined with the new ones, `concat(%past, %new)
+  /// {axis = 2}` of `[B, H, S, D]`: turned back as a whole, which takes as long as the products of some queries.
+  fileprivate mutating func cachedHeads(
+    _ value: ValueID, transposed: Bool, queries: ValueID
+  ) throws -> ValueID? {
+    if let found = heads(value, transposed: transposed) { return found }
+    let rank = type(of: value).rank
+    guard !transposed, rank == 3 || rank == 4, let joined = match(value, Concat.self, .shared),
+      type(of: value).shape.normalizedAxis(joined.op.axis) == rank - 2
+    else { return nil }
+    guard type(of: queries).shape[rank - 3].bounds.lowerBound >= Self.queriesOfTurnedCache else {
+      return refuse("for few queries it takes longer to turn the cache than to attend to it")
+    }
+    return try emit(Transpose(headPermutation(rank)), value)
+  }
+
+  /// The queries from which on a cache with heads before rows is worth turning, measured with heads of 64 numbers.
+  private static var queriesOfTurnedCache: Int { 16 }
 
   /// `[B, S, G * D]` of keys or values `[B, G, 1, S, D]`, which are a reshape of `[B, G, S, D]`.
   fileprivate mutating func rowsOfGroups(_ value: ValueID, _ batch: Dim, _ groups: Int) throws -> ValueID? {

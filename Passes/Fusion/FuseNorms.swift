@@ -34,6 +34,31 @@ let fuseLayerNorm = RewriteRule("fuse-layer-norm", on: Multiply.self, .shared) {
   return nil
 }
 
+/// multiply(d, rsqrt(add(reduce(multiply(d, d)) {function = mean}, epsilon))) with
+/// d = subtract(x, reduce(x) {function = mean}) -> layer_norm(x, 1), where no weight follows
+let fuseLayerNormWithoutWeight = RewriteRule("fuse-layer-norm-without-weight", on: Multiply.self, .shared) {
+  _, node, rewriter in
+  guard let (d, root) = rewriter.rootFactor(of: rewriter.inputs(of: node)), !rewriter.isWeighted(node),
+    let difference = rewriter.match(d, Subtract.self, .shared),
+    case let x = difference.inputs[0], rewriter.type(of: x) == rewriter.type(of: node),
+    let center = rewriter.match(difference.inputs[1], Reduce.self, .shared), center.inputs[0] == x,
+    let axis = rewriter.meanAxis(center.op, of: x),
+    let mean = rewriter.meanOfSquares(root.inputs[0], of: d), mean.axis == axis,
+    let ones = rewriter.ones(from: axis, of: x)
+  else { return nil }
+  return try rewriter.emit(LayerNorm(axis: axis - rewriter.type(of: x).rank, epsilon: mean.epsilon), x, ones)
+}
+
+/// multiply(x, rsqrt(add(reduce(multiply(x, x)) {function = mean}, epsilon))) -> rms_norm(x, 1), where no weight follows
+let fuseRMSNormWithoutWeight = RewriteRule("fuse-rms-norm-without-weight", on: Multiply.self, .shared) {
+  _, node, rewriter in
+  guard let (x, root) = rewriter.rootFactor(of: rewriter.inputs(of: node)), !rewriter.isWeighted(node),
+    rewriter.type(of: x) == rewriter.type(of: node), let mean = rewriter.meanOfSquares(root.inputs[0], of: x),
+    let ones = rewriter.ones(from: mean.axis, of: x)
+  else { return nil }
+  return try rewriter.emit(RMSNorm(axis: mean.axis - rewriter.type(of: x).rank, epsilon: mean.epsilon), x, ones)
+}
+
 /// add(layer_norm(x, w), b) -> layer_norm(x, w, b)
 let fuseLayerNormBias = RewriteRule("fuse-layer-norm-bias", on: Add.self, .shared) { _, node, rewriter in
   for (value, bias) in rewriter.orders(of: node) {
@@ -76,6 +101,20 @@ extension Rewriter {
       else { return nil }
     }
     return (axis, Float(epsilon))
+  }
+
+  /// Whether something multiplies the result of a node by a recipe, as the weight of a norm.
+  fileprivate func isWeighted(_ node: NodeID) -> Bool {
+    users(of: self[node].results[0]).contains { user in
+      self[user].op is Multiply && inputs(of: user).contains { isRecipe($0) }
+    }
+  }
+
+  /// Ones in the shape of the axes from `axis` on, if their sizes are numbers.
+  fileprivate mutating func ones(from axis: Int, of x: ValueID) -> ValueID? {
+    let shape = Shape(Array(type(of: x).shape.dims[axis...]))
+    guard shape.isFixed, type(of: x).element == .f32 else { return nil }
+    return constant(1, TensorType(.f32, shape))
   }
 
   /// A recipe that is broadcast along the axes before `axis`, in the shape of the others.

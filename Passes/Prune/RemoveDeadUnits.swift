@@ -10,7 +10,8 @@ import Tensors
 ///
 /// - A unit whose column of the next weight is zero goes away, and one whose row is zero with an activation of 0.
 /// - A unit whose row is zero is a constant, which goes into the next bias.
-/// - Units with equal rows and biases become one, with the sum of their columns.
+/// - Units with equal rows and biases become one, with the sum of their columns; so do those whose rows and biases are a
+///   power of two times another's, where the activation keeps such a factor, with that times their columns.
 /// - A head of attention goes away if its columns of the next weight, or its values, are zero.
 /// - A layer with zero weights that a residual is added to is the residual.
 ///
@@ -21,7 +22,7 @@ package struct RemoveDeadUnits: Pass {
   package static let name = "remove-dead-units"
   package static let summary = "removes hidden units and heads that do nothing, and merges equal ones"
   package static let legality =
-    "the units are read by one layer alone; their weights are exactly zero or equal, and small enough to be read"
+    "the units are read by one layer alone; their weights are exactly zero, or equal but for a power of two, and small enough to be read"
   package static let source =
     "Xu and others, 2025 (Turbo-VBI), exact part; Bushnaq and others, 2024 (degeneracy), exact part"
 
@@ -73,6 +74,8 @@ struct UnitPlan {
   var constants: [Int: Float]
   /// The number of old units.
   var count: Int
+  /// For merged units, how many times the first one they give; 1 where it is left out.
+  var factors: [Int: Float] = [:]
 
   /// The number of new units.
   var kept: Int {
@@ -126,10 +129,8 @@ struct DeadUnits {
       guard let plan = units[node], var reader = rewriter.layer(at: node),
         var writer = rewriter.layer(reader.input)
       else { return nil }
-      if !plan.constants.isEmpty {
-        let values = try rewriter.constantUnits(plan)
-        reader.bias = try rewriter.scalingChannels(of: reader, by: nil, adding: values).bias
-      }
+      let values = plan.constants.isEmpty ? nil : try rewriter.constantUnits(plan)
+      reader.bias = try rewriter.bias(of: reader, behind: values)
       let rows = writer.outputs / plan.count
       writer.weight = try rewriter.cut(writer.weight, plan, axis: 0, width: rows, adds: false)
       writer.bias = try writer.bias.map { try rewriter.cut($0, plan, axis: 0, width: rows, adds: false) }
@@ -176,7 +177,14 @@ extension Rewriter {
       case .merged(let equal):
         guard let first = equal.first else { continue }
         var sum = try slice(first..<first + 1, &self)
-        if adds { for unit in equal.dropFirst() { sum = try emit(Add(), sum, slice(unit..<unit + 1, &self)) } }
+        for unit in equal.dropFirst() where adds {
+          var part = try slice(unit..<unit + 1, &self)
+          if let factor = plan.factors[unit], factor != 1 {
+            let one = [Int](repeating: 1, count: type(of: part).rank)
+            part = try emit(Multiply(), part, constant(Double(factor), TensorType(.f32, one)))
+          }
+          sum = try emit(Add(), sum, part)
+        }
         parts.append(sum)
       }
     }

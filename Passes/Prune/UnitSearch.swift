@@ -109,12 +109,17 @@ struct UnitSearch {
     let isRead = nonzeroSlices(columns, outer: reader.outputs, middle: count, inner: taps)
     let isComputed = nonzeroSlices(rows, outer: 1, middle: width * count, inner: depth / width)
     let values = try constants(biases, activation, gated: gated)
-    // Equal units have equal rows and biases.
+    // Equal units have equal rows and biases, perhaps but for a factor.
     var keyed: [Float] = []
     keyed.reserveCapacity(rows.count + biases.count)
-    for unit in 0..<count {
-      keyed += rows[unit * depth..<(unit + 1) * depth]
-      keyed += biases[unit * width..<(unit + 1) * width]
+    var factors = [Float](repeating: 1, count: count)
+    // Columns in fewer bits might not hold the products.
+    let takesFactors = lookup.type(of: reader.weight).element == .f32
+    for row in 0..<width * count {
+      let numbers = rows[row * (depth / width)..<(row + 1) * (depth / width)] + [biases[row]]
+      let factor = takesFactors ? commonFactor(of: numbers, gated && row % 2 == 1 ? .none : activation) : 1
+      factors[row / width] *= factor
+      keyed += numbers.map { $0 / factor + 0 }
     }
     let first = firstEqualRows(keyed, rows: count, columns: depth + width)
 
@@ -136,9 +141,20 @@ struct UnitSearch {
       } else if first[unit] != unit, stays[first[unit]] {
         stays[unit] = false
         equal[first[unit], default: [first[unit]]].append(unit)
+        plan.factors[unit] = factors[unit] / factors[first[unit]]
       }
     }
     return filled(&plan, stays, equal, refuse) ? plan : nil
+  }
+
+  /// The power of two that can be taken out of a row and its bias, as the function of it is that times the function of the rest:
+  /// positive for `relu`, of any sign for none, else 1.
+  private func commonFactor(of row: ArraySlice<Float>, _ activation: Activation) -> Float {
+    guard activation == .none || activation == .relu, let number = row.first(where: { $0 != 0 }), number.isNormal,
+      abs(number.exponent) <= 60
+    else { return 1 }
+    let factor = Float(sign: activation == .none ? number.sign : .plus, exponent: number.exponent, significand: 1)
+    return row.allSatisfy { $0 / factor * factor == $0 } ? factor : 1
   }
 
   /// What units give whose rows are zero: `activation(bias)`, for gated ones that and its product with the other bias.

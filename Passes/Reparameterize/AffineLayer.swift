@@ -168,6 +168,12 @@ extension Rewriter {
     return result
   }
 
+  /// The bias of the layer that does to `x` what `layer` does to `x + term`, with `term[channels]`; nil for none.
+  mutating func bias(of layer: AffineLayer, behind term: ValueID?) throws -> ValueID? {
+    guard let term else { return layer.bias }
+    return try scalingChannels(of: layer, by: nil, adding: widened(term)).bias
+  }
+
   /// The layer that does to `x` what `layer` does to `x` less the mean of its channels; its input is still that of `layer`.
   mutating func centringChannels(of layer: AffineLayer) throws -> AffineLayer {
     var result = layer

@@ -74,9 +74,7 @@ let collapseChain = RewriteRule("collapse-chain", on: MatMul.self, .shared) { _,
   var merged = outer.layer
   merged.weight = try rewriter.emit(
     MatMul(transposeB: !inner.op.transposeB), rewriter.rows(of: outer.layer, outer.op), inner.layer.weight)
-  if let bias = inner.layer.bias {
-    merged.bias = try rewriter.scalingChannels(of: outer.layer, by: nil, adding: rewriter.widened(bias)).bias
-  }
+  merged.bias = try rewriter.bias(of: outer.layer, behind: inner.layer.bias)
   merged.operation = .product(MatMul(transposeB: true, epilogue: outer.op.epilogue))
   merged.input = inner.layer.input
   return try rewriter.emit(merged)
@@ -123,10 +121,8 @@ let collapseRemainder = RewriteRule("collapse-remainder", on: MatMul.self, .shar
     rewriter.rows(of: trend.layer, trend.op))
   var merged = outer.layer
   merged.weight = try rewriter.emit(MatMul(), rewriter.rows(of: outer.layer, outer.op), rest)
-  if let bias = trend.layer.bias {
-    let opposite = try rewriter.emit(Negate(), rewriter.widened(bias))
-    merged.bias = try rewriter.scalingChannels(of: outer.layer, by: nil, adding: opposite).bias
-  }
+  let opposite = try trend.layer.bias.map { try rewriter.emit(Negate(), rewriter.widened($0)) }
+  merged.bias = try rewriter.bias(of: outer.layer, behind: opposite)
   merged.operation = .product(MatMul(transposeB: true, epilogue: outer.op.epilogue))
   merged.input = trend.layer.input
   return try rewriter.emit(merged)

@@ -31,7 +31,8 @@ package struct FoldAffine: RulePass {
 
   package var rules: [RewriteRule] {
     [foldFactorIntoLayer(force: force), foldDivisorIntoLayer(force: force), foldTermIntoLayer]
-      + [foldFactorIntoNorm, foldTermIntoNorm, foldFactorIntoAttention] + foldIntoNextLayer(force: force)
+      + [foldFactorIntoNorm, foldTermIntoNorm, foldFactorIntoAttention, foldFactorIntoTable(force: force)]
+      + foldIntoNextLayer(force: force)
       + [joinConstants(Multiply.self), joinConstants(Add.self)]
   }
 }

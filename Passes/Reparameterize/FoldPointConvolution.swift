@@ -28,9 +28,7 @@ let foldPointBeforeConvolution = RewriteRule("fold-point-before-convolution", on
   var merged = outer
   merged.weight = try rewriter.emit(
     Reshape([.fixed(outputs), .fixed(channels), .fixed(outer.sizes[2]), .fixed(outer.sizes[3])]), product)
-  if let inner = point.layer.bias {
-    merged.bias = try rewriter.scalingChannels(of: outer, by: nil, adding: rewriter.widened(inner)).bias
-  }
+  merged.bias = try rewriter.bias(of: outer, behind: point.layer.bias)
   merged.input = point.layer.input
   return try rewriter.emit(merged)
 }
@@ -57,9 +55,7 @@ let foldPointAfterConvolution = RewriteRule("fold-point-after-convolution", on: 
   let sizes = [outputs, channels] + inner.layer.sizes[2...]
   merged.weight = try rewriter.emit(
     Reshape(sizes.map { .fixed($0) }), try rewriter.emit(MatMul(), matrix, columns))
-  if let bias = inner.layer.bias {
-    merged.bias = try rewriter.scalingChannels(of: point, by: nil, adding: rewriter.widened(bias)).bias
-  }
+  merged.bias = try rewriter.bias(of: point, behind: inner.layer.bias)
   var op = inner.op
   op.epilogue = conv.epilogue
   merged.operation = .convolution(op)

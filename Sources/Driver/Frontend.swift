@@ -7,6 +7,8 @@ import Passes
 /// What brings a model from its file to the stage `transform`.
 package struct FrontendOptions: Sendable {
   package var load = LoadOptions()
+  /// The outputs that stay; nil for all.
+  package var outputs: SelectOutputs?
   /// How much is done where no pipeline is given.
   package var level = Presets.Level.o1
   /// Quantization of the linear layers; nil for the checkpoint's own types.
@@ -43,7 +45,7 @@ package struct Frontend {
   /// The model at `path`, at `last` or at the later stage that a `.mir` file is in.
   package mutating func run(_ path: String, to last: Stage = .transform) throws -> Model {
     let watch = Stopwatch()
-    var model = try ModelLoader.load(path, options.load)
+    var model = try load(path)
     notes += model.metadata.filter { $0.key == Model.noteKey }.map(\.value)
     if model.stage == .import { try reached?(.import, model, watch.seconds) }
     if model.stage < .simplify, last >= .simplify {
@@ -55,6 +57,20 @@ package struct Frontend {
         ? options.quantization.map { try Presets.quantize($0, calibration: options.calibration) } : nil
       try advance(&model, to: .transform, transform ?? Pipeline([]))
     }
+    return model
+  }
+
+  /// The model at `path` with the outputs that are asked for.
+  package func load(_ path: String) throws -> Model {
+    var model = try ModelLoader.load(path, options.load)
+    guard let outputs = options.outputs else { return model }
+    guard model.stage < .lower else {
+      throw CompileError(.usage, "'\(path)' is of the stage '\(model.stage.rawValue)', too late for --outputs")
+    }
+    // Not one of the passes: what it leaves is the model that these are held against.
+    var context = PassContext()
+    try outputs.run(&model, &context)
+    model.compact()
     return model
   }
 

@@ -127,23 +127,6 @@ extension Graph {
     if case .constant(let constant) = self[id].definition { return constant }
     return nil
   }
-
-  /// The operator that computes a value, if it is of the type `Op`.
-  package func op<Op: Operator>(of id: ValueID, as type: Op.Type = Op.self) -> Op? {
-    definingNode(of: id).flatMap { self[$0].op as? Op }
-  }
-
-  /// The value with that name; linear in the number of values.
-  package func value(named name: String) -> ValueID? { valueIDs.first { self[$0].name == name } }
-
-  /// Nodes that use a value, each once, in slot order.
-  package func users(of id: ValueID) -> [NodeID] {
-    var users: Set<NodeID> = []
-    for use in self[id].uses {
-      if case .operand(let node, _) = use { users.insert(node) }
-    }
-    return users.sorted()
-  }
 }
 
 // MARK: - Building
@@ -219,6 +202,13 @@ extension Graph {
     values[Int(value.index)].uses.append(.output(outputs.count))
     outputs.append(value)
     outputNames.append(name)
+  }
+
+  /// Replaces all outputs.
+  package mutating func setOutputs(_ new: [(name: String, value: ValueID)]) {
+    for (index, value) in outputs.enumerated() { removeUse(.output(index), of: value) }
+    (outputs, outputNames) = ([], [])
+    for output in new { addOutput(output.name, output.value) }
   }
 
   /// Replaces the value of an output.

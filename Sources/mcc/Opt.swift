@@ -25,7 +25,7 @@ struct Opt: AsyncParsableCommand {
     var options = try passes.options(load)
     options.check = try checks.options()
     var frontend = Frontend(options)
-    var model = try ModelLoader.load(self.model, options.load)
+    var model = try frontend.load(self.model)
     let pipeline =
       try options.pipeline ?? options.quantization.map { try Presets.quantize($0, calibration: options.calibration) }
       ?? Presets.simplify(options.level)

@@ -138,6 +138,11 @@ struct PassArguments: ParsableArguments {
   @Flag(exclusivity: .exclusive)
   var level: Presets.Level?
 
+  @Option(
+    help: ArgumentHelp(
+      "Drops all other outputs, with what only they need: auxiliary heads of a training form.", valueName: "names"))
+  var outputs: String?
+
   @Option(help: "Quantizes the linear layers: w8 or w4 with a group (w4g32, w4g64, w4g128), a8 or a32.")
   var quantize: String?
 
@@ -191,6 +196,11 @@ struct PassArguments: ParsableArguments {
     var options = FrontendOptions()
     options.load = try load.options()
     options.level = level ?? .o1
+    options.outputs = try outputs.map { text in
+      let names = text.split(separator: ",").map(String.init)
+      guard !names.isEmpty else { throw CompileError(.usage, "--outputs has no names") }
+      return SelectOutputs(names)
+    }
     options.explained = explain
     options.quantization = try quantize.map { try QuantizationSpec(parsing: $0) }
     options.calibration = try calibrate.map {

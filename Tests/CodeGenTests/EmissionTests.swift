@@ -168,8 +168,8 @@ import Testing
     let header = try #require(sources.headers.first { $0.name == "model.h" }?.text)
     #expect(sources.face == .languageModel)
     // One loop for each function, one call of attention in each, names from the checkpoint, shapes beside the buffers.
-    #expect(model.components(separatedBy: "for (int l = 0; l < 4; l++) {").count == 4)
-    #expect(model.components(separatedBy: "mcc_attention").count == 3)
+    #expect(model.components(separatedBy: "for (int l = 0; l < 4; l++) {").count == 5)
+    #expect(model.components(separatedBy: "mcc_attention").count == 4)
     #expect(header.contains("layer_weights layers[4];"))
     #expect(header.contains("const float *qkv;"))
     #expect(model.contains("/* f32[T, 16] */"))

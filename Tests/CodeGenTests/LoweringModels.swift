@@ -40,15 +40,17 @@ enum LoweringModels {
   }
 
   /// A decoder of `layers` blocks of attention over a cache of `context` rows, with a tied output matrix; `attention`, if given,
-  /// changes that of a block.
+  /// changes that of a block, `head` the product that gives the logits.
   static func decoder(
-    layers: Int, context: Int = 32, attention: (Int, inout Attention) -> Void = { _, _ in }
+    layers: Int, context: Int = 32, vocabulary: Int = 50,
+    attention: (Int, inout Attention) -> Void = { _, _ in },
+    head: (ValueID, inout GraphBuilder) throws -> ValueID = { logits, _ in logits }
   ) throws -> Model {
     let tokens = Symbol("T", in: 1...context), wanted = Symbol("L", in: 1...context)
     var builder = GraphBuilder(name: "model", symbols: [tokens, wanted])
     let ids = builder.input("tokens", TensorType(.i32, [.symbol(tokens)]))
     let position = builder.input("position", TensorType(.i32, [1]))
-    let table = builder.constant(random("model.embed.weight", [50, 16], 1))
+    let table = builder.constant(random("model.embed.weight", [vocabulary, 16], 1))
     var x = try builder.emit(Gather(axis: 0), table, ids, name: "x")
     for layer in 0..<layers {
       func weight(_ name: String, _ sizes: [Int]) -> ValueID {
@@ -71,7 +73,8 @@ enum LoweringModels {
     }
     let last = try builder.emit(
       Slice(axis: 0, start: .symbol(tokens) - .symbol(wanted), size: .symbol(wanted)), x)
-    builder.output("logits", try builder.emit(MatMul(transposeB: true), last, table, name: "logits"))
+    let logits = try builder.emit(MatMul(transposeB: true), last, table, name: "logits")
+    builder.output("logits", try head(logits, &builder))
     return model("decoder", builder)
   }
 

@@ -163,7 +163,7 @@ import Testing
   @Test func aScheduleIsPrinted() throws {
     let text = try schedule(try LoweringModels.decoder(layers: 2)).description
     for part in [
-      "schedule: 2 functions", "weights\n", "k0: f32[32, 8]", "function @decode", "2 times", "mcc_attention",
+      "schedule: 3 functions", "weights\n", "k0: f32[32, 8]", "function @decode", "2 times", "mcc_attention",
     ] {
       #expect(text.contains(part))
     }

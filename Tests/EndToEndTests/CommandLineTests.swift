@@ -32,6 +32,28 @@ import Testing
     try fails(["opt", CompiledModels.stories, "--pipeline", "canonicalize{x=1}"], exit: 64, saying: "'x'")
   }
 
+  @Test func outputsThatAreNotAskedForGo() throws {
+    let folder = try TemporaryFolder()
+    try folder.write(
+      "heads.mir",
+      """
+      model @heads {
+        func @main (%x: f32[2, 3]) -> (y: f32[2, 3], aux: f32[2, 3]) {
+          %y = relu(%x)
+          %aux = tanh(%y)
+          return %y, %aux
+        }
+      }
+      """)
+    let path = folder.path("heads.mir")
+    for command in ["opt", "dump"] {
+      let kept = try MCCProgram.run([command, path, "--outputs", "y"])
+      #expect(kept.exitCode == 0 && kept.text.contains("relu") && !kept.text.contains("tanh"), "\(kept.errors)")
+    }
+    try fails(["opt", path, "--outputs", "yy"], exit: 64, saying: "'yy'", "y, aux")
+    try fails(["opt", path, "--outputs", ","], exit: 64, saying: "--outputs")
+  }
+
   @Test func damagedInputsExitWith65AndLeaveNothing() throws {
     let folder = try TemporaryFolder()
     let output = folder.path("program")

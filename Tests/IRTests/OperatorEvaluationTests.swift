@@ -137,6 +137,15 @@ private let handCases: [OperatorCase] = [
     SphericalInterpolation(t: 0.25), [.f32([2], [1, 2]), .f32([2], [5, 10])], [.f32([2], [2, 4])]),
   OperatorCase(
     SphericalInterpolation(t: 0.25), [.f32([2], [1, 2]), .f32([2], [-1, -2])], [.f32([2], [0.5, 1])]),
+  // Logits 1, 1 and 1; 1, 3 and -2, in parts of two and one.
+  OperatorCase(
+    VocabularyStatistics(rows: 2, function: .binary(.add, .input(0), .number(1))),
+    [.f32([2, 2], [0, 0, 2, -3]), .f32([3, 2], [0, 0, 1, 0, 0, 1]), Tensor(.i32, [2], [0, 2] as [Int32])],
+    [.f32([3, 2, 2], [1, 1, 3, -2, 2, 1, 1.1353352832, 1, 1, 0, 0, -2])]),
+  OperatorCase(
+    VocabularyStatistics(rows: 4),
+    [.f32([1, 1], [1]), .f32([2, 1], [3, 1]), Tensor(.i32, [1], [1] as [Int32]), .f32([2], [0, 2])],
+    [.f32([3, 1, 1], [3, 2, 3])]),
   OperatorCase(Iota(4), [], [Tensor(.i64, [4], [0, 1, 2, 3] as [Int64])]),
   OperatorCase(Sizes([7, 2]), [], [Tensor(.i64, [2], [7, 2] as [Int64])]),
   // Whole numbers: towards zero, with the sign of the divisor, low bits.

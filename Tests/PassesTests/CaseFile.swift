@@ -8,14 +8,23 @@ import TestSupport
 /// - `// RUN: pipeline` says which passes run; `// -----` begins another model, which goes by the last pipeline unless it
 ///   has its own.
 /// - `// ERROR: text` says that reading or running fails with a message that holds `text`.
+/// - `// KEEPS: rule, rule` before a function says that these rules are tried there and do nothing.
 /// - Everything else is in ``FileCheck``.
 struct CaseFile {
+  /// A function that comes close to what rules look for.
+  struct NearMiss {
+    var function: String
+    var rules: [String]
+    var line: Int
+  }
+
   struct Section {
     /// The whole file with the lines of other sections left blank, so that lines keep their numbers.
     var text: String
     var firstLine: Int
     var pipeline: String
     var errors: [String]
+    var nearMisses: [NearMiss]
   }
 
   let name: String
@@ -47,9 +56,41 @@ struct CaseFile {
       }
       let text = lines.indices.map { own.indices.contains($0) ? lines[$0] : "" }.joined(separator: "\n")
       sections.append(
-        Section(text: text, firstLine: start + 1, pipeline: pipeline, errors: directives("ERROR")))
+        Section(
+          text: text, firstLine: start + 1, pipeline: pipeline, errors: directives("ERROR"),
+          nearMisses: try Self.nearMisses(own)))
     }
     self.sections = sections
+  }
+
+  /// What the `KEEPS` lines of a section say of the functions that follow them.
+  private static func nearMisses(_ lines: ArraySlice<String>) throws -> [NearMiss] {
+    var result: [NearMiss] = []
+    var waiting: (rules: [String], line: Int)?
+    for (index, line) in zip(lines.indices, lines) {
+      if let found = line.firstRange(of: "// KEEPS: ") {
+        let rules = line[found.upperBound...].split(separator: ",").map { rule in
+          String(rule.drop { $0 == " " })
+        }
+        waiting = ((waiting?.rules ?? []) + rules, index + 1)
+      } else if let misses = waiting, let name = line.prefixMatch(of: /\s*func @([A-Za-z0-9_]+)/) {
+        result.append(NearMiss(function: String(name.1), rules: misses.rules, line: misses.line))
+        waiting = nil
+      }
+    }
+    if let waiting { throw FileCheck.Failure(line: waiting.line, message: "no function follows") }
+    return result
+  }
+
+  /// Runs the passes on a function alone: the names of the rules that fired, and the operators before and after.
+  func run(_ miss: NearMiss, in section: Section) throws -> (counted: Set<String>, operators: [any Operator]) {
+    var model = try Parser.parse(section.text, file: name)
+    model.functions = model.functions.filter { $0.name == miss.function }
+    func operators() -> [any Operator] { model.functions.flatMap { graph in graph.nodeIDs.map { graph[$0].op } } }
+    let before = operators()
+    var context = PassContext()
+    let reports = try PassManager().run(Pipeline(parsing: section.pipeline, registry: .all), on: &model, &context)
+    return (Set(reports.flatMap(\.counters).map(\.name)), before + operators())
   }
 
   /// Runs the passes of one section and compares; for exact passes also what the models compute.

@@ -106,6 +106,45 @@ import Testing
     #expect(widths == [13, 8, 7, 8, 6])
   }
 
+  /// Huge numbers that cancel cost digits; without them the numbers are those of before, bit by bit.
+  @Test func cancelledExpertsAreRemoved() throws {
+    let original = try Parser.parse(Self.text)
+    var model = original
+    let planted = try PlantedStructure.cancelledExperts(&model, pairs: 3, magnitude: 65536, seed: 45)
+    #expect(planted == 12)
+    // A sum of numbers of about 2^16 is off by about 2^-8.
+    #expect(try Self.difference(model, original) > 10 * SeededRun.exactTolerance)
+    // A pair is one unit first, with columns that are zero then.
+    #expect(try Self.run("remove-dead-units{granularity=1}", on: &model)["units removed"] == planted)
+    #expect(try Self.difference(model, original) == 0)
+    #expect(try Self.run("remove-dead-units{granularity=1}", on: &model)["units removed"] == nil)
+  }
+
+  /// Units that are a multiple of others are merged where the activation keeps the factor, and only there.
+  @Test(arguments: ["relu", "none", "gelu"]) func scaledTwinsAreMerged(activation: String) throws {
+    let original = try Parser.parse(
+      """
+      model @planted {
+        func @main (%x: f32[3, 8]) -> (y: f32[3, 6]) {
+          %u = constant random(seed = 3, deviation = 0.5) : f32[13, 8]
+          %p = constant random(seed = 4, deviation = 0.5) : f32[13]
+          %v = constant random(seed = 5, deviation = 0.5) : f32[6, 13]
+          %h = matmul(%x, %u, %p) {transposeB = true, epilogue = {bias = true, activation = \(activation)}}
+          %y = matmul(%h, %v) {transposeB = true}
+          return %y
+        }
+      }
+      """)
+    var model = original
+    let planted = try PlantedStructure.scaledTwins(&model, units: [1, 4, 7])
+    guard activation != "gelu" else { return #expect(planted == 0) }
+    #expect(planted == 3)
+    #expect(try Self.difference(model, original) <= SeededRun.exactTolerance)
+    #expect(try Self.run("remove-dead-units{granularity=1}", on: &model)["units removed"] == planted)
+    #expect(try Self.difference(model, original) <= SeededRun.exactTolerance)
+    #expect(try Self.run("remove-dead-units{granularity=1}", on: &model)["units removed"] == nil)
+  }
+
   @Test func idleSublayersAreRemoved() throws {
     let original = try Parser.parse(Self.text)
     var model = original
@@ -138,7 +177,7 @@ import Testing
     let evaluator = try Evaluator(model)
     evaluator.observer = { node, results in
       guard graph[node].op is RMSNorm || graph[node].op is LayerNorm else { return }
-      largest = max(largest, SeededRun.numbers(results[0].view).map(\.magnitude).max() ?? 0)
+      largest = max(largest, results[0].view.doubles.map(\.magnitude).max() ?? 0)
     }
     _ = try evaluator.run(SeededRun.inputs(of: graph, seed: 1))
     return largest

@@ -89,6 +89,74 @@ package enum PlantedStructure {
     }
   }
 
+  /// Adds pairs of hidden units with equal weights of their own, of which the next layer reads the first with some numbers of
+  /// about `magnitude` and the second with their opposites: an expert whose huge contributions cancel.
+  package static func cancelledExperts(_ model: inout Model, pairs: Int, magnitude: Double, seed: UInt64) throws -> Int
+  {
+    try edit(&model) { planter in
+      var places = 0
+      for (reader, writer, _, width) in planter.hiddenLayers() {
+        func append(_ node: NodeID, _ input: Int, axis: Int, size: Int, _ deviation: Double, opposite: Bool) throws {
+          let old = planter.graph[node].inputs[input]
+          var type = planter.graph.type(of: old)
+          type.shape[axis] = .fixed(size)
+          let own = planter.constant(
+            Constant(
+              name: "expert", type: type, source: .random(seed: seed &+ UInt64(places), deviation: deviation)))
+          let twin = try opposite ? planter.emit(Negate(), own) : own
+          planter.graph.setInput(
+            input, of: node,
+            to: try planter.emit(Concat(axis: axis), planter.emit(Concat(axis: axis), old, own), twin))
+        }
+        try append(writer, 1, axis: 0, size: width * pairs, 0.5, opposite: false)
+        if planter.biasIndex(of: writer) != nil {
+          try append(writer, 2, axis: 0, size: width * pairs, 0.5, opposite: false)
+        }
+        try append(reader, 1, axis: 1, size: pairs, magnitude, opposite: true)
+        try planter.infer(from: writer)
+        places += 2 * pairs
+      }
+      return places
+    }
+  }
+
+  /// Multiplies hidden units by powers of two, up and down in turn, and what the next layer reads of them by the reciprocals,
+  /// and gives each a twin that is as large as it was: units that depend linearly on others. Layers are those whose
+  /// activation keeps a positive factor.
+  package static func scaledTwins(_ model: inout Model, units: [Int]) throws -> Int {
+    try edit(&model) { planter in
+      var places = 0
+      for (reader, writer, count, width) in planter.hiddenLayers() where width == 1 {
+        guard planter.keepsFactors(writer) else { continue }
+        let inside = units.filter { $0 < count }
+        func vector(_ factor: (Int) -> Float, _ shape: [Int]) -> ValueID {
+          let values = (0..<count).map { unit in inside.firstIndex(of: unit).map(factor) ?? 1 }
+          return planter.constant(.inline("planted", .f32, shape, values))
+        }
+        let scale: (Int) -> Float = { $0 % 2 == 0 ? 4 : 0.125 }
+        let columns = planter.graph[reader].inputs[1]
+        let rank = planter.graph.type(of: columns).rank
+        let ones = [Int](repeating: 1, count: rank - 2)
+        // Twins read the old rows and have half of the old columns.
+        let rows = planter.graph[writer].inputs
+        let halves = try planter.emit(Multiply(), columns, vector({ _ in 0.5 }, [1, count] + ones))
+        let rest = try planter.emit(Multiply(), columns, vector({ 0.5 / scale($0) }, [1, count] + ones))
+        planter.graph.setInput(
+          1, of: writer, to: try planter.emit(Multiply(), rows[1], vector(scale, [count, 1] + ones)))
+        try planter.extend(
+          writer, input: 1, of: planter.graph[writer].inputs[1], from: rows[1], units: inside, width: 1, axis: 0)
+        if planter.biasIndex(of: writer) != nil {
+          let scaled = try planter.emit(Multiply(), rows[2], vector(scale, [count]))
+          try planter.extend(writer, input: 2, of: scaled, from: rows[2], units: inside, width: 1, axis: 0)
+        }
+        try planter.extend(reader, input: 1, of: rest, from: halves, units: inside, width: 1, axis: 1)
+        try planter.infer(from: writer)
+        places += inside.count
+      }
+      return places
+    }
+  }
+
   /// Puts a sublayer of two products and an activation that adds nothing before each norm.
   package static func idleSublayers(_ model: inout Model, width: Int, seed: UInt64) throws -> Int {
     try edit(&model) { planter in
@@ -196,13 +264,21 @@ private struct Planter {
     }
   }
 
-  /// Gives a node `recipe` with some of its units once more at the end.
+  /// Whether a positive factor of a unit of the layer is one of what the next layer reads.
+  func keepsFactors(_ layer: NodeID) -> Bool {
+    let activation =
+      (graph[layer].op as? MatMul)?.epilogue.activation ?? (graph[layer].op as? Conv2D)?.epilogue.activation
+    return activation == .relu || activation == Activation.none
+  }
+
+  /// Gives a node `recipe` with some units once more at the end: its own, or those of `source`.
   mutating func extend(
-    _ node: NodeID, input: Int, of recipe: ValueID, units: [Int], width: Int, axis: Int
+    _ node: NodeID, input: Int, of recipe: ValueID, from source: ValueID? = nil, units: [Int], width: Int, axis: Int
   ) throws {
     var parts = [recipe]
     for unit in units {
-      parts.append(try emit(Slice(axis: axis, start: .fixed(unit * width), size: .fixed(width)), recipe))
+      parts.append(
+        try emit(Slice(axis: axis, start: .fixed(unit * width), size: .fixed(width)), source ?? recipe))
     }
     let concat = try graph.addNode(Concat(axis: axis), parts)
     graph.setInput(input, of: node, to: graph[concat].results[0])

@@ -32,7 +32,7 @@ package struct CodeGenerator: Sendable {
 
   /// The passes of lowering, in order.
   package var loweringPasses: [any Pass] {
-    [Specialize()] + (targets.count > 1 ? [SplitLevels(targets: targetName)] : [])
+    [Specialize(), FuseLMHead(target: targetName)] + (targets.count > 1 ? [SplitLevels(targets: targetName)] : [])
       + [Decompose(target: targetName), ChannelsLast(), SelectKernels(target: targetName, records: records)]
   }
 

@@ -13,6 +13,7 @@ package struct KernelRegistry: KernelLibrary {
     CumulativeSumKernel.self, TopPlacesKernel.self, ScatterKernel.self,
     RotaryKernel.self, RotaryTableKernel.self, CacheUpdateKernel.self, AttentionKernel.self,
     RelativeBiasKernel.self, SelectiveScanKernel.self, RouteKernel.self, ExpertMatMulKernel.self,
+    VocabularyStatisticsKernel.self,
     GatherKernel.self, ElementwiseKernel.self, MovementKernel.self, SizesKernel.self,
   ]
 

@@ -35,10 +35,8 @@ extension MatMulConfig {
       k.loop("g", to: .integer(activations.groups)) { activations.quantizeGroup(k, $0, into: x, values) }
     }
 
-    let tile = tokens.fixedValue.map { min(max($0, 1), tokenTile) } ?? tokenTile
-    let full =
-      tile == 1 || loopsOverTokens(target)
-      ? count : k.define("full", count / .integer(tile) * .integer(tile))
+    let tile = tile
+    let full = fullTiles(k, of: count)
     // Many tiles are shared out one by one, so that few panels do not leave a thread idle.
     let sharedTiles = weights.isQuantized || tile == 1 ? nil : tokens.fixedValue.map { ($0 + tile - 1) / tile }
     if sharedTiles == nil {
@@ -48,58 +46,82 @@ extension MatMulConfig {
       let panel = k.define("panel", unit / .integer(sharedTiles ?? 1))
       let stride = layout.panelBytes / weightPointer.element.byteCount
       let w = k.pointer("wp", weightPointer, offset: panel * .integer(stride))
-      /// The results of `size` tokens from `first` on.
-      func compute(_ first: Expression, _ size: Int, isMain: Bool) {
-        let rows = (0..<size).map { first + .integer($0) }
-        let tileBody = MatMulTile(
-          config: self, layout: layout, builder: k, x: x, w: w, tokens: rows,
-          ahead: isMain && tile > 1 ? first / .integer(tile) : nil)
-        let sums = tileBody.sums()
-        for i in 0..<size {
-          storeRow(k, sums[i], panel: panel, token: rows[i], bias: bias, residual: residual, y: y)
-        }
+      let store = { (token: Expression, sums: [Expression]) in
+        storeRow(k, sums, panel: panel, token: token, bias: bias, residual: residual, y: y)
       }
       if let sharedTiles, let fixed = tokens.fixedValue {
         let first = k.define("first", unit % .integer(sharedTiles) * .integer(tile))
-        guard fixed % tile != 0 else { return compute(first, tile, isMain: true) }
-        k.condition(first < full, then: { compute(first, tile, isMain: true) }) {
-          compute(.integer(fixed / tile * tile), fixed % tile, isMain: false)
+        let compute = { (first: Expression, size: Int, isMain: Bool) in
+          self.sums(k, layout, x: x, w: w, from: first, size, isMain: isMain, store)
+        }
+        guard fixed % tile != 0 else { return compute(first, tile, true) }
+        k.condition(first < full, then: { compute(first, tile, true) }) {
+          compute(.integer(fixed / tile * tile), fixed % tile, false)
         }
         return
       }
-      if loopsOverTokens(target) {
-        k.loop("first", to: count, step: tile) { first in
-          let some = k.define("some", .minimum(count - first, .integer(tile)))
-          let loop = MatMulTokenLoop(
-            tile: MatMulTile(
-              config: self, layout: layout, builder: k, x: x, w: w, tokens: [], ahead: first / .integer(tile)),
-            first: first, count: some)
-          loop.forEachToken { token, sums in
-            storeRow(k, sums, panel: panel, token: token, bias: bias, residual: residual, y: y)
-          }
-        }
-        return
-      }
-      k.loop("first", to: full, step: tile) { compute($0, tile, isMain: true) }
-      // What is left of the tokens: one tile where the number is known, otherwise tiles of half the size each.
-      guard tile > 1 else { return }
-      if let fixed = tokens.fixedValue {
-        let first = fixed / tile * tile
-        if first < fixed { compute(.integer(first), fixed - first, isMain: false) }
-        return
-      }
-      let rest = k.define("rest", count - full)
-      var size = 1
-      while 2 * size < tile { size *= 2 }
-      while size >= 1 {
-        let done = rest / .integer(2 * size) * .integer(2 * size)
-        k.condition((rest & .integer(size)).isNotEqual(to: 0)) {
-          compute(k.define("first", full + done), size, isMain: false)
-        }
-        size /= 2
-      }
+      forEachToken(k, layout, x: x, w: w, count: count, full: full, store)
     }
     return k.finish()
+  }
+
+  /// Tokens of a whole tile.
+  var tile: Int { tokens.fixedValue.map { min(max($0, 1), tokenTile) } ?? tokenTile }
+
+  /// The tokens that lie in whole tiles.
+  func fullTiles(_ k: KernelBuilder, of count: Expression) -> Expression {
+    tile == 1 || loopsOverTokens(k.target)
+      ? count : k.define("full", count / .integer(tile) * .integer(tile))
+  }
+
+  /// Computes the sums of `size` tokens from `first` on times one panel and hands those of each token to `body`.
+  private func sums(
+    _ k: KernelBuilder, _ layout: PanelLayout, x: Pointer, w: Pointer, from first: Expression, _ size: Int,
+    isMain: Bool, _ body: (_ token: Expression, _ sums: [Expression]) -> Void
+  ) {
+    let rows = (0..<size).map { first + .integer($0) }
+    let sums = MatMulTile(
+      config: self, layout: layout, builder: k, x: x, w: w, tokens: rows,
+      ahead: isMain && tile > 1 ? first / .integer(tile) : nil
+    ).sums()
+    for i in 0..<size { body(rows[i], sums[i]) }
+  }
+
+  /// Computes the sums of every token times the panel at `w` and hands them to `body`; `full` is ``fullTiles(_:of:)``.
+  func forEachToken(
+    _ k: KernelBuilder, _ layout: PanelLayout, x: Pointer, w: Pointer, count: Expression, full: Expression,
+    _ body: (_ token: Expression, _ sums: [Expression]) -> Void
+  ) {
+    let tile = tile
+    if loopsOverTokens(k.target) {
+      k.loop("first", to: count, step: tile) { first in
+        let some = k.define("some", .minimum(count - first, .integer(tile)))
+        let loop = MatMulTokenLoop(
+          tile: MatMulTile(
+            config: self, layout: layout, builder: k, x: x, w: w, tokens: [], ahead: first / .integer(tile)),
+          first: first, count: some)
+        loop.forEachToken(body)
+      }
+      return
+    }
+    k.loop("first", to: full, step: tile) { sums(k, layout, x: x, w: w, from: $0, tile, isMain: true, body) }
+    // What is left of the tokens: one tile where the number is known, otherwise tiles of half the size each.
+    guard tile > 1 else { return }
+    if let fixed = tokens.fixedValue {
+      let first = fixed / tile * tile
+      if first < fixed { sums(k, layout, x: x, w: w, from: .integer(first), fixed - first, isMain: false, body) }
+      return
+    }
+    let rest = k.define("rest", count - full)
+    var size = 1
+    while 2 * size < tile { size *= 2 }
+    while size >= 1 {
+      let done = rest / .integer(2 * size) * .integer(2 * size)
+      k.condition((rest & .integer(size)).isNotEqual(to: 0)) {
+        sums(k, layout, x: x, w: w, from: k.define("first", full + done), size, isMain: false, body)
+      }
+      size /= 2
+    }
   }
 
   /// Applies the epilogue to the sums of one token in one panel and stores the results.

@@ -4,7 +4,7 @@ import IR
 package enum LoweringRegistry {
   /// The passes that need a target.
   package static let passes = PassRegistry([
-    Specialize.self, SplitLevels.self, Decompose.self, ChannelsLast.self, SelectKernels.self,
+    Specialize.self, FuseLMHead.self, SplitLevels.self, Decompose.self, ChannelsLast.self, SelectKernels.self,
   ])
 
   /// The operators of lowered models.

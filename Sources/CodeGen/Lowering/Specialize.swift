@@ -8,7 +8,7 @@ import Tensors
 /// caches as states becomes
 ///
 ///     @decode   T = L = 1
-///     @prefill  T in 1 ... chunk, L in 1 ... chunk
+///     @prefill  T in 1 ... chunk, L in 1 ... chunk, fewer for a large vocabulary
 ///
 /// which share constants and states. Other functions get the role `main` unless they have one; their symbols stay.
 package struct Specialize: Pass {
@@ -19,6 +19,8 @@ package struct Specialize: Pass {
 
   /// The largest number of tokens of one call of `prefill`.
   package var chunk: Int = 128
+  /// The largest number of logits of one call of `prefill`: rows of which there are fewer for a large vocabulary.
+  package var logits: Int = 1 << 20
 
   package init() {}
 
@@ -28,12 +30,13 @@ package struct Specialize: Pass {
 
   /// Whether a function is that of a language model and not specialised yet.
   package static func isLanguageModel(_ graph: Graph) -> Bool {
-    graph.role != "decode" && graph.role != "prefill" && graph.symbols.contains { $0.name == "T" }
+    !["decode", "prefill", "score"].contains(graph.role) && graph.symbols.contains { $0.name == "T" }
       && graph.inputs.contains { graph[$0].name == "tokens" } && graph.inputs.contains { graph[$0].name == "position" }
       && !graph.states.isEmpty
   }
 
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
+    guard logits >= 1 else { throw CompileError(.input, "specialize: 'logits' is \(logits), expected at least 1") }
     guard chunk >= 1 else { throw CompileError(.input, "specialize: 'chunk' is \(chunk), expected at least 1") }
     var functions: [Graph] = []
     for graph in model.functions {
@@ -45,10 +48,12 @@ package struct Specialize: Pass {
       }
       let rows = graph.cacheRows ?? chunk
       let limit = min(chunk, rows)
+      let wanted = max(1, logits / max(1, graph.outputs.first.map { graph.type(of: $0).shape.last.maximum } ?? 1))
       let one = try graph.specialized(name: "decode", role: "decode") { ["T", "L"].contains($0.name) ? 1 : nil }
       let many = try graph.specialized(name: "prefill", role: "prefill") { symbol in
         guard ["T", "L"].contains(symbol.name) else { return nil }
-        return .symbol(Symbol(symbol.name, in: 1...max(1, min(limit, symbol.maximum))))
+        let most = symbol.name == "L" ? min(limit, wanted) : limit
+        return .symbol(Symbol(symbol.name, in: 1...max(1, min(most, symbol.maximum))))
       }
       functions += [one, many]
       context.count("specialized")
@@ -105,16 +110,5 @@ extension Graph {
   }
 
   /// For each value slot, whether the value depends on constants alone and is no output.
-  package func recipeFlags() -> [Bool] {
-    var flags = [Bool](repeating: false, count: valueSlots)
-    for id in valueIDs { flags[Int(id.index)] = constant(of: id) != nil }
-    for node in topologicalOrder() {
-      let inputs = self[node].inputs
-      let isRecipe =
-        !inputs.isEmpty && inputs.allSatisfy { flags[Int($0.index)] } && !self[node].op.namesSymbols
-        && !self[node].results.contains { self[$0].uses.contains { if case .output = $0 { true } else { false } } }
-      for result in self[node].results { flags[Int(result.index)] = isRecipe }
-    }
-    return flags
-  }
+  package func recipeFlags() -> [Bool] { RecipeSet(self, outputs: false).flags }
 }

@@ -30,24 +30,31 @@ static const mcc_symbol *symbol_named(const mcc_function *function, const char *
   return &function->symbols[index];
 }
 
-static void check_function(const mcc_function *function) {
+static void check_function(const mcc_function *function, const char *result) {
   bool complete = mcc_find_tensor(function->inputs, function->input_count, "tokens") != NULL &&
                   mcc_find_tensor(function->inputs, function->input_count, "position") != NULL &&
-                  mcc_find_tensor(function->outputs, function->output_count, "logits") != NULL;
-  if (!complete) mcc_fail(MCC_EXIT_INTERNAL, "function '%s' lacks tokens, position or logits", function->role);
+                  mcc_find_tensor(function->outputs, function->output_count, result) != NULL;
+  if (!complete) mcc_fail(MCC_EXIT_INTERNAL, "function '%s' lacks tokens, position or %s", function->role, result);
 }
 
 mcc_language_model mcc_language_model_start(int64_t threads) {
   mcc_bundle bundle = mcc_bundle_map();
   mcc_language_model it = {.decode = mcc_find_function("decode"), .prefill = mcc_find_function("prefill"),
-                           .cross = mcc_find_function("cross"), .source = 1};
+                           .score = mcc_find_function("score"), .cross = mcc_find_function("cross"), .source = 1};
   if (it.decode == NULL) mcc_fail(MCC_EXIT_INTERNAL, "the model has no function 'decode'");
-  check_function(it.decode);
+  check_function(it.decode, "logits");
   it.chunk = it.rows = 1;
   if (it.prefill != NULL) {
-    check_function(it.prefill);
+    check_function(it.prefill, "logits");
     it.chunk = symbol_named(it.prefill, "T")->maximum;
     it.rows = symbol_named(it.prefill, "L")->maximum;
+  }
+  if (it.score != NULL) {
+    check_function(it.score, "losses");
+    bool fits = it.prefill != NULL && symbol_named(it.score, "T")->maximum == it.chunk &&
+                symbol_named(it.score, "L")->maximum == it.chunk &&
+                mcc_find_tensor(it.score->inputs, it.score->input_count, "targets") != NULL;
+    if (!fits) mcc_fail(MCC_EXIT_INTERNAL, "function 'score' does not fit 'prefill'");
   }
   it.settings = mcc_generation_settings_read(bundle.settings, mcc_model.vocabulary);
   if (bundle.tokenizer.size > 0) {
@@ -71,11 +78,11 @@ void mcc_language_model_restart(mcc_language_model *it) {
   it->position = 0;
 }
 
-/* One call of `decode` or `prefill`. */
-static const float *call(mcc_language_model *it, const int32_t *ids, int64_t count, int64_t rows) {
-  const mcc_function *function = count == 1 ? it->decode : it->prefill;
+/* One call of a function that takes tokens; its result. */
+static const float *call(mcc_language_model *it, const mcc_function *function, const int32_t *ids, int64_t count,
+                         int64_t rows, const char *result) {
   int64_t symbols[MCC_MAX_SYMBOLS] = {0};
-  if (function == it->prefill) {
+  if (function != it->decode) {
     symbols[mcc_find_symbol(function, "T")] = count;
     symbols[mcc_find_symbol(function, "L")] = rows;
   }
@@ -83,13 +90,13 @@ static const float *call(mcc_language_model *it, const int32_t *ids, int64_t cou
   if (source >= 0) symbols[source] = it->source;
   const mcc_tensor *tokens = mcc_find_tensor(function->inputs, function->input_count, "tokens");
   const mcc_tensor *position = mcc_find_tensor(function->inputs, function->input_count, "position");
-  const mcc_tensor *logits = mcc_find_tensor(function->outputs, function->output_count, "logits");
+  const mcc_tensor *output = mcc_find_tensor(function->outputs, function->output_count, result);
   int32_t start = (int32_t)it->position;
   memcpy(it->session.arena + tokens->offset, ids, (size_t)count * sizeof *ids);
   memcpy(it->session.arena + position->offset, &start, sizeof start);
   mcc_session_call(&it->session, function, symbols);
   it->position += count;
-  return (const float *)(const void *)(it->session.arena + logits->offset);
+  return (const float *)(const void *)(it->session.arena + output->offset);
 }
 
 const float *mcc_language_model_feed(mcc_language_model *it, const int32_t *ids, int64_t count, int64_t rows) {
@@ -97,11 +104,18 @@ const float *mcc_language_model_feed(mcc_language_model *it, const int32_t *ids,
   while (count > 0) {
     if (interrupted) return NULL;
     int64_t part = count < it->chunk ? count : it->chunk;
-    logits = call(it, ids, part, rows < part ? rows : part);
+    logits = call(it, part == 1 ? it->decode : it->prefill, ids, part, rows < part ? rows : part, "logits");
     ids += part;
     count -= part;
   }
   return logits;
+}
+
+const float *mcc_language_model_score(mcc_language_model *it, const int32_t *ids, int64_t count,
+                                      const int32_t *targets, int64_t rows) {
+  const mcc_tensor *input = mcc_find_tensor(it->score->inputs, it->score->input_count, "targets");
+  memcpy(it->session.arena + input->offset, targets, (size_t)rows * sizeof *targets);
+  return call(it, it->score, ids, count, rows, "losses");
 }
 
 static const mcc_tensor *source_input(const mcc_language_model *it, const char *name) {

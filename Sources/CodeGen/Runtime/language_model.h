@@ -11,6 +11,7 @@ typedef struct mcc_language_model {
   mcc_tokenizer *tokenizer; /* NULL: ids only */
   mcc_generation_settings settings;
   const mcc_function *decode, *prefill; /* prefill may be NULL */
+  const mcc_function *score;            /* losses of tokens; NULL where logits must do */
   const mcc_function *cross;            /* encodes a source that the text answers; NULL for a decoder alone */
   int64_t source;                       /* rows of the encoded source */
   int64_t chunk;                        /* most tokens of one call */
@@ -31,6 +32,13 @@ void mcc_language_model_restart(mcc_language_model *model);
  * count <= chunk and rows <= model->rows.
  */
 const float *mcc_language_model_feed(mcc_language_model *model, const int32_t *ids, int64_t count, int64_t rows);
+
+/*
+ * Appends ids[0 ..< count] to the text, 0 < count <= chunk, and returns -log p of targets[0 ..< rows], the tokens that come
+ * behind each of the last `rows` ones; valid until the next call. Needs model->score.
+ */
+const float *mcc_language_model_score(mcc_language_model *model, const int32_t *ids, int64_t count,
+                                      const int32_t *targets, int64_t rows);
 
 /*
  * For a model with `cross`: encodes the source that the text answers, as token ids or as an array of features from a file.

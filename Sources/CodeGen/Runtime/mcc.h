@@ -195,6 +195,11 @@ typedef struct mcc_symbol {
  *   "decode"   inputs tokens: i32[1], position: i32[1]; output logits: f32[1, vocabulary]; no symbols
  *   "prefill"  inputs tokens: i32[T], position: i32[1]; output logits: f32[L, vocabulary]; symbols T and L, L <= T
  *
+ * L may be bounded more narrowly than T, so that logits take little memory. Where the vocabulary can be gone through in
+ * parts, there is besides
+ *
+ *   "score"    as prefill, with the input targets: i32[L]; output losses: f32[L], -log p(targets); L in the range of T
+ *
  * One with an encoder has besides
  *
  *   "cross"    input tokens: i32[S], or features: f32[...]; fills states that the others read; symbol S

@@ -44,18 +44,22 @@ static double token_loss(const float *logits, int64_t vocabulary, int32_t token)
 
 /* Adds the losses of ids[first ..< count], each given all ids before it; first > 0. */
 static void add_losses(mcc_language_model *model, const int32_t *ids, int64_t count, int64_t first, text_score *score) {
-  int64_t most = model->chunk < model->rows ? model->chunk : model->rows;
+  int64_t most = model->score != NULL || model->chunk < model->rows ? model->chunk : model->rows;
   mcc_language_model_restart(model);
   for (int64_t start = 0; start + 1 < count;) {
     int64_t part = count - 1 - start < most ? count - 1 - start : most;
     int64_t end = start + part, scored = start > first - 1 ? start : first - 1;
-    int64_t rows = scored < end ? end - scored : 1;
-    const float *logits = mcc_language_model_feed(model, ids + start, part, rows);
-    for (int64_t i = scored; i < end; i++) {
-      const float *row = logits + (i - (end - rows)) * mcc_model.vocabulary;
-      score->loss += token_loss(row, mcc_model.vocabulary, ids[i + 1]);
-      score->count++;
+    int64_t rows = scored < end ? end - scored : 0;
+    if (rows > 0 && model->score != NULL) {
+      const float *losses = mcc_language_model_score(model, ids + start, part, ids + scored + 1, rows);
+      for (int64_t i = 0; i < rows; i++) score->loss += (double)losses[i];
+    } else {
+      const float *logits = mcc_language_model_feed(model, ids + start, part, rows > 0 ? rows : 1);
+      for (int64_t i = 0; i < rows; i++) {
+        score->loss += token_loss(logits + i * mcc_model.vocabulary, mcc_model.vocabulary, ids[scored + i + 1]);
+      }
     }
+    score->count += rows;
     start = end;
   }
 }

@@ -54,7 +54,7 @@ package struct StepWork: Hashable, Sendable {
     let result = results.first.map { SizePolynomial(count: $0.shape) } ?? SizePolynomial()
     operations = result
     var read = stored.indices.map { Self.bytes(stored[$0], seen: operands[$0].type) }
-    if operands.count > 1, op is MatMul || op is Conv2D || op is ExpertMatMul {
+    if operands.count > 1, op is MatMul || op is Conv2D || op is ExpertMatMul || op is VocabularyStatistics {
       let isRounded = chain?.before.contains { $0.operation.op is Quantize } ?? false
       arithmetic = Self.arithmetic(operands[0], operands[1], isRounded: isRounded)
     }
@@ -63,6 +63,8 @@ package struct StepWork: Hashable, Sendable {
       let rank = shapes[1].rank
       operations =
         SizePolynomial(count: shapes[0]) * SizePolynomial(size: shapes[1][rank - (op.transposeB ? 2 : 1)]) * 2
+    case is VocabularyStatistics where shapes.count > 1:
+      operations = SizePolynomial(count: shapes[0]) * SizePolynomial(size: shapes[1][0]) * 2
     case is ExpertMatMul where shapes.count > 2:
       // Of the weights no more than the chosen experts' are read.
       let rows = SizePolynomial(count: shapes[2])

@@ -27,16 +27,7 @@ package final class Evaluator {
     self.graph = graph
     order = graph.topologicalOrder()
     constants = ConstantEvaluator(model, graph)
-    var isConstant = [Bool](repeating: false, count: graph.valueSlots)
-    for id in graph.valueIDs { isConstant[Int(id.index)] = graph.constant(of: id) != nil }
-    for node in order {
-      let inputs = graph[node].inputs
-      let constant =
-        keepsRecipes && !inputs.isEmpty && inputs.allSatisfy { isConstant[Int($0.index)] }
-        && !graph[node].op.namesSymbols
-      for result in graph[node].results { isConstant[Int(result.index)] = constant }
-    }
-    self.isConstant = isConstant
+    isConstant = RecipeSet(graph, computed: keepsRecipes).flags
     var lastUse = [Int](repeating: -1, count: graph.valueSlots)
     for (step, node) in order.enumerated() {
       for input in graph[node].inputs { lastUse[Int(input.index)] = step }

@@ -53,7 +53,7 @@ package struct TensorDifference: Hashable, Sendable {
 
 extension TensorView {
   /// The numbers as doubles, those that codes stand for where they are quantized.
-  var doubles: [Double] {
+  package var doubles: [Double] {
     [Double](unsafeUninitializedCapacity: max(1, count)) { buffer, written in
       if count > 0, let start = buffer.baseAddress { loadNumbers(self, 0..<count, into: start) }
       written = count

@@ -56,6 +56,9 @@ package struct RewriteRule: Sendable {
     self.init(name: name, root: nil, sharing, body)
   }
 
+  /// Whether the rule is tried at nodes with that operator.
+  package func isTried(at op: any Operator) -> Bool { root == nil || root == ObjectIdentifier(type(of: op)) }
+
   private init(
     name: String, root: ObjectIdentifier?, _ sharing: Sharing,
     _ body: @escaping @Sendable (any Operator, NodeID, inout Rewriter) throws -> [ValueID]?

@@ -13,28 +13,13 @@ package struct Rewriter {
   /// Why the last rule did nothing, if it said so and somebody wants to know.
   var refusal: String?
   var wantsRefusals = false
-  /// For each value slot, whether it depended on constants alone when it was added.
-  private var recipes: [Bool]
+  /// The values that depended on constants alone when they were added.
+  private var recipes: RecipeSet
 
   init(graph: Graph, constants: ConstantTable) {
     self.graph = graph
     self.constants = constants
-    recipes = [Bool](repeating: false, count: graph.valueSlots)
-    for value in graph.valueIDs { recipes[Int(value.index)] = graph.constant(of: value) != nil }
-    for node in graph.topologicalOrder() { note(node) }
-  }
-
-  /// Notes whether the results of a node depend on constants alone.
-  private mutating func note(_ node: NodeID) {
-    let inputs = graph[node].inputs
-    let isRecipe = !inputs.isEmpty && inputs.allSatisfy { recipes[Int($0.index)] } && !graph[node].op.namesSymbols
-    for result in graph[node].results { note(result, isRecipe) }
-  }
-
-  private mutating func note(_ value: ValueID, _ isRecipe: Bool) {
-    let index = Int(value.index)
-    while recipes.count <= index { recipes.append(false) }
-    recipes[index] = isRecipe
+    recipes = RecipeSet(graph)
   }
 
   // MARK: Looking
@@ -92,7 +77,7 @@ package struct Rewriter {
   package func constant(of value: ValueID) -> Constant? { graph.constant(of: value).map { constants[$0] } }
 
   /// Whether a value depends on constants alone.
-  package func isRecipe(_ value: ValueID) -> Bool { recipes[Int(value.index)] }
+  package func isRecipe(_ value: ValueID) -> Bool { recipes.contains(value) }
 
   /// The two operands of a node as (matching, other): the first if `predicate` holds for it, else, for commutative
   /// operators, the second; nil if it holds for neither or there are not two.
@@ -133,14 +118,14 @@ package struct Rewriter {
   /// Emits a node with any number of results; its origin is that of the root.
   package mutating func emitAll(_ op: any Operator, _ inputs: [ValueID], names: [String] = []) throws -> [ValueID] {
     let node = try graph.addNode(op, inputs, names: names, origin: origin)
-    note(node)
+    recipes.note(node, in: graph)
     return graph[node].results
   }
 
   /// A value for a constant.
   package mutating func constant(_ constant: Constant) -> ValueID {
     let value = graph.addConstant(constants.insert(constant), GraphBuilder.valueName(constant.name), constant.type)
-    note(value, true)
+    recipes.note(value, true)
     return value
   }
 }

@@ -1,10 +1,9 @@
-import IR
 import Tensors
 
 extension Constant {
   /// The number that all elements equal; nil if they differ, lie in a file or are none. Numbers of 64 bits that a double
   /// does not hold exactly give nil.
-  var uniformValue: Double? {
+  package var uniformValue: Double? {
     guard type.isDense else { return nil }
     switch source {
     case .splat(let bits): return Double(bitPattern: bits)
