@@ -48,8 +48,9 @@ package struct CalibrationSamples {
   /// The inputs for a run of ids from position 0, with results for all of them.
   ///
   /// - Throws: `CompileError` of kind `.input` if an id is outside of the vocabulary.
-  package static func inputs(_ ids: [Int32], of function: Graph, _ model: Model, _ path: String) throws -> FunctionInputs
-  {
+  package static func inputs(
+    _ ids: [Int32], of function: Graph, _ model: Model, _ path: String
+  ) throws -> FunctionInputs {
     let vocabulary = model[metadata: "vocabulary"].flatMap { Int($0) } ?? .max
     if let outside = ids.first(where: { $0 < 0 || $0 >= vocabulary }) {
       throw CompileError(.input, "'\(path)' has the id \(outside), which no token of \(vocabulary) has")
