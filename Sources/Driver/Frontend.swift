@@ -13,8 +13,15 @@ package struct FrontendOptions: Sendable {
   package var level = Presets.Level.o1
   /// Quantization of the linear layers; nil for the checkpoint's own types.
   package var quantization: QuantizationSpec?
-  /// Samples to measure the ranges of activations on, for the quantization; nil for ranges taken at run time.
+  /// Samples for the quantization: of a model of language to choose codes on, of other networks to measure the ranges of
+  /// activations on; nil for codes to the nearest and ranges taken at run time.
   package var calibration: Calibrate?
+  /// How the codes of a quantization are chosen; nil for the best that the calibration allows.
+  package var method: QuantizationMethod?
+  /// The texts that passes read, by path, as ``readTexts(for:)`` finds them.
+  package var texts: [String: TokenText] = [:]
+  /// The file that keeps new data of passes; nil for one that goes away with the model.
+  package var spillPath: String?
   /// Passes that replace the preset and the quantization.
   package var pipeline: Pipeline?
   package var rewriteLimit: Int?
@@ -52,10 +59,7 @@ package struct Frontend {
       try advance(&model, to: .simplify, options.pipeline ?? Presets.simplify(options.level))
     }
     if model.stage < .transform, last >= .transform {
-      let transform =
-        try options.pipeline == nil
-        ? options.quantization.map { try Presets.quantize($0, calibration: options.calibration) } : nil
-      try advance(&model, to: .transform, transform ?? Pipeline([]))
+      try advance(&model, to: .transform, quantization(of: model) ?? Pipeline([]))
     }
     return model
   }
@@ -74,6 +78,14 @@ package struct Frontend {
     return model
   }
 
+  /// The passes that quantize a model as the options say; nil for none.
+  package func quantization(of model: Model) throws -> Pipeline? {
+    guard options.pipeline == nil, let spec = options.quantization else { return nil }
+    return try Presets.quantize(
+      spec, calibration: options.calibration, method: options.method ?? .best,
+      isLanguage: model.functions.first.map { CalibrationSamples.takesTokens($0) } ?? false)
+  }
+
   private mutating func advance(_ model: inout Model, to stage: Stage, _ pipeline: Pipeline) throws {
     let watch = Stopwatch()
     model.stage = stage
@@ -88,7 +100,9 @@ package struct Frontend {
     manager.certifier = certifier
     var context = PassContext()
     context.workFolder = options.reproducerFolder
+    context.spillPath = options.spillPath
     context.samples = { try TensorArchives.samples($0, of: $1) }
+    context.tokenSamples = { [texts = options.texts] in try FrontendOptions.windows($0, $1, $2, $3, texts) }
     let progress = Progress()
     context.progress = progress
     defer { progress.clear() }

@@ -72,13 +72,31 @@ package enum Presets {
     "canonicalize", "fold-constants", "fuse-elementwise", "eliminate-common-subexpressions", "eliminate-dead-code",
   ]
 
-  /// The passes of a quantization in the spelling `w4g32a8`; none for types that only narrow. With `calibration` activations
-  /// become bytes with measured ranges.
-  package static func quantize(_ spec: QuantizationSpec, calibration: Calibrate? = nil) throws -> Pipeline {
+  /// The passes of a quantization in the spelling `w4g32a8`; none for types that only narrow. With `calibration` the codes of a
+  /// model of language are chosen on its samples, as `method` says; of other networks activations become bytes with measured
+  /// ranges.
+  package static func quantize(
+    _ spec: QuantizationSpec, calibration: Calibrate? = nil, method: QuantizationMethod = .best,
+    isLanguage: Bool = false
+  ) throws -> Pipeline {
     let rest = try Pipeline(parsing: "eliminate-common-subexpressions,eliminate-dead-code", registry: registry)
     var passes: [any Pass] = [QuantizeWeights(spec)]
-    // Measured on the very values that are then quantized; bytes are fused while every value still has one user.
-    if let calibration { passes = [calibration] + passes + [FuseQuantized()] }
+    if let calibration {
+      if try isLanguage || !CalibrationSamples.isArchive(calibration.samples) {
+        guard calibration.range == .minmax else {
+          throw CompileError(.usage, "--calibration-range is for networks whose activations get fixed ranges")
+        }
+        // Structure first: codes are chosen for the formats that layers have.
+        passes.append(ChooseCodes(text: calibration.samples))
+      } else {
+        guard method != .gptq else {
+          throw CompileError(
+            .unsupported, "--method gptq is for models of language; in a pipeline write 'quantize,gptq{text=...}'")
+        }
+        // Measured on the very values that are then quantized; bytes are fused while every value still has one user.
+        passes = [calibration] + passes + [FuseQuantized()]
+      }
+    }
     return Pipeline(passes + rest.passes)
   }
 }

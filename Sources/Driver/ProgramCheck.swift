@@ -34,7 +34,7 @@ package struct ProgramCheck {
   /// Runs `program` and the evaluator on `model` with the same inputs.
   package func run(model path: String, program: String) async throws -> Result {
     let manifest = try ProgramFile(try MappedFile(path: program)).manifest()
-    let (model, quantizes) = try reference(path, manifest)
+    let (model, quantizes) = try await reference(path, manifest)
     guard let function = model.function(role: "main") ?? model.functions.first else {
       throw CompileError(.input, "'\(path)' has no function")
     }
@@ -52,12 +52,13 @@ package struct ProgramCheck {
   }
 
   /// The model after the passes of the manifest, or as it was read; and whether activations are quantized.
-  private func reference(_ path: String, _ manifest: JSON) throws -> (Model, Bool) {
+  private func reference(_ path: String, _ manifest: JSON) async throws -> (Model, Bool) {
     var options = FrontendOptions()
     options.load = loadOptions(manifest)
     let records = manifest["passes"]?.array ?? []
     let text = records.compactMap { $0["options"]?.string }.joined(separator: ",")
     options.pipeline = try Pipeline(parsing: text, registry: Presets.registry)
+    if !original { try await options.readTexts(for: path) }
     var frontend = Frontend(options)
     let model = try frontend.run(path, to: original ? .import : .transform)
     let quantizes = model.functions.contains { function in

@@ -1,6 +1,5 @@
 import Base
 import Formats
-import Glibc
 import IR
 import Passes
 import Tensors
@@ -19,9 +18,9 @@ struct RegressionMerge {
     beside output: String
   ) async throws -> [String] {
     let models = try inputs.map { try load($0) }
-    var samples: [[LinearLayerMerge.Sample]] = []
+    var samples: [[FunctionInputs]] = []
     for (model, path) in zip(models, options.calibration) {
-      let found = try await MergeSamples(model, count: options.samples ?? 16, length: length(model)).read(path)
+      let found = try await CalibrationSamples(model, count: options.samples ?? 16, length: length(model)).read(path)
       guard !found.isEmpty else { throw CompileError(.input, "'\(path)' holds no samples") }
       samples.append(found)
     }
@@ -32,16 +31,23 @@ struct RegressionMerge {
     let chosen = Set(names)
     let first = checkpoints[0]
     merge.selects = { chosen.contains($0.name) && first.type(of: $0.name) == $0.type }
-    let spill = try Spill(beside: output)
+    let spill = try SpillFile(name: ArchivePath.name(of: output), in: ArchivePath.folder(of: output))
+    var entries: [(name: String, type: TensorType, range: Range<Int>)] = []
     let progress = Progress()
     defer { progress.clear() }
-    let layers = try merge.run(models, samples, progress: progress) { try spill.add($0, $1) }
+    let layers = try merge.run(models, samples, progress: progress) { name, tensor in
+      entries.append((name, tensor.type, try spill.add(tensor.view.bytes)))
+    }
     guard !layers.isEmpty else {
       throw CompileError(
         .unsupported, "no linear layer of '\(inputs[0])' uses a chosen tensor as it is",
         notes: ["convert the checkpoints to Hugging Face folders first"])
     }
-    for tensor in try spill.finish() { try merged.replace(tensor.name, by: tensor) }
+    let file = try spill.finish()
+    for entry in entries {
+      let tensor = CheckpointTensor(name: entry.name, type: entry.type, file: file, range: entry.range)
+      try merged.replace(entry.name, by: tensor)
+    }
 
     let done = Set(layers.map(\.name))
     let share = 1 / Double(checkpoints.count)
@@ -79,34 +85,5 @@ struct RegressionMerge {
   private func length(_ model: Model) -> Int {
     let limit = model[metadata: "context.maximum"].flatMap { Int($0) } ?? .max
     return min(options.length ?? 256, limit)
-  }
-}
-
-/// Tensors that are kept in a file until they are written, in the folder of the output; the file has no name afterwards.
-private final class Spill {
-  private let path: String
-  private let file: AtomicFile
-  private var entries: [(name: String, type: TensorType, range: Range<Int>)] = []
-
-  init(beside output: String) throws {
-    let name = ArchivePath.name(of: output)
-    let number = String(UInt64.random(in: 0 ... .max), radix: 36)
-    path = "\(ArchivePath.folder(of: output))/.\(name.prefix(100)).\(number)"
-    file = try AtomicFile(path: path, permissions: 0o600)
-  }
-
-  func add(_ name: String, _ tensor: Tensor) throws {
-    try file.pad(to: 64)
-    let start = file.offset
-    try file.append(tensor.view.bytes)
-    entries.append((name, tensor.type, start..<file.offset))
-  }
-
-  /// The tensors, in the mapped file.
-  func finish() throws -> [CheckpointTensor] {
-    try file.commit()
-    defer { unlink(path) }
-    let mapped = try MappedFile(path: path)
-    return entries.map { CheckpointTensor(name: $0.name, type: $0.type, file: mapped, range: $0.range) }
   }
 }

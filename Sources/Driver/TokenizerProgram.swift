@@ -10,7 +10,6 @@ struct TokenizerProgram {
 
   private let folder: WorkFolder
   private let path: String
-  private let prefix: [Int32]
 
   /// Compiles the program.
   ///
@@ -27,7 +26,6 @@ struct TokenizerProgram {
     model.compact()
     folder = try WorkFolder()
     path = folder.file("tokens")
-    prefix = tokenizer.prefix.map { Int32(truncatingIfNeeded: $0) }
     let text = folder.file("tokens.mir")
     try AtomicFile.write(try Printer.print(model, relativeTo: folder.path), to: text)
     var options = CompileOptions()
@@ -36,21 +34,17 @@ struct TokenizerProgram {
     _ = try await compiler.compile(text)
   }
 
-  /// At most `count` runs of at most `length` ids of a text file, one after the other; each begins with the ids that the
-  /// tokenizer puts before a text.
-  func samples(of file: String, count: Int, length: Int) async throws -> [[Int32]] {
+  /// The ids of a text file without those that the tokenizer puts before and behind a text, until there are `most`.
+  func ids(of file: String, most: Int) async throws -> [Int32] {
     let text = try MappedFile.contents(path: file)
-    let each = max(1, length - prefix.count)
     var ids: [Int32] = []
     var rest = text[...]
-    while !rest.isEmpty, ids.count < count * each {
+    while !rest.isEmpty, ids.count < most {
       let piece = Self.head(of: rest)
       rest = rest[piece.endIndex...]
       ids += try await self.ids(Array(piece))
     }
-    return stride(from: 0, to: min(ids.count, count * each), by: each).map { first in
-      prefix + ids[first..<min(first + each, ids.count)]
-    }
+    return Array(ids.prefix(most))
   }
 
   /// The first part of a text, up to a space or a line if it is longer than a piece.

@@ -58,7 +58,9 @@ struct BenchKernels: AsyncParsableCommand {
     let result: KernelBenchmark.Result
     switch (model, shapes) {
     case (let path?, nil):
-      var frontend = Frontend(try passes.options(load))
+      var options = try passes.options(load)
+      try await options.readTexts(for: path)
+      var frontend = Frontend(options)
       result = try await benchmark.run(frontend.run(path, to: .transform))
     case (nil, let text?):
       // One product of a large model: its weights come from memory.

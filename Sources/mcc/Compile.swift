@@ -84,6 +84,12 @@ struct Compile: AsyncParsableCommand {
     options.refusesSlowTypes = !force
     options.output = output
     if output == nil, options.lastStage >= .emit { options.output = Self.defaultOutput(model, emit) }
+    if let dumpStages {
+      options.frontend.spillPath = PassArguments.spillPath(output: dumpStages + "/stages", model: model)
+    } else if options.lastStage.hasText {
+      options.frontend.spillPath = PassArguments.spillPath(output: output, model: model)
+    }
+    try await options.frontend.readTexts(for: model)
     var compiler = Compiler(options)
     let summary = try await compiler.compile(model)
     if quiet { return }

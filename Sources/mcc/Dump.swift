@@ -32,7 +32,10 @@ struct Dump: AsyncParsableCommand {
         "the stage '\(stage.rawValue)' has no text form; stages: \(Stage.withText.map(\.rawValue).joined(separator: ", "))"
       )
     }
-    let model = try Compiler.model(self.model, at: stage, passes.options(load), target: target)
+    var options = try passes.options(load)
+    try await options.readTexts(for: self.model)
+    options.spillPath = json ? nil : PassArguments.spillPath(output: output, model: self.model)
+    let model = try Compiler.model(self.model, at: stage, options, target: target)
     let text =
       json
       ? ModelReport(model).json.text(pretty: true)

@@ -24,11 +24,12 @@ struct Opt: AsyncParsableCommand {
   func run() async throws {
     var options = try passes.options(load)
     options.check = try checks.options()
+    try await options.readTexts(for: self.model)
+    options.spillPath = PassArguments.spillPath(output: output, model: self.model)
     var frontend = Frontend(options)
     var model = try frontend.load(self.model)
     let pipeline =
-      try options.pipeline ?? options.quantization.map { try Presets.quantize($0, calibration: options.calibration) }
-      ?? Presets.simplify(options.level)
+      try options.pipeline ?? frontend.quantization(of: model) ?? Presets.simplify(options.level)
     try frontend.run(pipeline, on: &model)
     if statistics || options.check != nil { for line in Summary.passes(frontend.reports) { Standard.error(line) } }
     let text = try Printer.print(model, relativeTo: output.map { ArchivePath.folder(of: $0) })

@@ -25,7 +25,8 @@ struct Run: AsyncParsableCommand {
   @OptionGroup var passes: PassArguments
 
   func run() async throws {
-    let options = try passes.options(load)
+    var options = try passes.options(load)
+    try await options.readTexts(for: self.model)
     var frontend = Frontend(options)
     let changes = options.pipeline != nil || options.quantization != nil || passes.level != nil
     let model = try frontend.run(self.model, to: changes ? .transform : .import)

@@ -148,9 +148,18 @@ struct PassArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Samples (.npz) to measure the ranges of activations on: convolutions and linear layers compute in 8 bits.",
-      valueName: "file"))
+      """
+      For models of language a text or token ids (.npy, .npz) to choose the codes of weights on; for other networks \
+      samples (.npz) to measure the ranges of activations on, whose convolutions and linear layers then compute in 8 bits.
+      """, valueName: "file"))
   var calibrate: String?
+
+  @Option(
+    help: """
+      How codes are chosen: rtn (to the nearest), gptq (by their effect on --calibrate) or best. (default: best with \
+      --calibrate, else rtn)
+      """)
+  var method: QuantizationMethod?
 
   @Option(help: "How ranges follow from samples: minmax, percentile (99.99) or percentile:P. (default: minmax)")
   var calibrationRange: String?
@@ -188,7 +197,15 @@ struct PassArguments: ParsableArguments {
     }
     guard calibrate == nil || quantize != nil else {
       throw CompileError(
-        .usage, "--calibrate needs --quantize w8; in a pipeline write 'calibrate{samples=...},quantize'")
+        .usage,
+        "--calibrate needs --quantize; in a pipeline write 'quantize,gptq{text=...}' or 'calibrate{samples=...},quantize'"
+      )
+    }
+    guard method == nil || quantize != nil else { throw CompileError(.usage, "--method needs --quantize") }
+    guard method == nil || (method == .rtn) == (calibrate == nil) else {
+      throw CompileError(
+        .usage,
+        method == .rtn ? "--method rtn needs no --calibrate" : "--method \(method?.rawValue ?? "") needs --calibrate")
     }
     guard calibrationRange == nil || calibrate != nil else {
       throw CompileError(.usage, "--calibration-range needs --calibrate")
@@ -206,6 +223,7 @@ struct PassArguments: ParsableArguments {
     options.calibration = try calibrate.map {
       Calibrate(samples: $0, range: try calibrationRange.map { try Calibrate.Range(parsing: $0) } ?? .minmax)
     }
+    options.method = method
     if let type = options.quantization?.cacheType { options.load.cacheType = type }
     options.pipeline = try pipeline.map { try Pipeline(parsing: $0, registry: Presets.registry) }
     options.rewriteLimit = stopAfterRewrites
@@ -214,6 +232,15 @@ struct PassArguments: ParsableArguments {
     return options
   }
 }
+
+extension PassArguments {
+  /// Where new data of passes goes that text IR refers to: beside the output, or in the working folder.
+  static func spillPath(output: String?, model: String) -> String {
+    (output ?? ArchivePath.name(of: model)) + ".weights"
+  }
+}
+
+extension QuantizationMethod: ExpressibleByArgument {}
 
 extension Stage: ExpressibleByArgument {
   /// The stages that have a text form.

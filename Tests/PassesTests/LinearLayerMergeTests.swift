@@ -117,7 +117,7 @@ import Testing
       networks.append(try Self.network([w1, start[1], w2, turned]))
     }
     let samples = (0..<2).map { task in
-      (0..<4).map { _ in LinearLayerMerge.Sample([Self.inputs(task, &generator, count: 100)]) }
+      (0..<4).map { _ in FunctionInputs(inputs: [Self.inputs(task, &generator, count: 100)]) }
     }
     let tests = (0..<2).map { Self.inputs($0, &generator, count: 300) }
     let wanted = try (0..<2).map { try Self.run(networks[$0].1, tests[$0]) }
@@ -158,7 +158,7 @@ import Testing
         Self.normal(&generator, h * o, 0.2),
       ])
     }
-    let samples = (0..<2).map { [LinearLayerMerge.Sample([Self.inputs($0, &generator, count: 200)])] }
+    let samples = (0..<2).map { [FunctionInputs(inputs: [Self.inputs($0, &generator, count: 200)])] }
     var merge = LinearLayerMerge()
     merge.usesMergedInputs = true
     merge.selects = { $0.name == "w2" }
@@ -192,7 +192,7 @@ import Testing
         second.functions[0].nodeIDs.first {
           second.functions[0][$0].op is ReLU
         }))
-    let x = LinearLayerMerge.Sample([Tensor(TensorType(.f32, [1, Self.width]))])
+    let x = FunctionInputs(inputs: [Tensor(TensorType(.f32, [1, Self.width]))])
     let error = #expect(throws: CompileError.self) {
       try LinearLayerMerge().run([first, second], [[x], [x]]) { _, _ in }
     }

@@ -18,20 +18,22 @@ package final class Evaluator {
 
   /// An evaluator of the function `name`; nil stands for the only or the `main` function. Without `keepsRecipes` what depends
   /// on constants alone is computed in every run like everything else, so that the observer sees it.
-  package init(_ model: Model, function name: String? = nil, keepsRecipes: Bool = true) throws {
+  package convenience init(_ model: Model, function name: String? = nil, keepsRecipes: Bool = true) throws {
     let chosen = name.map { name in model.functions.first { $0.name == name } }
     guard let graph = chosen ?? model.function(role: "main") ?? model.functions.first else {
       throw CompileError(.input, "model '\(model.name)' has no function\(name.map { " '@\($0)'" } ?? "")")
     }
+    try self.init(model, graph, keepsRecipes: keepsRecipes)
+  }
+
+  /// An evaluator of `graph`, a function of `model` or one that reads the same constants.
+  package init(_ model: Model, _ graph: Graph, keepsRecipes: Bool = true) throws {
     self.model = model
     self.graph = graph
     order = graph.topologicalOrder()
     constants = ConstantEvaluator(model, graph)
     isConstant = RecipeSet(graph, computed: keepsRecipes).flags
-    var lastUse = [Int](repeating: -1, count: graph.valueSlots)
-    for (step, node) in order.enumerated() {
-      for input in graph[node].inputs { lastUse[Int(input.index)] = step }
-    }
+    var lastUse = graph.lastUses(in: order)
     for output in graph.outputs { lastUse[Int(output.index)] = .max }
     for state in graph.states { lastUse[Int(state.update.index)] = .max }
     self.lastUse = lastUse
@@ -59,7 +61,6 @@ package final class Evaluator {
     _ inputs: [Tensor], states: [Tensor]? = nil, symbols: [String: Int] = [:]
   ) throws -> Results {
     let binding = try bind(inputs, symbols)
-    let replacement: (Symbol) -> Dim? = { binding[$0.name].map { .fixed($0) } }
     var tensors = [Tensor?](repeating: nil, count: graph.valueSlots)
     for (id, tensor) in zip(graph.inputs, inputs) { tensors[Int(id.index)] = tensor }
     for (state, tensor) in zip(graph.states, try states ?? initialStates()) {
@@ -81,17 +82,9 @@ package final class Evaluator {
     for (step, id) in order.enumerated() {
       let node = graph[id]
       if node.results.allSatisfy({ isConstant[Int($0.index)] }) { continue }
-      let operands = try node.inputs.map { try tensor($0) }
-      let op = (node.op as? any DimensionAttributes)?.substituting(replacement) ?? node.op
-      do {
-        let types = try op.inferTypes(operands.map(\.type))
-        let results = types.map { Tensor($0) }
-        try op.evaluate(operands.map(\.view), into: results.map(\.mutableView))
-        for (result, tensor) in zip(node.results, results) { tensors[Int(result.index)] = tensor }
-        try observer?(id, results)
-      } catch let error as CompileError {
-        throw error.located(.init(object: "'%\(node.results.first.map { graph[$0].name } ?? node.op.name)'"))
-      }
+      let results = try graph.evaluate(id, try node.inputs.map { try tensor($0) }, binding)
+      for (result, tensor) in zip(node.results, results) { tensors[Int(result.index)] = tensor }
+      try observer?(id, results)
       for input in node.inputs where lastUse[Int(input.index)] == step { tensors[Int(input.index)] = nil }
     }
     return Results(

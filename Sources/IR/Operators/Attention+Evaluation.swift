@@ -3,7 +3,27 @@ import Tensors
 
 extension Attention: NumericOperator {
   func compute<R: Real>(_ inputs: [Numbers<R>], into results: [Results<R>]) throws {
-    let (q, k, v, y) = (inputs[0], inputs[1], inputs[2], results[0])
+    nonisolated(unsafe) let plan = try plan(inputs, results[0].data)
+    if plan.work < 1 << 16 {
+      for head in 0..<plan.count { plan.run(head) }
+    } else {
+      withSingleThreadedBLAS {
+        parallelFor(plan.count) { range in for head in range { plan.run(head) } }
+      }
+    }
+  }
+
+  /// For each key that a query may see, of each batch, the sum of its weights over all queries and heads.
+  package func received(_ inputs: [TensorView]) throws -> [Float] {
+    let numbers = inputs.map { Numbers<Float>($0) }
+    return try withExtendedLifetime(numbers) {
+      let plan = try plan(numbers, nil)
+      return plan.received()
+    }
+  }
+
+  private func plan<R: Real>(_ inputs: [Numbers<R>], _ y: UnsafeMutablePointer<R>?) throws -> AttentionPlan<R> {
+    let (q, k, v) = (inputs[0], inputs[1], inputs[2])
     let rank = q.sizes.count
     let batches = rank == 3 ? q.sizes[0] : 1
     let queries = q.sizes[rank - 2]
@@ -18,18 +38,11 @@ extension Attention: NumericOperator {
     let visible = past.map { $0 + queries } ?? keys
     let (kWidth, vWidth) = (k.sizes[rank - 1], v.sizes[rank - 1])
     let mask = optional.mask.map { AttentionMask(inputs[$0], batches, heads, queries, keys) }
-    nonisolated(unsafe) let plan = AttentionPlan<R>(
-      op: self, queries: queries, visible: visible, past: past, qWidth: q.sizes[rank - 1], kWidth: kWidth,
+    return AttentionPlan<R>(
+      op: self, batches: batches, queries: queries, visible: visible, past: past, qWidth: q.sizes[rank - 1],
+      kWidth: kWidth,
       vWidth: vWidth, q: q.data, k: k.prefix(batches == 1 ? visible * kWidth : k.count),
-      v: v.prefix(batches == 1 ? visible * vWidth : v.count), y: y.data, mask: mask, keys: keys)
-    let work = batches * heads * queries * visible
-    if work < 1 << 16 {
-      for head in 0..<(batches * heads) { plan.run(head) }
-    } else {
-      withSingleThreadedBLAS {
-        parallelFor(batches * heads) { range in for head in range { plan.run(head) } }
-      }
-    }
+      v: v.prefix(batches == 1 ? visible * vWidth : v.count), y: y, mask: mask, keys: keys)
   }
 }
 
@@ -58,20 +71,39 @@ private struct AttentionMask<R: Real> {
 /// One attention: what each head reads and writes.
 private struct AttentionPlan<R: Real> {
   let op: Attention
-  let queries, visible: Int
+  let batches, queries, visible: Int
   let past: Int?
   let qWidth, kWidth, vWidth: Int
   let q, k, v: UnsafePointer<R>
-  let y: UnsafeMutablePointer<R>
+  /// Nil where no result is wanted.
+  let y: UnsafeMutablePointer<R>?
   let mask: AttentionMask<R>?
   let keys: Int
 
+  /// Heads of all batches.
+  var count: Int { batches * op.heads }
+
+  var work: Int { count * queries * visible }
+
   func run(_ index: Int) {
+    guard let y else { return }
+    let (batch, head) = index.quotientAndRemainder(dividingBy: op.heads)
+    let valueDepth = vWidth / op.kvHeads
+    let yWidth = valueDepth * op.heads
+    let scores = weights(index)
+    R.multiply(
+      MatrixProduct(
+        rows: queries, columns: valueDepth, depth: visible, strideA: visible, strideB: vWidth, strideC: yWidth),
+      scores.data, v + batch * keys * vWidth + head / (op.heads / op.kvHeads) * valueDepth,
+      into: y + batch * queries * yWidth + head * valueDepth)
+    withExtendedLifetime(scores) {}
+  }
+
+  /// The weights of a head, a row for each query.
+  private func weights(_ index: Int) -> Scratch<R> {
     let (batch, head) = index.quotientAndRemainder(dividingBy: op.heads)
     let group = head / (op.heads / op.kvHeads)
     let depth = qWidth / op.heads
-    let valueDepth = vWidth / op.kvHeads
-    let yWidth = valueDepth * op.heads
     let scores = Scratch<R>(queries * visible)
     R.multiply(
       MatrixProduct(
@@ -79,12 +111,21 @@ private struct AttentionPlan<R: Real> {
         strideC: visible, alpha: Double(op.scale)),
       q + batch * queries * qWidth + head * depth, k + batch * keys * kWidth + group * depth, into: scores.data)
     for i in 0..<queries { weigh(scores.data + i * visible, batch: batch, head: head, query: i) }
-    R.multiply(
-      MatrixProduct(
-        rows: queries, columns: valueDepth, depth: visible, strideA: visible, strideB: vWidth, strideC: yWidth),
-      scores.data, v + batch * keys * vWidth + group * valueDepth,
-      into: y + batch * queries * yWidth + head * valueDepth)
-    withExtendedLifetime(scores) {}
+    return scores
+  }
+
+  /// The sums of the weights of each key, by batch.
+  func received() -> [Float] {
+    var sums = [Float](repeating: 0, count: batches * visible)
+    for index in 0..<count {
+      let scores = weights(index)
+      let first = index / op.heads * visible
+      for i in 0..<queries {
+        for j in 0..<visible { sums[first + j] += Float(scores.data[i * visible + j]) }
+      }
+      withExtendedLifetime(scores) {}
+    }
+    return sums
   }
 
   /// Turns the scores of a query into weights: cap, mask, softmax; zeros for keys it does not see.

@@ -55,6 +55,12 @@ package struct PassContext {
   package var calibration: Calibration?
   /// Reads the samples of a file for the inputs of a function: runs, each with one tensor per input.
   package var samples: ((_ path: String, _ function: Graph) throws -> [[Tensor]])?
+  /// Reads windows of tokens of a text or of token ids for a model of language, or the samples of an archive for other
+  /// networks: `count` of them of `length` tokens, nil for the usual numbers.
+  package var tokenSamples:
+    ((_ path: String, _ count: Int?, _ length: Int?, _ model: Model) throws -> [FunctionInputs])?
+  /// The file that keeps new data of passes; nil for one that goes away with the model.
+  package var spillPath: String?
   /// Shows what long passes are doing.
   package var progress: Progress?
 

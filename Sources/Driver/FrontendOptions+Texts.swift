@@ -1,0 +1,76 @@
+import Base
+import IR
+import Passes
+import Tensors
+
+extension FrontendOptions {
+  /// The windows that passes read where they do not say it.
+  private static let usualSamples = 64
+  private static let usualLength = 512
+  /// Of a long text so many times the tokens that are needed are read, to spread windows over them.
+  private static let spread = 8
+
+  /// Reads the texts that passes calibrate on, with the tokenizer of the model at `path`; to be called before the passes run.
+  ///
+  /// - Throws: `CompileError` if a text cannot be read or the model has no tokenizer.
+  package mutating func readTexts(for path: String) async throws {
+    var wanted: [(path: String, most: Int)] = []
+    for case let pass as any TokenSampled in pipeline?.passes ?? [] where !pass.text.isEmpty {
+      wanted.append((pass.text, Self.most(pass.samples, pass.length)))
+    }
+    if pipeline == nil, let calibration { wanted.append((calibration.samples, Self.most(calibration.count, nil))) }
+    wanted = try wanted.filter { try !CalibrationSamples.isArchive($0.path) }
+    guard !wanted.isEmpty else { return }
+    let model = try ModelLoader.load(path, load)
+    for (path, most) in wanted where texts[path].map({ $0.ids.count < most }) ?? true {
+      texts[path] = try await TokenText(path, model, most: most)
+    }
+  }
+
+  private static func most(_ count: Int?, _ length: Int?) -> Int {
+    let tokens = (count ?? usualSamples).multipliedReportingOverflow(by: length ?? usualLength)
+    return tokens.overflow || tokens.partialValue > 1 << 28 ? 1 << 31 : tokens.partialValue * spread
+  }
+
+  /// The windows for a pass; see `PassContext.tokenSamples`.
+  static func windows(
+    _ path: String, _ count: Int?, _ length: Int?, _ model: Model, _ texts: [String: TokenText]
+  ) throws -> [FunctionInputs] {
+    guard let function = model.functions.first else { throw CompileError(.input, "'\(model.name)' has no function") }
+    let isArchive = try CalibrationSamples.isArchive(path)
+    guard CalibrationSamples.takesTokens(function) else {
+      guard isArchive else {
+        throw CompileError(
+          .usage, "'\(model.name)' does not read text; '\(path)' is no archive of inputs (.npy, .npz)")
+      }
+      let samples = try TensorArchives.samples(path, of: function)
+      return samples.prefix(count ?? samples.count).map { FunctionInputs(inputs: $0) }
+    }
+    let limit = function.type(of: function.inputs[0]).shape.maximumSizes.first ?? 1
+    if let length, length > limit {
+      throw CompileError(.usage, "windows of \(length) tokens do not fit into the context of \(limit)")
+    }
+    let each = length ?? min(usualLength, limit)
+    let runs: [[Int32]]
+    if isArchive {
+      let rows = try CalibrationSamples.ids(path)
+      let windows = rows.flatMap { row in
+        stride(from: 0, to: row.count, by: each).map { Array(row[$0..<min($0 + each, row.count)]) }
+      }
+      if let count, windows.count < count {
+        throw CompileError(.input, "'\(path)' has \(windows.count) windows of \(each) ids, expected \(count)")
+      }
+      runs = Array(windows.prefix(count ?? usualSamples))
+    } else {
+      guard let text = texts[path] else { throw CompileError(.usage, "the text '\(path)' is not read by this command") }
+      let needed = count ?? 1
+      guard text.fullWindows(length: each) >= needed else {
+        throw CompileError(
+          .input,
+          "'\(path)' has \(text.ids.count) tokens, \(needed) windows of \(each) need \(needed * text.step(each))")
+      }
+      runs = text.spread(count: count ?? usualSamples, length: each)
+    }
+    return try runs.map { try CalibrationSamples.inputs($0, of: function, model, path) }
+  }
+}

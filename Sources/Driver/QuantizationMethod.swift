@@ -1,0 +1,13 @@
+import Base
+import IR
+import Passes
+
+/// How the codes of quantized weights are chosen.
+package enum QuantizationMethod: String, Hashable, Sendable, CaseIterable {
+  /// Each weight is rounded to the nearest code.
+  case rtn
+  /// By the effect on samples (``ChooseCodes``).
+  case gptq
+  /// What gives the best results with the samples there are.
+  case best
+}

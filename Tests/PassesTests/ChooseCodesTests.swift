@@ -1,0 +1,211 @@
+import Base
+import Formats
+import IR
+import Passes
+import TestSupport
+import Tensors
+import Testing
+
+/// Codes of whole networks chosen on samples.
+@Suite struct ChooseCodesTests {
+  /// Two layers with a sum around the second, and a table that the result is multiplied by as well.
+  private static let network = """
+    model @net {
+      func @main role = main <T in 1...64> (%tokens: i32[T]) -> (y: f32[T, 50]) {
+        %table = constant random(seed = 1, deviation = 0.5) : f32[50, 40]
+        %w1 = constant random(seed = 2, deviation = 0.3) : f32[72, 40]
+        %w2 = constant random(seed = 3, deviation = 0.3) : f32[40, 72]
+        %x = gather(%table, %tokens) {axis = 0}
+        %h = matmul(%x, %w1) {transposeB = true, epilogue = {activation = relu}}
+        %s = matmul(%h, %w2, %x) {transposeB = true, epilogue = {residual = after_activation}}
+        %y = matmul(%s, %table) {transposeB = true}
+        return %y
+      }
+    }
+    """
+
+  /// Samples that use a tenth of the vocabulary most of the time.
+  private static func samples(_ count: Int, of graph: Graph, seed: UInt64 = 1) -> [FunctionInputs] {
+    var random = SplitMix64(seed: seed)
+    return (0..<count).map { _ in
+      let ids = (0..<48).map { _ in Int32(random.uniform() < 0.8 ? random.int(below: 5) : random.int(below: 50)) }
+      return FunctionInputs(inputs: [Tensor(.i32, [48], ids)])
+    }
+  }
+
+  private struct Outcome {
+    var before, after: Model
+    var context: PassContext
+    var reports: [PassManager.Report]
+  }
+
+  private static func run(
+    _ text: String, _ pipeline: String, samples: @escaping (Graph) -> [FunctionInputs]
+  ) throws -> Outcome {
+    let before = try Parser.parse(text)
+    var after = before
+    var context = PassContext()
+    context.tokenSamples = { _, _, _, model in samples(model.functions[0]) }
+    let reports = try PassManager().run(Pipeline(parsing: pipeline, registry: .all), on: &after, &context)
+    return Outcome(before: before, after: after, context: context, reports: reports)
+  }
+
+  private static func run(_ pipeline: String, _ text: String = network) throws -> Outcome {
+    try run(text, pipeline) { samples(8, of: $0) }
+  }
+
+  /// The mean square of the differences on samples that were not used, over that of the numbers.
+  private static func error(_ found: Model, _ wanted: Model) throws -> Double {
+    let (a, b) = (try Evaluator(found), try Evaluator(wanted))
+    var difference = 0.0, size = 0.0
+    for sample in samples(8, of: wanted.functions[0], seed: 99) {
+      let x = try a.run(sample.inputs, symbols: sample.symbols).outputs[0].array(of: Float.self)
+      let y = try b.run(sample.inputs, symbols: sample.symbols).outputs[0].array(of: Float.self)
+      for (x, y) in zip(x, y) {
+        difference += Double((x - y) * (x - y))
+        size += Double(y * y)
+      }
+    }
+    return difference / size
+  }
+
+  /// Every layer of a network gets codes that cost less on samples, and its results come closer to the original's than with codes
+  /// to the nearest, on other samples as well. The table keeps one constant for both uses.
+  @Test(arguments: ["w4a32", "w4za32", "w3a32", "w4a8"]) func comesCloserThanRounding(spec: String) throws {
+    let quantize = "quantize{spec=\(spec)}"
+    let nearest = try Self.run(quantize)
+    let rounded = try Self.error(nearest.after, nearest.before)
+    for options in ["", ",inputs=original", ",inputs=corrected", ",inputs=sequential", ",order=full", ",order=none"] {
+      let outcome = try Self.run(quantize + ",gptq{text=\"t\"\(options)}")
+      let found = try Self.error(outcome.after, outcome.before)
+      // Activations of eight bits have an error of their own.
+      #expect(found < 0.7 * rounded, "\(spec)\(options): \(found) of \(rounded)")
+      let figures = try #require(outcome.reports.last).figures
+      #expect(figures.count == 3 && figures.allSatisfy { $0.value > 0 && $0.value < 0.8 }, "\(figures)")
+      let graph = outcome.after.functions[0]
+      let weights = graph.nodeIDs.filter { graph[$0].op is Quantize && graph.constant(of: graph[$0].inputs[0]) != nil }
+      #expect(weights.isEmpty, "a weight is still rounded to the nearest")
+      let table = try #require(graph.nodeIDs.first { graph[$0].op is Gather }.map { graph[$0].inputs[0] })
+      #expect(graph.constant(of: table) != nil && graph.users(of: table).count == 2)
+    }
+  }
+
+  /// The same recipe on the same samples gives the same bytes; other samples give others.
+  @Test func isReproducible() throws {
+    let pipeline = "quantize{spec=w4},gptq{text=\"t\"}"
+    func bytes(_ model: Model) throws -> [[UInt8]] {
+      try model.constants.constants.indices.compactMap { index in
+        try model.withBytes(of: ConstantID(index: Int32(index))) { Array($0) }
+      }
+    }
+    let first = try bytes(Self.run(pipeline).after), second = try bytes(Self.run(pipeline).after)
+    #expect(first == second && first.count == 3)
+    let other = try Self.run(Self.network, pipeline) { Self.samples(8, of: $0, seed: 5) }
+    #expect(try bytes(other.after) != first)
+  }
+
+  /// Each expert is chosen for the tokens that reach it.
+  @Test func choosesForExperts() throws {
+    let text = """
+      model @experts {
+        func @main role = main <T in 1...64> (%tokens: i32[T]) -> (y: f32[T, 24]) {
+          %table = constant random(seed = 1, deviation = 0.5) : f32[50, 40]
+          %w = constant random(seed = 2, deviation = 0.3) : f32[4, 24, 40]
+          %router = constant random(seed = 3, deviation = 1.0) : f32[4, 40]
+          %x = gather(%table, %tokens) {axis = 0}
+          %scores = matmul(%x, %router) {transposeB = true}
+          %ids, %weights = route(%scores) {count = 2, normalizes = true}
+          %y = expert_matmul(%x, %w, %ids, %weights)
+          return %y
+        }
+      }
+      """
+    let nearest = try Self.run("quantize{spec=w4a32,embeddings=keep}", text)
+    let rounded = try Self.error(nearest.after, nearest.before)
+    let outcome = try Self.run("quantize{spec=w4a32,embeddings=keep},gptq{text=\"t\"}", text)
+    #expect(try Self.error(outcome.after, outcome.before) < 0.7 * rounded)
+    #expect(outcome.reports.last?.figures.count == 1)
+  }
+
+  /// Attention that a token receives changes what is chosen.
+  @Test func weighsTokensByAttention() throws {
+    let text = """
+      model @attention {
+        func @main role = main <T in 1...64> (%tokens: i32[T]) -> (y: f32[T, 32]) {
+          %table = constant random(seed = 1, deviation = 1.0) : f32[50, 32]
+          %w = constant random(seed = 2, deviation = 0.3) : f32[32, 32]
+          %x = gather(%table, %tokens) {axis = 0}
+          %a = attention(%x, %x, %x) {heads = 2, kvHeads = 2, scale = 0.5, causal = true}
+          %y = matmul(%a, %w) {transposeB = true}
+          return %y
+        }
+      }
+      """
+    func codes(_ options: String) throws -> Model {
+      try Self.run("quantize{spec=w3a32,embeddings=keep},gptq{text=\"t\"\(options)}", text).after
+    }
+    let plain = try codes(""), weighted = try codes(",tokenWeight=attention")
+    let error = try (Self.error(plain, Parser.parse(text)), Self.error(weighted, Parser.parse(text)))
+    #expect(error.0 != error.1 && error.1 < 2 * error.0, "\(error)")
+  }
+
+  /// The attention that keys receive is that of the definition: the sums of the softmax's columns.
+  @Test func sumsReceivedAttention() throws {
+    var random = SplitMix64(seed: 4)
+    let (tokens, heads, depth) = (5, 2, 3)
+    let q = random.floats(tokens * heads * depth), k = random.floats(tokens * heads * depth)
+    let op = Attention(heads: heads, kvHeads: heads, scale: 0.7)
+    let (a, b) = (Tensor(.f32, [tokens, heads * depth], q), Tensor(.f32, [tokens, heads * depth], k))
+    var sums = [Double](repeating: 0, count: tokens)
+    for head in 0..<heads {
+      for i in 0..<tokens {
+        let scores = (0...i).map { j in
+          0.7
+            * (0..<depth).reduce(0.0) { sum, d in
+              sum + Double(q[(i * heads + head) * depth + d]) * Double(k[(j * heads + head) * depth + d])
+            }
+        }
+        let powers = scores.map { power($0) }
+        for j in 0...i { sums[j] += powers[j] / powers.reduce(0, +) }
+      }
+    }
+    #expect(maxRelativeError(try op.received([a.view, b.view, b.view]).map { Double($0) }, sums) < 1e-6)
+  }
+
+  /// e to the power of a small number.
+  private func power(_ x: Double) -> Double {
+    var (sum, term) = (1.0, 1.0)
+    for n in 1..<30 {
+      term *= x / Double(n)
+      sum += term
+    }
+    return sum
+  }
+
+  private func message(_ body: () throws -> Void) -> String {
+    do {
+      try body()
+      return ""
+    } catch let error as CompileError {
+      return "\(error.kind): \(error.message) \(error.subject.map { "\($0)" } ?? "")"
+    } catch { return "\(error)" }
+  }
+
+  @Test func refusesWhatItCannotUse() throws {
+    #expect(message { _ = try Self.run("quantize{spec=w4},gptq") }.contains("gptq needs a text"))
+    #expect(message { _ = try Self.run("gptq{text=\"t\",damping=-1.0}") }.contains("'damping'"))
+    #expect(message { _ = try Self.run("gptq{text=\"t\",samples=0}") }.contains("'samples'"))
+    #expect(
+      message { _ = try Self.run(Self.network, "quantize{spec=w4},gptq{text=\"t\"}") { _ in [] } }
+        .contains("holds no samples"))
+    // Numbers that overflow on the way are named.
+    let text = Self.network.replacing("deviation = 0.5", with: "deviation = 1e38")
+    let overflow = message { _ = try Self.run("quantize{spec=w4a32},gptq{text=\"t\"}", text) }
+    #expect(overflow.hasPrefix("input") && overflow.contains("not finite"), "\(overflow)")
+    // Without anything quantized there is nothing to do.
+    let none = try Self.run("gptq{text=\"t\"}")
+    var before = none.before
+    before.compact()
+    #expect(none.after == before && none.context.remarks.count == 1)
+  }
+}
