@@ -3,7 +3,7 @@
 # Without testable imports, tests and program share one release build.
 MCC = .build/release/mcc
 
-.PHONY: help prerequisites build demo test test-full test-targets test-architectures test-conversions test-tokenizers \
+.PHONY: help prerequisites build demo test test-full test-targets test-architectures test-adapters test-conversions test-tokenizers \
 	test-onnx-backend fuzz lint format bench bench-kernels clean
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test-targets  run every kernel test on every target, where make test takes a sample of most"
 	@echo "make test-conversions  check converted files in llama.cpp and ONNX Runtime (installs them with pip)"
 	@echo "make test-architectures  compare random decoders of every kind with transformers (needs torch)"
+	@echo "make test-adapters  compare merged adapters with peft (needs torch)"
 	@echo "make test-tokenizers  100,000 texts through each kind of tokenizer, against the package tokenizers"
 	@echo "make test-onnx-backend  run the node tests of the onnx package (installs it with pip)"
 	@echo "make build   build .build/release/mcc"
@@ -43,6 +44,9 @@ test-targets: prerequisites
 
 test-architectures: build
 	python3 Tests/Python/architectures.py --mcc $(MCC)
+
+test-adapters: build
+	python3 Tests/Python/adapters.py --mcc $(MCC)
 
 test-full: test-targets
 	MCC_TEST_KERNELS=swift swift test -c release --disable-testable-imports --filter 'KernelTests|ConvTests|PoolTests'

@@ -73,7 +73,7 @@ package struct CheckpointTensors: Sendable {
   private var index: [String: Int] = [:]
   private var isTaken: [Bool] = []
   /// What ``takeAdapted(_:_:into:_:)`` adds to weights, and whether it is to be taken out again.
-  var adapter: LowRankAdapter?
+  var adapter: (any Adapter)?
   var separatesAdapter = false
   /// What the file calls a tensor, for messages, where that is not its name here.
   var nameInFile: @Sendable (String) -> String = { $0 }

@@ -12,6 +12,7 @@ extension Checkpoint {
     let config = try schema.config(&file.metadata, file.tensors, limits: limits, fitsScaling: true)
     self.init(name: try Candidate(path: path).modelName, config: config)
     for tensor in try schema.restored(file.tensors, config, keepsPairs: false) { try add(tensor, as: tensor.name) }
+    sentences = try SentenceTransformer(gguf: &file.metadata, of: schema)
     if !["no_vocab", "none"].contains(try file.metadata.optionalString("tokenizer.ggml.model") ?? "none") {
       let metadata = file.metadata
       text = { vocabulary in
@@ -30,12 +31,12 @@ extension Checkpoint {
   ///
   /// - Returns: sentences about what could not be represented.
   package func write(gguf path: String) throws -> [String] {
-    var (checkpoint, writer) = try GGUFSchema.prepared(self)
+    var (checkpoint, writer, notes) = try GGUFSchema.prepared(self)
     let left = try checkpoint.quantize(quantization) { _, type in
       type.shape.last.fixedValue.map { $0 % GGUFExactBlocks.length == 0 } ?? false
     }
     let vocabulary = checkpoint.type(of: "token_embd.weight")?.shape.dims.first?.fixedValue ?? 0
-    var notes = try writeText(to: &writer, vocabulary: vocabulary)
+    notes += try writeText(to: &writer, vocabulary: vocabulary)
     if let first = left.first {
       notes.append(
         "\(left.count) matrices are not quantized, since their rows are not whole blocks of \(GGUFExactBlocks.length)"

@@ -7,7 +7,7 @@ extension Checkpoint {
   /// Files of a Hugging Face folder that say how text becomes tokens and how it is sampled.
   private static let companionNames = [
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "vocab.json", "vocab.txt",
-    "merges.txt", "added_tokens.json", "chat_template.jinja",
+    "merges.txt", "added_tokens.json", "chat_template.jinja", "config_sentence_transformers.json",
   ]
 
   /// Reads the checkpoint of a Hugging Face folder; `weights` is its file of weights where that has no usual name.
@@ -21,6 +21,7 @@ extension Checkpoint {
     for name in Self.companionNames where folder.contains(name) {
       companions.append((name, try MappedFile(path: "\(path)/\(name)")))
     }
+    sentences = try SentenceTransformer(folder)
     if folder.contains("tokenizer.json") || folder.contains("tokenizer.model") {
       text = { try folder.text(config: root, vocabulary: $0) }
     }
@@ -45,6 +46,7 @@ extension Checkpoint {
     if let generation {
       try AtomicFile.write(JSON.object(generation).bytes(pretty: true), to: "\(path)/generation_config.json")
     }
+    try sentences?.write(folder: path, width: config["hidden_size"]?.int ?? config["dim"]?.int ?? 0)
     for (name, file) in companions {
       let copy = try AtomicFile(path: "\(path)/\(name)")
       try withExtendedLifetime(file) { try copy.append(file.bytes) }

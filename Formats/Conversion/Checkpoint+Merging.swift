@@ -21,8 +21,9 @@ extension Checkpoint {
   }
 
   /// Throws an error that names the first thing in which `other`, at `otherPath`, is another network than this one, at
-  /// `path`: a tensor that one of them lacks, a shape, an element type, or a key of the configuration that has an effect on
-  /// what is computed.
+  /// `path`: a tensor that one of them lacks, a shape, an element type, or what the imported networks compute, whatever the
+  /// configurations call it. A key of both configurations that makes the difference is named; so is what keys one of them
+  /// lacks. Configurations of architectures that are not known must agree key by key.
   package func requireSameForm(as other: Checkpoint, _ path: String, _ otherPath: String) throws {
     func failure(_ message: String, _ notes: [String] = []) -> CompileError {
       CompileError(.input, message, subject: .init(file: otherPath), notes: notes)
@@ -43,14 +44,33 @@ extension Checkpoint {
     if let extra = other.names.first(where: { !contains($0) }) {
       throw failure("tensor '\(extra)' is not \(wanted)")
     }
-    for key in config.keys + other.config.keys.filter({ config[$0] == nil }) {
+    let keys = (config.keys + other.config.keys.filter { config[$0] == nil }).filter { key in
       let (value, found) = (config[key], other.config[key])
       let isNeutral =
         key != "model_type" && CheckpointConfig.isNeutral(key, value) && CheckpointConfig.isNeutral(key, found)
-      if isNeutral || value == found { continue }
-      throw failure(
-        "'\(key)' of the configuration is \(found?.text() ?? "missing"), \(wanted) it is \(value?.text() ?? "missing")")
+      return !isNeutral && value != found
     }
+    guard !keys.isEmpty else { return }
+    func sentence(_ key: String) -> String {
+      let (value, found) = (config[key]?.text(), other.config[key]?.text())
+      return "'\(key)' of the configuration is \(found ?? "missing"), \(wanted) it is \(value ?? "missing")"
+    }
+    guard let network = try? self.network() else { throw failure(sentence(keys[0])) }
+    let difference: String?
+    do {
+      difference = try network.firstDifference(in: other.network(), from: "'\(path)'")
+    } catch let error as CompileError {
+      throw failure(sentence(keys[0]), [error.message])
+    }
+    guard let difference else { return }
+    // The key alone, put into this configuration, must make a difference, or be refused.
+    for key in keys where config[key] != nil && other.config[key] != nil {
+      var changed = self
+      changed.config[key] = other.config[key]
+      if let found = try? changed.network(), network.firstDifference(in: found, from: "") == nil { continue }
+      throw failure(sentence(key))
+    }
+    throw failure(difference, keys.map { sentence($0) })
   }
 
   /// The first file of the tokenizer that `other` has with another content, or that only one of both has; nil if there is

@@ -16,6 +16,8 @@ package struct Checkpoint {
   package var companions: [(name: String, file: MappedFile)] = []
   /// Reads what the checkpoint says about text, for a network that knows so many tokens; nil if it says nothing.
   package var text: (@Sendable (Int) throws -> CheckpointText?)?
+  /// How hidden states become the vector of a text, for encoders of sentences.
+  var sentences: SentenceTransformer?
   /// What could not be represented as it was.
   package var notes: [String] = []
   /// The names of the tensors in order.
@@ -25,6 +27,8 @@ package struct Checkpoint {
   private var shapes: [String: Shape] = [:]
   /// Tensors that are computed row by row from their values.
   private var codings: [String: RowCoding] = [:]
+  /// The tensors as they were read.
+  private var sources: [CheckpointTensor] = []
   /// How matrices made of constants are quantized, by the names of these.
   package var quantization: [String: BlockFormat] = [:]
   var model: Model
@@ -42,6 +46,21 @@ package struct Checkpoint {
     if let blocks = tensor.blocks, tensor.recipe == nil { value = try builder.emit(DequantizeGGML(blocks), value) }
     if !builder.type(of: value).isDense { value = try builder.emit(Dequantize(.f32), value) }
     try set(name, value)
+    var source = tensor
+    source.name = name
+    sources.append(source)
+  }
+
+  /// The network that the configuration and the tensors, as they were read, describe, without a tokenizer.
+  package func network(_ options: LoadOptions = LoadOptions()) throws -> Model {
+    let place = sources.first?.file.path ?? name
+    var tensors = CheckpointTensors(place: place)
+    for source in sources { try tensors.add(source) }
+    let root = JSONField(.object(config), file: place)
+    var (model, _) = try HuggingFaceFormat.network(root, &tensors, name: name, options, sentences: sentences)
+    model.compact()
+    try Verifier.verify(model)
+    return model
   }
 
   /// Adds a small tensor of numbers.

@@ -21,9 +21,10 @@ package enum GGUFFormat: Format {
     var tensors = CheckpointTensors(place: mapped.path)
     tensors.nameInFile = schema.nameInGGUF
     for tensor in try schema.restored(file.tensors, config, keepsPairs: true) { try tensors.add(tensor) }
+    let sentences = try SentenceTransformer(gguf: &file.metadata, of: schema)
     var (model, architecture) = try HuggingFaceFormat.network(
       JSONField(.object(config), file: mapped.path), &tensors, name: candidate.modelName, options,
-      turnsNeighbours: schema.pairsRows)
+      sentences: sentences, turnsNeighbours: schema.pairsRows)
     model[metadata: "format"] = name
     model[metadata: "architecture"] = schema.name
 
@@ -34,6 +35,10 @@ package enum GGUFFormat: Format {
       generation.beginID = tokenizer.beginID
       generation.endIDs = tokenizer.endIDs
       model.assets.append(NamedAsset(name: "tokenizer", asset: .tokenizer(tokenizer)))
+    }
+    // The decoder of a network with an encoder begins with a token of its own.
+    if let start = config["decoder_start_token_id"]?.int, (0..<architecture.vocabulary).contains(start) {
+      generation.beginID = start
     }
     model.assets.append(NamedAsset(name: "generation", asset: .generation(generation)))
     return model

@@ -9,6 +9,9 @@ extension GGUFSchema {
     "use_parallel_residual",
   ]
 
+  /// Keys that mean the same as another one where they are missing.
+  static let implied = ["attention.head_count_kv": "attention.head_count", "decoder_block_count": "block_count"]
+
   /// Tensors that are no weights: what they say becomes part of the configuration.
   static let factorNames: Set<String> = [
     "rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight",
@@ -37,15 +40,17 @@ extension GGUFSchema {
       }
       if let value = value ?? key.fallback {
         config[key.config[0]] = value
-      } else if key.gguf == "attention.head_count_kv" {
-        config[key.config[0]] = number("attention.head_count", in: config).map { .int($0) }
+      } else if let other = Self.implied[key.gguf] {
+        config[key.config[0]] = number(other, in: config).map { .int($0) }
       } else if key.gguf != "rope.scaling.original_context_length" {
         throw keys.failure("missing '\(full)', expected a number")
       }
     }
+    if config["sliding_window"]?.int == 0 { config["sliding_window"] = .null }
     let headDim = try readHeads(&keys, &config)
     if hasRotary { try readRotary(&keys, &config, tensors, headDim: headDim, fitsScaling: fitsScaling) }
     try readVocabulary(&keys, &config, tensors, limits)
+    try readEncoder(&keys, &config, tensors)
     for key in keys.keys where key.hasPrefix("\(name).") && !keys.readKeys.contains(key) {
       let part = String(key.dropFirst(name.count + 1))
       if Self.withoutEffect.contains(part) || formalities.contains(where: { $0.gguf == part }) { continue }
@@ -60,7 +65,7 @@ extension GGUFSchema {
 
   private func range(of key: Key, _ limits: LoadLimits) -> ClosedRange<Int> {
     switch key.gguf {
-    case "block_count": 1...limits.layers
+    case "block_count", "decoder_block_count": 1...limits.layers
     case "context_length": 1...limits.context
     case "embedding_length": 1...limits.width
     case "feed_forward_length": (experts.isEmpty ? 1 : 0)...limits.width
@@ -165,6 +170,8 @@ extension GGUFSchema {
       Self.state(short, long, attention: Self.decimal(attention), original: original, &table)
     } else if short != nil || long != nil {
       throw keys.failure("one of 'rope_factors_short.weight' and 'rope_factors_long.weight' is missing")
+    } else if table["rope_type"]?.string == "yarn" {
+      try readYarn(&keys, &table, attention: attention, context: context)
     } else if attention != 1 {
       throw keys.failure("'\(name).rope.scaling.attn_factor' is not supported", kind: .unsupported)
     }
@@ -192,17 +199,36 @@ extension GGUFSchema {
     let stated = try finite("\(name).rope.scaling.factor", &keys)
     switch kind {
     case "none": break
-    case "linear":
+    case "linear", "yarn":
       guard let factor = stated ?? old else { throw keys.failure("missing '\(name).rope.scaling.factor'") }
       guard factor > 0, factor <= 1e9 else {
         throw keys.failure("'\(name).rope.scaling.factor' is \(factor), expected a positive number")
       }
-      table["rope_type"] = .string("linear")
+      table["rope_type"] = .string(kind)
       table["factor"] = .number(Self.decimal(factor))
     default:
       throw keys.failure(
-        "'\(name).rope.scaling.type' '\(kind)' is not supported, only none and linear", kind: .unsupported)
+        "'\(name).rope.scaling.type' '\(kind)' is not supported, only none, linear and yarn", kind: .unsupported)
     }
+  }
+
+  /// Reads what YaRN needs beside the factor. Readers multiply cosines and sines by `0.1 log(factor) + 1` and by the
+  /// attention factor of the file.
+  private func readYarn(
+    _ keys: inout GGUFMetadata, _ table: inout JSONObject, attention: Double, context: Int
+  ) throws {
+    let prefix = "\(name).rope.scaling"
+    let factor = table["factor"]?.double ?? 1
+    table["original_max_position_embeddings"] = .int(
+      try keys.optionalInt("\(prefix).original_context_length", in: 1...1 << 30) ?? context)
+    for (key, own) in [("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")] {
+      if let turns = try finite("\(prefix).\(key)", &keys) { table[own] = .number(Self.decimal(turns)) }
+    }
+    if let share = try finite("\(prefix).yarn_ext_factor", &keys), share != 1 {
+      throw keys.failure("'\(prefix).yarn_ext_factor' is \(share), only 1 is supported", kind: .unsupported)
+    }
+    let extra = try Self.decimal(attention) * (finite("\(prefix).yarn_attn_factor", &keys) ?? 1)
+    if extra != 1 { table["attention_factor"] = .number(extra * RotaryScaling.yarnMagnitude(factor: factor)) }
   }
 
   private static func readFactors(_ tensor: CheckpointTensor, count: Int) throws -> [Float] {

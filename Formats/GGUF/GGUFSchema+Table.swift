@@ -1,7 +1,7 @@
 import Base
 
 extension GGUFSchema {
-  private static let sizes: [Key] = [
+  static let sizes: [Key] = [
     .int("block_count", "num_hidden_layers"), .int("context_length", "max_position_embeddings"),
     .int("embedding_length", "hidden_size"), .int("feed_forward_length", "intermediate_size"),
     .int("attention.head_count", "num_attention_heads"),
@@ -137,7 +137,8 @@ extension GGUFSchema {
       name: "phi3", modelType: "phi3", className: "Phi3ForCausalLM",
       keys: sizes + groups + rmsEpsilon + [
         .int(
-          "rope.scaling.original_context_length", "original_max_position_embeddings", "max_position_embeddings")
+          "rope.scaling.original_context_length", "original_max_position_embeddings", "max_position_embeddings"),
+        .int("attention.sliding_window", "sliding_window", or: .null),
       ],
       weights: ends + output
         + decoder(
@@ -146,7 +147,7 @@ extension GGUFSchema {
             ("self_attn.o_proj.weight", "attn_output.weight", .none),
             ("mlp.gate_up_proj.weight", "ffn_up.weight", .none), ("mlp.down_proj.weight", "ffn_down.weight", .none),
           ]),
-      granted: [silu, noWindow], hasPartialRotary: true),
+      granted: [silu], hasPartialRotary: true),
     GGUFSchema(
       name: "gpt2", modelType: "gpt2", className: "GPT2LMHeadModel",
       keys: [
@@ -226,7 +227,9 @@ extension GGUFSchema {
         ].map { Weight("backbone.layers.{}.\($0.0)", "blk.{}.\($0.1)", $0.2) },
       granted: [silu, ("use_bias", [false]), ("use_conv_bias", [true])],
       // A context as long as one likes, no attention and no layers besides the mixers.
-      formalities: [("context_length", 1 << 20), ("feed_forward_length", 0), ("attention.head_count", 0)],
+      formalities: [
+        ("context_length", .u32(1 << 20)), ("feed_forward_length", .u32(0)), ("attention.head_count", .u32(0)),
+      ],
       ignored: [
         "expand", "residual_in_fp32", "rescale_prenorm_residual", "time_step_floor", "time_step_init_scheme",
         "time_step_max", "time_step_min", "time_step_scale", "use_associative_scan", "use_mambapy", "n_layer",
@@ -239,6 +242,6 @@ extension GGUFSchema {
       marks: Marks(has: ["blk.0.attn_q.bias"], lacks: ["blk.0.attn_output.bias"]), keys: sizes + groups + rmsEpsilon,
       weights: ends + output + decoder(attention(paired: true, biases: true) + preNorms + feedForward),
       granted: [silu, ("use_sliding_window", [false])]),
-    llama("llama", "LlamaForCausalLM"), llama("mistral", "MistralForCausalLM"),
+    llama("llama", "LlamaForCausalLM"), llama("mistral", "MistralForCausalLM"), bert, t5, t5Encoder,
   ]
 }

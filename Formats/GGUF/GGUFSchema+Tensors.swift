@@ -14,11 +14,13 @@ extension GGUFSchema {
   ) throws -> [CheckpointTensor] {
     let heads = number("attention.head_count", in: config) ?? 1
     let kvHeads = number("attention.head_count_kv", in: config) ?? heads
-    let weights = Dictionary(self.weights.map { ($0.gguf, $0) }) { first, _ in first }
+    // Of two weights of one name in GGUF the later one is for feed-forward layers with a gate.
+    let isGated = config["feed_forward_proj"]?.string?.hasPrefix("gated") ?? false
+    let weights = Dictionary(self.weights.map { ($0.gguf, $0) }) { isGated ? $1 : $0 }
     let stacks = Dictionary(experts.map { ($0.gguf, $0.config) }) { first, _ in first }
     var result: [CheckpointTensor] = []
     result.reserveCapacity(tensors.count)
-    try requireBlocks(number("block_count", in: config) ?? 0, tensors)
+    for stack in self.stacks { try requireBlocks(stack, number(stack.count, in: config) ?? 0, tensors) }
     for tensor in tensors where !Self.factorNames.contains(tensor.name) {
       let (pattern, layer) = Self.pattern(of: tensor.name)
       if let weight = weights[pattern] {
@@ -36,16 +38,17 @@ extension GGUFSchema {
     return result
   }
 
-  private func requireBlocks(_ count: Int, _ tensors: [CheckpointTensor]) throws {
+  private func requireBlocks(_ stack: Stack, _ count: Int, _ tensors: [CheckpointTensor]) throws {
     var found = 0
-    for tensor in tensors where tensor.name.hasPrefix("blk.") {
-      if let number = Int(tensor.name.dropFirst(4).prefix { $0 != "." }), number >= 0, number < Int.max {
+    for tensor in tensors where tensor.name.hasPrefix(stack.prefix) {
+      let rest = tensor.name.dropFirst(stack.prefix.count)
+      if let number = Int(rest.prefix { $0 != "." }), number >= 0, number < Int.max {
         found = max(found, number + 1)
       }
     }
     guard found == count else {
       throw CompileError(
-        .input, "'\(name).block_count' is \(count), but the tensors have \(found) blocks",
+        .input, "'\(name).\(stack.count)' is \(count), but the tensors have \(found) blocks",
         subject: .init(file: tensors.first?.file.path))
     }
   }
@@ -91,7 +94,10 @@ extension GGUFSchema.Change {
   func undone(on tensor: CheckpointTensor, as name: String, heads: Int, kvHeads: Int) -> CheckpointTensor {
     var result = tensor
     result.name = name
-    if case .none = self { return result }
+    switch self {
+    case .none, .wide: return result
+    default: break
+    }
     let stored = result
     let isWidened = stored.blocks != nil || !stored.type.isDense || isInFloat
     result.type = TensorType(isWidened ? .f32 : stored.type.element, sizes(of: stored.shape.fixedSizes ?? []))
@@ -110,14 +116,14 @@ extension GGUFSchema.Change {
     switch self {
     case .transpose: stored.reversed()
     case .filter: stored.count == 2 ? [stored[0], 1, stored[1]] : stored
-    case .none, .pairRows, .addOne, .groupRows, .negativeExponential: stored
+    case .none, .pairRows, .addOne, .groupRows, .negativeExponential, .scale, .wide: stored
     }
   }
 
   /// Whether the numbers become f32.
   private var isInFloat: Bool {
     switch self {
-    case .addOne, .filter, .negativeExponential: true
+    case .addOne, .filter, .negativeExponential, .scale, .wide: true
     case .none, .pairRows, .transpose, .groupRows: false
     }
   }
@@ -128,7 +134,7 @@ extension GGUFSchema.Change {
   ) throws -> ValueID {
     let rows = builder.type(of: value).shape.dims.first?.fixedValue ?? 0
     switch self {
-    case .none: return value
+    case .none, .wide: return value
     case .pairRows(let keys):
       let count = max(keys ? kvHeads : heads, 1)
       return try builder.reorderRows(value, parts: [count, rows / count / 2, 2], permutation: [0, 2, 1])
@@ -136,9 +142,10 @@ extension GGUFSchema.Change {
       let gain = try builder.cast(value, to: .f32)
       return try builder.emit(Subtract(), gain, builder.constant(.inline("one", .f32, [1], [Float(1)])))
     case .transpose: return try builder.emit(Transpose([1, 0]), value)
-    case .groupRows:
-      return try builder.reorderRows(
-        value, parts: [3, heads, rows / max(heads, 1) / 3], permutation: [1, 0, 2])
+    case .groupRows: return try builder.transposeRows(value, [3, heads])
+    case .scale(let factor):
+      let x = try builder.cast(value, to: .f32)
+      return try builder.emit(Divide(), x, builder.constant(.inline("scale", .f32, [1], [factor])))
     case .filter:
       let sizes = sizes(of: builder.type(of: value).shape.fixedSizes ?? [])
       return try builder.emit(Reshape(sizes.map { .fixed($0) }), builder.cast(value, to: .f32))
@@ -159,17 +166,11 @@ extension GGUFSchema.Change {
       let gain = try builder.cast(value, to: .f32)
       return try builder.emit(Add(), gain, builder.constant(.inline("one", .f32, [1], [Float(1)])))
     case .transpose: return try builder.emit(Transpose([1, 0]), value)
-    case .groupRows:
-      // Slices instead of a transposition, so that no more than some rows are computed at a time.
-      let count = rows / max(heads, 1) / 3
-      var slices: [ValueID] = []
-      for part in 0..<3 {
-        for head in 0..<heads {
-          slices.append(
-            try builder.emit(Slice(axis: 0, start: .fixed((3 * head + part) * count), size: .fixed(count)), value))
-        }
-      }
-      return try builder.emit(Concat(axis: 0), slices)
+    case .groupRows: return try builder.transposeRows(value, [heads, 3])
+    case .scale(let factor):
+      let x = try builder.cast(value, to: .f32)
+      return try builder.emit(Multiply(), x, builder.constant(.inline("scale", .f32, [1], [factor])))
+    case .wide: return try builder.cast(value, to: .f32)
     case .filter:
       let dims = builder.type(of: value).shape.dims
       guard dims.count == 3, dims[1] == 1 else { return value }
@@ -191,6 +192,21 @@ extension GraphBuilder {
     let stored = self.type(of: value)
     if !stored.isDense { return try emit(Dequantize(type), value) }
     return stored.element == type ? value : try emit(Cast(type), value)
+  }
+
+  /// Rows `[a, b, ...]` as `[b, a, ...]`: slices one behind the other instead of a transposition, so that no more than some
+  /// rows are computed at a time.
+  mutating func transposeRows(_ value: ValueID, _ parts: [Int]) throws -> ValueID {
+    let rows = type(of: value).shape.dims.first?.fixedValue ?? 0
+    let count = rows / max(parts[0] * parts[1], 1)
+    var slices: [ValueID] = []
+    for inner in 0..<parts[1] {
+      for outer in 0..<parts[0] {
+        let start = (outer * parts[1] + inner) * count
+        slices.append(try emit(Slice(axis: 0, start: .fixed(start), size: .fixed(count)), value))
+      }
+    }
+    return try emit(Concat(axis: 0), slices)
   }
 
   /// The numbers of a value with their rows in the order of another reading: the first axis, parted into `parts`, with the

@@ -47,6 +47,10 @@ struct GGUFSchema: Sendable {
     case filter
     /// `x` to `-exp(x)`, in f32.
     case negativeExponential
+    /// `x` times a number, in f32.
+    case scale(Float)
+    /// In f32, which readers ask for.
+    case wide
   }
 
   /// A weight in both namings.
@@ -75,11 +79,25 @@ struct GGUFSchema: Sendable {
     var lacks: [String] = []
   }
 
+  /// A series of numbered blocks.
+  struct Stack: Sendable {
+    /// What the names of its tensors begin with.
+    let prefix: String
+    /// The key of GGUF for the number of blocks.
+    let count: String
+  }
+
   /// `general.architecture`.
   let name: String
   /// `model_type` of `config.json`.
   let modelType: String
   let className: String
+  /// Further `model_type`s and classes that are written as this architecture.
+  var otherModelTypes: [String] = []
+  var otherClassNames: [String] = []
+  /// What stands before the names of tensors of Hugging Face, or does not, by the class that saved them.
+  var prefix: String?
+  var stacks = [Stack(prefix: "blk.", count: "block_count")]
   var marks = Marks()
   var keys: [Key]
   var weights: [Weight]
@@ -88,9 +106,12 @@ struct GGUFSchema: Sendable {
   /// written.
   var granted: [(key: String, values: [JSON])] = []
   /// Keys of GGUF without the name of the architecture that say nothing, but are to be there: what is written.
-  var formalities: [(gguf: String, value: Int)] = []
+  var formalities: [(gguf: String, value: GGUFEntry)] = []
   /// Hyper-parameters without effect on what the network computes.
   var ignored: [String] = []
+  /// Tensors of Hugging Face that the network does not read: copies of others, or numbers that follow from the
+  /// configuration.
+  var unread: [String] = []
   /// The key of rotary width: whole heads if nil, a share of them under `partial_rotary_factor` else.
   var hasPartialRotary = false
   /// Whether there is rotary embedding at all.
@@ -122,8 +143,12 @@ extension GGUFSchema {
     }
   }
 
-  /// The schema for a `model_type`.
-  static func schema(modelType: String) -> GGUFSchema? { all.first { $0.modelType == modelType } }
+  /// The schema for the `model_type` and the class of a configuration.
+  static func schema(modelType: String, className: String?) -> GGUFSchema? {
+    let fitting = all.filter { $0.modelType == modelType || $0.otherModelTypes.contains(modelType) }
+    let own = fitting.first { $0.className == className || $0.otherClassNames.contains(className ?? "") }
+    return own ?? fitting.first
+  }
 
   /// The schema of a file.
   init(of file: inout GGUFFile) throws {
@@ -138,6 +163,9 @@ extension GGUFSchema {
         notes: ["known are \(listed(names.map { "'\($0)'" }, "and"))"])
     }
     self = schema
+    if name == Self.t5.name, try file.metadata.optionalDouble("\(name).\(Self.logitScale)") == 1 {
+      foldHeadScale(width: try file.metadata.optionalInt("\(name).embedding_length", in: 1...1 << 30) ?? 1)
+    }
   }
 
   /// The whole number that `config` has for a key of GGUF.

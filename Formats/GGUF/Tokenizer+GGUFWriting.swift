@@ -119,7 +119,7 @@ extension Tokenizer {
     }
     guard mark == "##" else { throw Self.refused("tokens inside of words begin with '\(mark)'") }
     writer["tokenizer.ggml.model"] = .string("bert")
-    writer["tokenizer.ggml.token_type_count"] = .u32(2)
+    if writer["tokenizer.ggml.token_type_count"] == nil { writer["tokenizer.ggml.token_type_count"] = .u32(2) }
   }
 
   private func writeUnigram(_ writer: inout GGUFWriter) throws -> [String] {

@@ -19,13 +19,8 @@ package enum HuggingFaceFormat: Format {
     let sentences = try SentenceTransformer(folder)
     var tensors = try folder.tensors()
     try tensors.attachAdapter(options)
-    var (model, architecture) = try network(root, &tensors, name: modelName, options, longest: sentences?.longest)
+    var (model, architecture) = try network(root, &tensors, name: modelName, options, sentences: sentences)
     try tensors.finishAdapter(&model)
-    if let sentences {
-      try sentences.addEmbedding(to: &model)
-    } else if architecture.longestText != nil {
-      try SentenceTransformer().addEmbedding(to: &model)
-    }
 
     let generation = try GenerationSettings(
       generation: try folder.optionalJSON("generation_config.json", limit: options.limits.configBytes), config: root,
@@ -58,11 +53,11 @@ package enum HuggingFaceFormat: Format {
 
   /// The network that a configuration describes, with all of its weights.
   ///
-  /// `longest` is the most tokens of a text as another file has it. With `turnsNeighbours`, rotary embedding turns pairs
+  /// `sentences` says how the hidden states of an encoder become one vector; the mean where nothing is said. With `turnsNeighbours`, rotary embedding turns pairs
   /// of neighbours, since the rows of queries and keys lie so.
   static func network(
     _ root: JSONField, _ tensors: inout CheckpointTensors, name modelName: String, _ options: LoadOptions,
-    longest: Int? = nil, turnsNeighbours: Bool = false
+    sentences: SentenceTransformer? = nil, turnsNeighbours: Bool = false
   ) throws -> (model: Model, architecture: any Architecture) {
     let type = try ArchitectureRegistry.architecture(of: root)
     var config = CheckpointConfig(root)
@@ -83,11 +78,16 @@ package enum HuggingFaceFormat: Format {
     model[metadata: "architecture"] = type.modelType
     model.add(notes: notes)
     var options = options
-    if options.context == nil, let said = longest, let limit = architecture.longestText {
+    if options.context == nil, let said = sentences?.longest, let limit = architecture.longestText {
       options.context = min(said, limit)
     }
     try architecture.build(&tensors, into: &model, options: options)
     try tensors.requireAllTaken()
+    if let sentences {
+      try sentences.addEmbedding(to: &model)
+    } else if architecture.longestText != nil {
+      try SentenceTransformer().addEmbedding(to: &model)
+    }
     return (model, architecture)
   }
 }

@@ -1,4 +1,5 @@
 import Base
+import Glibc
 import IR
 import Tensors
 
@@ -91,6 +92,37 @@ struct SentenceTransformer: Sendable {
 }
 
 extension SentenceTransformer {
+  /// Writes what the library reads beside the encoder: `modules.json`, the settings of the pooling, and the most tokens of
+  /// a text; `width` is that of a vector.
+  ///
+  /// - Throws: ``CompileError`` of kind `.create` if a folder cannot be made.
+  func write(folder path: String, width: Int) throws {
+    func module(_ index: Int, _ path: String, _ type: String) -> JSON {
+      [
+        "idx": .int(index), "name": .string("\(index)"), "path": .string(path),
+        "type": .string("sentence_transformers.models.\(type)"),
+      ]
+    }
+    let poolingName = "1_Pooling"
+    let modules = [module(0, "", "Transformer"), module(1, poolingName, "Pooling")]
+    let all = modules + (normalizes ? [module(2, "2_Normalize", "Normalize")] : [])
+    try AtomicFile.write(JSON.array(all).bytes(pretty: true), to: "\(path)/modules.json")
+    let folder = "\(path)/\(poolingName)"
+    guard mkdir(folder, 0o755) == 0 || errno == EEXIST else {
+      throw CompileError(.create, "cannot create the folder '\(folder)': \(describeErrno(errno))")
+    }
+    let settings: JSON = [
+      "word_embedding_dimension": .int(width), "pooling_mode_cls_token": .bool(pooling == .cls),
+      "pooling_mode_mean_tokens": .bool(pooling == .mean), "pooling_mode_max_tokens": .bool(pooling == .max),
+      "pooling_mode_lasttoken": .bool(pooling == .lastToken),
+    ]
+    try AtomicFile.write(settings.bytes(pretty: true), to: "\(folder)/config.json")
+    if let longest {
+      let settings: JSON = ["max_seq_length": .int(longest), "do_lower_case": .bool(false)]
+      try AtomicFile.write(settings.bytes(pretty: true), to: "\(path)/sentence_bert_config.json")
+    }
+  }
+
   /// Adds the output `embedding: f32[width]` to the function with the role `encode`, whose first output is one row per
   /// token.
   func addEmbedding(to model: inout Model) throws {

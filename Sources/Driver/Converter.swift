@@ -53,9 +53,13 @@ package struct Converter {
     case .onnx:
       var options = LoadOptions()
       options.cacheType = .f32
-      let exporter = try ONNXExporter(ModelLoader.load(input, options))
-      let notes = exporter.notes
-      try exporter.write(to: output)
+      var notes: [String] = []
+      for (part, exporter) in try ONNXExporter.graphs(of: ModelLoader.load(input, options)) {
+        let path = part.map { String(output.dropLast(".onnx".count)) + ".\($0).onnx" } ?? output
+        if let part { notes.append("the \(part) is written to '\(path)'") }
+        notes += exporter.notes.filter { !notes.contains($0) }
+        try exporter.write(to: path)
+      }
       return notes
     case .mir:
       let model = try ModelLoader.load(input)
@@ -63,7 +67,7 @@ package struct Converter {
       return []
     case .gguf, .safetensors, .npz, .bin, .folder:
       var checkpoint = try Checkpoint.read(input)
-      if quantization != nil { checkpoint.quantization = try formats(input, tables: form == .gguf) }
+      if quantization != nil { checkpoint.quantization = try formats(checkpoint, tables: form == .gguf) }
       try Self.write(&checkpoint, as: form, to: output)
       return checkpoint.notes
     }
@@ -88,11 +92,11 @@ package struct Converter {
 
   /// The formats that the quantization passes give to the constants of a model; of tables that are looked up in only with
   /// `tables`.
-  private func formats(_ input: String, tables: Bool) throws -> [String: BlockFormat] {
+  private func formats(_ checkpoint: Checkpoint, tables: Bool) throws -> [String: BlockFormat] {
     var options = FrontendOptions()
     options.quantization = quantization
     var frontend = Frontend(options)
-    let model = try frontend.run(input)
+    let model = try frontend.run(checkpoint.network(options.load))
     var formats: [String: BlockFormat] = [:]
     for graph in model.functions {
       for node in graph.nodeIDs {

@@ -52,7 +52,14 @@ package struct Frontend {
   /// The model at `path`, at `last` or at the later stage that a `.mir` file is in.
   package mutating func run(_ path: String, to last: Stage = .transform) throws -> Model {
     let watch = Stopwatch()
-    var model = try load(path)
+    return try run(load(path), watch, to: last)
+  }
+
+  /// The model, which was read since `watch` began, at `last` or at the later stage that it is in.
+  package mutating func run(
+    _ model: Model, _ watch: Stopwatch = Stopwatch(), to last: Stage = .transform
+  ) throws -> Model {
+    var model = model
     notes += model.metadata.filter { $0.key == Model.noteKey }.map(\.value)
     if model.stage == .import { try reached?(.import, model, watch.seconds) }
     if model.stage < .simplify, last >= .simplify {

@@ -19,7 +19,7 @@ struct LoadArguments: ParsableArguments {
   var dims: [String] = []
 
   @Option(
-    help: ArgumentHelp("A low-rank adapter (LoRA, as peft saves it) to add to the weights.", valueName: "folder"))
+    help: ArgumentHelp("An adapter (LoRA, DoRA or IA3, as peft saves it) to add to the weights.", valueName: "folder"))
   var adapter: String?
 
   @Flag(help: "Keeps the adapter's products beside the weights instead of adding them.")

@@ -98,6 +98,97 @@ import Testing
     #expect(maxRelativeError(try logits(source), expected) > 1e-3)
   }
 
+  /// Configurations that a key of a fixture's turns into others, with the original's weights, in GGUF and back: all three give the
+  /// same logits, which are not the original's.
+  private static func expectSame(
+    _ name: String, _ changes: [(String, JSON)], notes: [String] = []
+  ) throws {
+    guard let source = Fixtures.path("architectures/\(name)") else { return }
+    let folder = try TemporaryFolder()
+    var config = try #require(try JSON.read(path: "\(source)/config.json").object)
+    for (key, value) in changes { config[key] = value }
+    let copy = folder.path("hf")
+    #expect(mkdir(copy, 0o755) == 0)
+    #expect(symlink("\(source)/model.safetensors", "\(copy)/model.safetensors") == 0)
+    try AtomicFile.write(JSON.object(config).bytes(), to: "\(copy)/config.json")
+    #expect(try Converter().convert(copy, to: folder.path("model.gguf")) == notes)
+    _ = try Converter().convert(folder.path("model.gguf"), to: folder.path("back"))
+    let tokens = Tensor(.i32, [24], (0..<24).map { Int32(7 * $0 % 61) })
+    func logits(_ path: String) throws -> [Float] {
+      let position = Tensor(.i32, [1], [Int32(0)])
+      let results = try Evaluator(ModelLoader.load(path)).run([tokens, position], symbols: ["L": 24])
+      return try #require(results.outputs.first).array(of: Float.self)
+    }
+    let expected = try logits(copy)
+    // Factors are stored in 32 bits.
+    #expect(maxRelativeError(try logits(folder.path("model.gguf")), expected) <= 1e-5)
+    #expect(maxRelativeError(try logits(folder.path("back")), expected) <= 1e-5)
+    #expect(maxRelativeError(try logits(source), expected) > 1e-3)
+  }
+
+  /// YaRN, with and without what its readers take for granted.
+  @Test(
+    arguments: [
+      ["rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16],
+      [
+        "rope_type": "yarn", "rope_theta": 500.0, "factor": 2.5, "original_max_position_embeddings": 8,
+        "beta_fast": 4.0,
+        "beta_slow": 0.5, "attention_factor": 0.75,
+      ],
+      [
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "original_max_position_embeddings": 16,
+        "mscale": 0.7,
+        "mscale_all_dim": 0.4,
+      ],
+    ] as [JSON]) func yarn(_ table: JSON) throws
+  {
+    for name in ["llama", "qwen2"] { try Self.expectSame(name, [("rope_parameters", table)]) }
+  }
+
+  /// A blend that ends between pairs has no key.
+  @Test func yarnThatIsNotTruncatedIsRefused() throws {
+    let table: JSON = [
+      "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16,
+      "truncate": false,
+    ]
+    guard Fixtures.path("architectures/llama") != nil else { return }
+    let error = #expect(throws: CompileError.self) { try Self.expectSame("llama", [("rope_parameters", table)]) }
+    #expect(error?.message == "'truncate' of rotary embedding is false, which GGUF does not express")
+  }
+
+  /// The window of Phi 3 goes along; that llama.cpp does not look at it is said.
+  @Test func windowOfPhi3() throws {
+    try Self.expectSame(
+      "phi3", [("sliding_window", 8)],
+      notes: ["llama.cpp computes attention of the architecture 'phi3' without its window of 8 tokens"])
+  }
+
+  /// Quantizing reads the checkpoint once: what a GGUF file and llama2.c hold is quantized as the folder they came from.
+  @Test func quantizedFromOtherForms() throws {
+    guard let source = Fixtures.path("stories260K/hf") else { return }
+    let folder = try TemporaryFolder()
+    let converter = Converter(quantization: try QuantizationSpec(parsing: "w8g32"))
+    _ = try Converter().convert(source, to: folder.path("plain.gguf"))
+    _ = try Converter().convert(source, to: folder.path("plain.bin"))
+    for (name, input) in [("a", source), ("b", folder.path("plain.gguf")), ("c", folder.path("plain.bin"))] {
+      _ = try converter.convert(input, to: folder.path(name + ".gguf"))
+    }
+    func weights(_ name: String) throws -> [Model.Entry] {
+      let model = try ModelLoader.load(folder.path(name + ".gguf"))
+      return try model.constants.constants.indices.compactMap { index in
+        let id = ConstantID(index: Int32(index))
+        let constant = model.constants[id]
+        guard constant.name.hasPrefix("model.") else { return nil }
+        let hash = try model.withBytes(of: id) { xxHash64($0, seed: 0) } ?? 0
+        return Model.Entry(key: constant.name, value: "\(constant.type) \(hash)")
+      }.sorted { $0.key < $1.key }
+    }
+    let expected = try weights("a")
+    #expect(expected.contains { $0.value.contains("q8_0") || $0.value.contains("block") })
+    #expect(try weights("b") == expected)
+    #expect(try weights("c") == expected)
+  }
+
   /// The file of llama2.c that was made elsewhere, byte for byte up to its table of angles, which nobody reads.
   @Test func llama2C() throws {
     guard let source = Fixtures.path("stories260K/hf"), let made = Fixtures.path("stories260K/stories260K.bin") else {

@@ -1,6 +1,7 @@
 import Base
 import Driver
 import Formats
+import Glibc
 import IR
 import TestSupport
 import Tensors
@@ -235,6 +236,61 @@ import Testing
       try await Merger(MergeOptions()).merge([source, folder.path("other")], to: folder.path("c"))
     }
     #expect(error?.message.hasPrefix("'rms_norm_eps' of the configuration is 0.25, in '\(source)' it is ") == true)
+  }
+
+  /// Configurations are compared by the networks that they describe: spellings of one network merge, whatever their keys;
+  /// where networks differ, a key that both have is named, else what is different in the network, with the keys.
+  @Test func spellingsOfOneNetwork() async throws {
+    guard let source = Fixtures.path("architectures/llama3-rope") else { return }
+    let folder = try TemporaryFolder()
+    var config = try #require(try JSON.read(path: "\(source)/config.json").object)
+    let table = try #require(config["rope_parameters"]?.object)
+    // As transformers 4 writes it.
+    var scaling = table
+    scaling["rope_theta"] = nil
+    config["rope_parameters"] = nil
+    config["rope_theta"] = table["rope_theta"]
+    config["rope_scaling"] = .object(scaling)
+    config["torch_dtype"] = config["dtype"]
+    config["dtype"] = nil
+    func write(_ name: String, _ change: (inout JSONObject) -> Void = { _ in }) throws -> String {
+      var changed = config
+      change(&changed)
+      let path = folder.path(name)
+      #expect(mkdir(path, 0o755) == 0)
+      #expect(symlink("\(source)/model.safetensors", "\(path)/model.safetensors") == 0)
+      try AtomicFile.write(JSON.object(changed).bytes(), to: "\(path)/config.json")
+      return path
+    }
+    let old = try write("old")
+    for (index, inputs) in [[source, old], [old, source]].enumerated() {
+      _ = try await Merger(MergeOptions()).merge(inputs, to: folder.path("merged\(index)"))
+      let model = try ModelLoader.load(folder.path("merged\(index)"))
+      let difference = try ModelLoader.load(source).firstDifference(in: model, from: "the source")
+      #expect(difference == nil)
+    }
+    func failure(_ first: String, _ second: String) async -> CompileError? {
+      await #expect(throws: CompileError.self) {
+        try await Merger(MergeOptions()).merge([first, second], to: folder.path("none"))
+      }
+    }
+    // In the other spelling another base: both have no key in common that says so.
+    let base = try write("base") { $0["rope_theta"] = 400.0 }
+    var error = await failure(source, base)
+    #expect(error?.message.contains("holds other numbers in '") == true, "\(error?.message ?? "")")
+    #expect(error?.notes.contains { $0.hasPrefix("'rope_theta' of the configuration is 400") } == true)
+    error = await failure(old, base)
+    #expect(error?.message.hasPrefix("'rope_theta' of the configuration is 400") == true, "\(error?.message ?? "")")
+    // A key that is missing stands for its default, which is another.
+    let epsilon = try write("epsilon") { $0["rms_norm_eps"] = nil }
+    var other = config["rms_norm_eps"]?.double == 1e-6 ? try write("wider") { $0["rms_norm_eps"] = 0.25 } : old
+    error = await failure(other, epsilon)
+    #expect(error?.message.hasPrefix("the operator of 'model.layers.0.input_layernorm' is 'rms_norm {") == true)
+    // What is no network that is known is compared key by key.
+    other = try write("unknown") { $0["made_up"] = 1 }
+    let same = try write("same") { $0["made_up"] = 2 }
+    error = await failure(other, same)
+    #expect(error?.message == "'made_up' of the configuration is 2, in '\(other)' it is 1")
   }
 
   @Test func wrongOptions() throws {

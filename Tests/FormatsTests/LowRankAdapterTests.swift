@@ -150,6 +150,107 @@ import Testing
     #expect(maxRelativeError(try Self.logits(config, factors), expected) <= Self.tolerance)
   }
 
+  /// The rows of a weight with given lengths (`lengths[i] w[i] / |w[i]|`), or its columns.
+  private static func lengthened(_ tensors: [Entry], _ module: String, _ lengths: [Float], columns: Bool) -> [Entry] {
+    tensors.map { entry in
+      guard entry.name == layer + module + ".weight" else { return entry }
+      var entry = entry
+      let width = entry.sizes[1]
+      for (index, length) in lengths.enumerated() {
+        let places = columns ? (0..<entry.sizes[0]).map { $0 * width + index } : (0..<width).map { index * width + $0 }
+        let norm = places.reduce(0) { $0 + Double(entry.values[$1]) * Double(entry.values[$1]) }.squareRoot()
+        for place in places { entry.values[place] = Float(Double(entry.values[place]) / norm * Double(length)) }
+      }
+      return entry
+    }
+  }
+
+  /// DoRA: the rows of the sum get the lengths of the adapter; with `fan_in_fan_out` its columns do. Names are those of
+  /// old and new versions of peft. Kept apart, such a weight is merged all the same.
+  @Test(arguments: [false, true], [false, true]) func weightDecomposed(isTransposed: Bool, keeps: Bool) throws {
+    let module = "self_attn.o_proj"
+    let factors = Self.factors(module, rank: 2, seed: 7)
+    var random = SplitMix64(seed: 8)
+    let lengths = random.floats(4).map { abs($0) + 0.5 }
+    let name = "base_model.model.\(Self.layer)\(module).lora_magnitude_vector" + (keeps ? ".weight" : "")
+    let config = """
+      {"peft_type": "LORA", "r": 2, "lora_alpha": 3, "use_dora": true, "use_rslora": true,
+       "fan_in_fan_out": \(isTransposed)}
+      """
+    func transposed(_ entry: Entry) -> Entry {
+      let (rows, columns) = (entry.sizes[0], entry.sizes[1])
+      return Entry(
+        name: entry.name, sizes: [columns, rows],
+        values: (0..<entry.values.count).map { entry.values[$0 % rows * columns + $0 / rows] })
+    }
+    let own = isTransposed ? [transposed(factors[1]), transposed(factors[0])] : factors
+    var wanted = Self.merged(Self.base, module, own, scale: 3 / Float(2).squareRoot())
+    wanted = Self.lengthened(wanted, module, lengths, columns: isTransposed)
+    let expected = try Self.logits(Self.checkpoint(wanted).load())
+    let entries = factors + [Entry(name: name, sizes: [4], values: lengths)]
+    let folder = try Self.checkpoint(Self.base), other = try Self.adapter(config, entries)
+    var options = LoadOptions()
+    options.adapter = other.path
+    options.keepsAdapter = keeps
+    let model = try folder.load(options)
+    #expect((model[metadata: Model.noteKey]?.contains("magnitudes") ?? false) == keeps)
+    #expect(maxRelativeError(try Self.logits(model), expected) <= Self.tolerance)
+  }
+
+  /// IA3: rows of a weight and numbers of its bias for outputs, columns for inputs, the other way round with
+  /// `fan_in_fan_out`, where all weights are square.
+  @Test(arguments: [false, true]) func factorsOfOutputsAndInputs(isTransposed: Bool) throws {
+    var random = SplitMix64(seed: 11)
+    var tiny = TinyCheckpoint()
+    tiny.writesWeights = false
+    tiny.config["attention_bias"] = true
+    tiny.config["num_key_value_heads"] = 2
+    let modules = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    let base =
+      Self.base.filter { !$0.name.contains("self_attn") }
+      + modules.flatMap { module in
+        [("weight", [4, 4]), ("bias", [4])].map { kind, sizes in
+          Entry(
+            name: "\(Self.layer)self_attn.\(module).\(kind)", sizes: sizes, values: random.floats(sizes.reduce(1, *)))
+        }
+      }
+    let (outputs, inputs) = (random.floats(4), random.floats(4))
+    func logits(_ entries: [Entry], _ options: LoadOptions = LoadOptions()) throws -> [Float] {
+      let folder = try tiny.write()
+      try folder.write("model.safetensors", Self.file(entries))
+      return try Self.logits(folder.load(options))
+    }
+    let name = "base_model.model.\(Self.layer)self_attn."
+    let adapter = try Self.adapter(
+      """
+      {"peft_type": "IA3", "target_modules": ["k_proj", "o_proj"], "feedforward_modules": ["o_proj"],
+       "fan_in_fan_out": \(isTransposed), "init_ia3_weights": true, "modules_to_save": null}
+      """,
+      [
+        Entry(name: name + "k_proj.ia3_l", sizes: [4, 1], values: outputs),
+        Entry(name: name + "o_proj.ia3_l", sizes: [1, 4], values: inputs),
+      ])
+    let wanted = base.map { entry in
+      var entry = entry
+      for index in entry.values.indices {
+        let (row, column) = isTransposed ? (index % 4, index / 4) : (index / 4, index % 4)
+        switch entry.name.dropFirst(Self.layer.count) {
+        case "self_attn.k_proj.weight": entry.values[index] *= outputs[row]
+        case "self_attn.o_proj.weight": entry.values[index] *= inputs[column]
+        case "self_attn.k_proj.bias": entry.values[index] *= outputs[index]
+        default: break
+        }
+      }
+      return entry
+    }
+    var options = LoadOptions()
+    options.adapter = adapter.path
+    let expected = try logits(wanted)
+    // One product rounded to f32 per weight on either side.
+    #expect(try logits(base, options) == expected)
+    #expect(maxRelativeError(try logits(base), expected) > 1e-3)
+  }
+
   @Test func savedModulesReplaceTensors() throws {
     var random = SplitMix64(seed: 9)
     let norm = Entry(name: "model.norm.weight", sizes: [4], values: random.floats(4))
@@ -171,18 +272,33 @@ import Testing
         return entry
       }
     }
+    func magnitude(_ count: Int) -> Entry {
+      let name = "base_model.model.\(Self.layer)self_attn.v_proj.lora_magnitude_vector"
+      return Entry(name: name, sizes: [count], values: [Float](repeating: 1, count: count))
+    }
+    func scales(_ module: String, _ sizes: [Int]) -> Entry {
+      let name = "base_model.model.\(Self.layer)self_attn.\(module).ia3_l"
+      return Entry(name: name, sizes: sizes, values: [Float](repeating: 1, count: sizes[0] * sizes[1]))
+    }
     for (config, entries, part) in [
       ("{\(plain), \"use_dora\": true}", factors, "DoRA"),
+      ("{\(plain), \"use_dora\": true}", factors + [magnitude(3)], "[3], expected [2]"),
+      ("{\(plain)}", factors + [magnitude(2)], "DoRA"), ("{\(plain)}", [magnitude(2)], "alone"),
       ("{\(plain), \"bias\": \"all\"}", factors, "'bias'"),
       ("{\(plain), \"init_lora_weights\": \"pissa\"}", factors, "pissa"),
       ("{\(plain), \"layer_replication\": [[0, 4]]}", factors, "layer_replication"),
       ("{\(plain), \"rank_pattern\": {\".*v_proj\": 4}}", factors, "regular expression"),
-      ("{\"peft_type\": \"IA3\", \"r\": 4}", factors, "IA3"),
+      ("{\"peft_type\": \"LOHA\", \"r\": 4}", factors, "'LOHA' is not supported for an adapter, only LORA and IA3"),
+      ("{\"peft_type\": \"IA3\", \"r\": 4}", factors, "'r' is not supported"),
+      ("{\"peft_type\": \"IA3\"}", factors, "which the checkpoint does not have"),
+      ("{\"peft_type\": \"IA3\"}", [scales("v_proj", [2, 2])], "[2, 2] are not supported"),
+      ("{\"peft_type\": \"IA3\"}", [scales("v_proj", [4, 1])], "4 factors for f32[2, 4] along axis 0"),
+      ("{\"peft_type\": \"IA3\"}", [scales("w_proj", [2, 1])], "w_proj"),
       ("{\"peft_type\": \"LORA\", \"r\": 2, \"lora_alpha\": 6}", factors, "expected the rank 2"),
       ("{\(plain)}", Array(factors.prefix(1)), "alone"),
       ("{\(plain)}", renamed("v_proj", "w_proj"), "w_proj"),
       ("{\(plain)}", renamed("v_proj", "q_proj"), "shape"),
-      ("{\(plain)}", renamed("lora_B.weight", "lora_magnitude_vector"), "DoRA"),
+      ("{\(plain)}", renamed("lora_B.weight", "lora_bias"), "lora_A, lora_B and lora_magnitude_vector"),
       ("{\(plain)}", renamed("base_model.model.", ""), "base_model.model."),
     ] {
       let error = #expect(throws: CompileError.self) { try Self.logits(config, entries) }

@@ -1,4 +1,5 @@
 import IR
+import Synchronization
 import TestSupport
 import Tensors
 import Testing
@@ -31,5 +32,32 @@ import Testing
       return (0..<columns).map { numbers[origin * columns + $0] }
     }
     #expect(result.array(of: Float.self) == expected)
+  }
+
+  /// A matrix too large to be transposed whole, behind and before other operators: passes over some columns each, of which
+  /// the last has fewer.
+  @Test(arguments: [1, 40, 200, 1 << 20]) func columnsInPasses(wholeLimit: Int) throws {
+    let (rows, columns) = (37, 11)
+    var builder = GraphBuilder(name: "f")
+    let numbers = (0..<rows * columns).map { Float($0) }
+    let source = builder.constant(.inline("w", .f32, [rows, columns], numbers))
+    var value = try builder.emit(Transpose([1, 0]), builder.emit(Cast(.f16), source))
+    value = try builder.emit(Cast(.f32), builder.emit(Concat(axis: 0), value, value))
+    var model = Model(name: "m")
+    model.constants = builder.constants
+    let blocks = Mutex(0)
+    let result = Tensor(.f32, [2 * columns, rows], [Float](repeating: -1, count: 2 * rows * columns))
+    try ConstantEvaluator(model, builder.graph, wholeLimit: wholeLimit).stream(value) { _, offset, bytes in
+      blocks.withLock { $0 += 1 }
+      UnsafeMutableRawBufferPointer(rebasing: result.mutableView.bytes[offset..<offset + bytes.count])
+        .copyMemory(from: bytes)
+    }
+    let expected = (0..<2 * columns).flatMap { column in
+      (0..<rows).map { numbers[$0 * columns + column % columns] }
+    }
+    #expect(result.array(of: Float.self) == expected)
+    // A row of the result has 148 bytes.
+    let count = blocks.withLock { $0 }
+    #expect(count == (wholeLimit == 200 ? 11 : wholeLimit < 200 ? 22 : 1))
   }
 }

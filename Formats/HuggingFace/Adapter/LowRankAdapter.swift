@@ -2,103 +2,94 @@ import Base
 import IR
 import Tensors
 
-/// A low-rank adapter (LoRA; Hu and others, 2021) as `peft` saves it: `adapter_config.json` beside
-/// `adapter_model.safetensors`.
+/// A low-rank adapter (LoRA; Hu and others, 2021) as `peft` saves it.
 ///
-/// The weight `W` of a module with an adapter stands for `W + s B A`, with `s = alpha / r`, or `alpha / sqrt(r)` (rsLoRA;
-/// Kalajdzievski, 2023), by patterns of module names. A module that was trained as a whole takes the place of the
-/// checkpoint's.
-package struct LowRankAdapter: Sendable {
+/// The weight `W` of a module with an adapter stands for `V = W + s B A`, with `s = alpha / r`, or `alpha / sqrt(r)` (rsLoRA;
+/// Kalajdzievski, 2023), by patterns of module names. Where the module has magnitudes `m` (DoRA; Liu and others, 2024), it
+/// stands for `m_i V_i / |V_i|`, with the rows `V_i` of the weights of one output each.
+struct LowRankAdapter: Adapter {
+  static let kind = "LORA"
+
   /// What is added to the weight of a module.
   private struct Product: Sendable {
     var a, b: CheckpointTensor
+    /// The length of the weights of each output; nil for that of the sum.
+    var magnitude: CheckpointTensor?
     /// Whether the weight has one row per input: `(B A)^T` is added.
     var isTransposed: Bool
-    var rank: Int
     var scale: Float
   }
 
-  private let place: String
+  var file: AdapterFile
   private var products: [String: Product] = [:]
-  private var replacements: [String: CheckpointTensor] = [:]
-  private var used: Set<String> = []
   /// Modules with an adapted table of embeddings.
   private var embeddings: Set<String> = []
 
-  private static let prefix = "base_model.model."
+  var modules: [String] { Array(products.keys) }
+  var keepsAll: Bool { products.values.allSatisfy { $0.magnitude == nil } }
 
-  /// Reads the adapter in the folder at `path`.
-  ///
-  /// - Throws: `CompileError` of kind `.input` for damage, `.unsupported` for an adapter of another kind, by name.
-  package init(path: String, limits: LoadLimits) throws {
-    place = path
-    let folder = CheckpointFolder(path: path, limits: limits)
-    let settings = try Settings(folder.json("adapter_config.json", limit: limits.configBytes))
-    guard folder.contains("adapter_model.safetensors") else {
-      let notes = folder.contains("adapter_model.bin") ? ["'adapter_model.bin' is not read"] : []
-      throw CompileError(.input, "'adapter_model.safetensors' is not in '\(path)'", notes: notes)
-    }
-    let mapped = try MappedFile(path: "\(path)/adapter_model.safetensors")
-    let file = try SafetensorsFile(mapped, limits: limits)
-    var parts: [String: (a: CheckpointTensor?, b: CheckpointTensor?, isEmbedding: Bool)] = [:]
-    for tensor in file.tensors {
-      let subject = CompileError.Subject(file: mapped.path, object: "tensor '\(tensor.name)'")
-      func unsupported(_ what: String) -> CompileError { CompileError(.unsupported, what, subject: subject) }
-      guard tensor.name.hasPrefix(Self.prefix) else {
-        throw unsupported("a tensor of an adapter begins with '\(Self.prefix)'")
+  init(_ folder: CheckpointFolder, _ config: JSONField) throws {
+    let settings = try Settings(config)
+    file = try AdapterFile(folder, marker: "lora_")
+    var parts: [String: (a: CheckpointTensor?, b: CheckpointTensor?, m: CheckpointTensor?, isEmbedding: Bool)] = [:]
+    let path = file.path
+    for (module, words, tensor) in file.parts {
+      func unsupported(_ what: String) -> CompileError {
+        CompileError(
+          .unsupported, what, subject: .init(file: path, object: "tensor '\(tensor.name)'"))
       }
-      guard [.f32, .f16, .bf16].contains(tensor.type.element), tensor.blocks == nil else {
-        throw unsupported("element type \(tensor.type.element.rawValue), expected f32, f16 or bf16")
-      }
-      let name = String(tensor.name.dropFirst(Self.prefix.count))
-      if name.contains("lora_magnitude_vector") {
-        throw unsupported("weight-decomposed adapters (DoRA) are not supported")
-      }
-      let words = name.split(separator: ".").map(String.init)
-      guard let index = words.firstIndex(where: { $0.hasPrefix("lora_") }) else {
-        let own = words.filter { $0 != "modules_to_save" && $0 != "default" }.joined(separator: ".")
-        guard replacements.updateValue(tensor, forKey: own) == nil else { throw unsupported("the tensor occurs twice") }
-        continue
-      }
-      let module = words[..<index].joined(separator: ".")
-      let isEmbedding = words[index].hasPrefix("lora_embedding_")
-      guard tensor.shape.rank == 2 else {
+      let isEmbedding = words[0].hasPrefix("lora_embedding_")
+      var entry = parts[module] ?? (nil, nil, nil, isEmbedding)
+      let isMagnitude = words[0] == "lora_magnitude_vector"
+      guard tensor.shape.rank == (isMagnitude ? 1 : 2) else {
         throw unsupported("adapters of convolutions are not supported; the shape is \(tensor.shape)")
       }
-      var entry = parts[module] ?? (nil, nil, isEmbedding)
-      switch words[index] {
+      switch words[0] {
       case "lora_A" where words.last == "weight", "lora_embedding_A": entry.a = tensor
       case "lora_B" where words.last == "weight", "lora_embedding_B": entry.b = tensor
-      default: throw unsupported("'\(words[index...].joined(separator: "."))' is not supported, only lora_A and lora_B")
+      case _ where isMagnitude: entry.m = tensor
+      default:
+        throw unsupported(
+          "'\(words.joined(separator: "."))' is not supported, only lora_A, lora_B and lora_magnitude_vector")
       }
       parts[module] = entry
     }
-    for (module, part) in parts {
-      guard let a = part.a, let b = part.b else {
-        throw CompileError(
-          .input, "module '\(module)' has '\(part.a == nil ? "lora_B" : "lora_A")' alone",
-          subject: .init(file: mapped.path))
-      }
-      let rank = a.type.shape[0].fixedValue ?? 0
-      let expected = try settings.rank(of: module)
-      guard rank == expected, b.type.shape[1] == a.type.shape[0], rank > 0 else {
-        throw CompileError(
-          .input,
-          "the adapter of '\(module)' has the shapes \(a.shape) and \(b.shape), expected the rank \(expected)",
-          subject: .init(file: mapped.path))
-      }
-      products[module] = Product(
-        a: a, b: b, isTransposed: part.isEmbedding || settings.hasTransposedWeights, rank: rank,
-        scale: try settings.scale(of: module, rank: rank))
-      if part.isEmbedding { embeddings.insert(module) }
-    }
+    for (module, part) in parts { try add(module, part.a, part.b, part.m, isEmbedding: part.isEmbedding, settings) }
   }
 
-  /// The tensor that stands in for the checkpoint's of that name.
-  mutating func replacement(of name: String) -> CheckpointTensor? {
-    guard let tensor = replacements[name] else { return nil }
-    used.insert(name)
-    return tensor
+  private mutating func add(
+    _ module: String, _ a: CheckpointTensor?, _ b: CheckpointTensor?, _ magnitude: CheckpointTensor?,
+    isEmbedding: Bool, _ settings: Settings
+  ) throws {
+    func damage(_ message: String) -> CompileError { CompileError(.input, message, subject: .init(file: file.path)) }
+    guard let a, let b else {
+      let found = a != nil ? "lora_A" : b != nil ? "lora_B" : "lora_magnitude_vector"
+      throw damage("module '\(module)' has '\(found)' alone")
+    }
+    let rank = a.type.shape[0].fixedValue ?? 0
+    let expected = try settings.rank(of: module)
+    guard rank == expected, b.type.shape[1] == a.type.shape[0], rank > 0 else {
+      throw damage(
+        "the adapter of '\(module)' has the shapes \(a.shape) and \(b.shape), expected the rank \(expected)")
+    }
+    guard settings.hasMagnitudes == (magnitude != nil) else {
+      throw damage(
+        magnitude == nil
+          ? "module '\(module)' has no 'lora_magnitude_vector', though 'use_dora' is true (DoRA)"
+          : "module '\(module)' has 'lora_magnitude_vector' (DoRA), though 'use_dora' is not true")
+    }
+    guard !isEmbedding || magnitude == nil else {
+      throw CompileError(
+        .unsupported, "a weight-decomposed adapter (DoRA) of the embedding '\(module)' is not supported",
+        subject: .init(file: file.path))
+    }
+    if let magnitude, magnitude.shape[0] != b.type.shape[0] {
+      throw damage("'\(magnitude.name)' has shape \(magnitude.shape), expected [\(b.type.shape[0])]")
+    }
+    products[module] = Product(
+      a: a, b: b, magnitude: magnitude, isTransposed: isEmbedding || settings.hasTransposedWeights,
+      scale: try settings.scale(of: module, rank: rank))
+    if isEmbedding { embeddings.insert(module) }
   }
 
   /// The weight of a module with what the adapter adds to it, as a recipe.
@@ -109,11 +100,11 @@ package struct LowRankAdapter: Sendable {
     guard name.hasSuffix(".weight") else { return weight }
     let module = String(name.dropLast(".weight".count))
     guard let product = products[module] else { return weight }
-    used.insert(module)
+    file.use(module)
     if embeddings.contains(module), !hasHead {
       throw CompileError(
         .unsupported, "an adapter of the embedding '\(module)', whose rows may be those of the head, is not supported",
-        subject: .init(file: place))
+        subject: .init(file: file.place))
     }
     let type = builder.type(of: weight)
     let sizes = [product.b.type.shape[0], product.a.type.shape[1]]
@@ -121,31 +112,21 @@ package struct LowRankAdapter: Sendable {
     guard type.shape == shape else {
       throw CompileError(
         .input, "the adapter of '\(module)' is for a weight of shape \(shape), found \(type.shape)",
-        subject: .init(file: place))
+        subject: .init(file: file.place))
     }
-    var left = Self.constant(product.b, "\(module).lora_B", into: &model, &builder)
-    var right = Self.constant(product.a, "\(module).lora_A", into: &model, &builder)
-    if product.isTransposed {
-      (left, right) = (try builder.emit(Transpose([1, 0]), right), try builder.emit(Transpose([1, 0]), left))
+    let left = AdapterFile.constant(product.b, "\(module).lora_B", into: &model, &builder)
+    let right = AdapterFile.constant(product.a, "\(module).lora_A", into: &model, &builder)
+    let op = LowRankUpdate(scale: product.scale)
+    if let magnitude = product.magnitude {
+      let lengths = AdapterFile.constant(magnitude, "\(module).lora_magnitude", into: &model, &builder)
+      guard product.isTransposed else { return try builder.emit(op, [weight, left, right, lengths], name: name) }
+      // Lengths are those of the weights of one output, which are columns here.
+      let rows = try builder.emit(op, [builder.emit(Transpose([1, 0]), weight), left, right, lengths])
+      return try builder.emit(Transpose([1, 0]), rows, name: name)
     }
-    return try builder.emit(LowRankUpdate(scale: product.scale), weight, left, right, name: name)
-  }
-
-  private static func constant(
-    _ tensor: CheckpointTensor, _ name: String, into model: inout Model, _ builder: inout GraphBuilder
-  ) -> ValueID {
-    builder.constant(
-      Constant(name: name, type: tensor.type, source: .archive(model.addArchive(tensor.file), tensor.range)))
-  }
-
-  /// Throws if a part of the adapter found no place.
-  func requireAllUsed() throws {
-    let rest = (Array(products.keys) + replacements.keys).filter { !used.contains($0) }.sorted()
-    guard let first = rest.first else { return }
-    let others = rest.count > 1 ? ["\(rest.count) such modules, among them '\(rest[rest.count - 1])'"] : []
-    throw CompileError(
-      .input, "the adapter is for '\(first)', which the checkpoint does not have", subject: .init(file: place),
-      notes: others)
+    guard product.isTransposed else { return try builder.emit(op, weight, left, right, name: name) }
+    return try builder.emit(
+      op, weight, builder.emit(Transpose([1, 0]), right), builder.emit(Transpose([1, 0]), left), name: name)
   }
 }
 
@@ -153,6 +134,7 @@ extension LowRankAdapter {
   /// What `adapter_config.json` says.
   private struct Settings {
     let hasTransposedWeights: Bool
+    let hasMagnitudes: Bool
     private let rank: Int
     private let alpha: Double
     private let usesRoot: Bool
@@ -172,8 +154,6 @@ extension LowRankAdapter {
         CompileError(
           .unsupported, "'\(key)' \(value) is not supported for an adapter", subject: .init(file: config.file))
       }
-      let kind = try config["peft_type"].string()
-      guard kind == "LORA" else { throw unsupported("peft_type", "'\(kind)'") }
       // These change the weights they start from; the adapter alone does not say how.
       let start = config["init_lora_weights"]
       if let name = start.value?.string,
@@ -183,7 +163,7 @@ extension LowRankAdapter {
       }
       let bias = try config["bias"].string(or: "none")
       guard bias == "none" else { throw unsupported("bias", "'\(bias)'") }
-      if try config["use_dora"].bool(or: false) { throw unsupported("use_dora", "true (DoRA)") }
+      hasMagnitudes = try config["use_dora"].bool(or: false)
       let read: Set<String> = [
         "peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "fan_in_fan_out",
       ]

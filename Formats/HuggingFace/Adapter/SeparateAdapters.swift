@@ -3,7 +3,7 @@ import IR
 extension Model {
   /// Takes adapters out of the weights again: `x (W + s B A)^T` becomes `x W^T + s (x A^T) B^T`. The weight then stays as the
   /// checkpoint has it, which matters where it is quantized. Weights that are stored transposed, or read in another way than
-  /// by a product, keep what was added to them.
+  /// by a product, and those whose rows got lengths, keep what was added to them.
   mutating func separateAdapters() throws {
     for index in functions.indices {
       var builder = GraphBuilder(graph: functions[index], constants: constants)
@@ -11,7 +11,7 @@ extension Model {
         let node = builder.graph[id]
         guard let op = node.op as? MatMul, op == MatMul(transposeB: true),
           let update = builder.graph.definingNode(of: node.inputs[1]).map({ builder.graph[$0] }),
-          let scale = (update.op as? LowRankUpdate)?.scale,
+          let scale = (update.op as? LowRankUpdate)?.scale, update.inputs.count == 3,
           builder.graph.constant(of: update.inputs[1]) != nil
         else { continue }
         let x = node.inputs[0]

@@ -138,9 +138,8 @@ struct RotaryConfig: Sendable {
       let slow = try reader.optionalPositive("beta_slow") ?? 1
       let truncates = try reader.field("truncate").bool(or: true)
       scaling = .yarn(factor: factor, fast: fast, slow: slow, originalContext: original, truncates: truncates)
-      let (scale, scaleAll) = (try reader.optional("mscale") ?? 0, try reader.optional("mscale_all_dim") ?? 0)
-      func magnitude(_ scale: Double) -> Double { factor <= 1 ? 1 : 0.1 * scale * log(factor) + 1 }
-      let inferred = scale != 0 && scaleAll != 0 ? magnitude(scale) / magnitude(scaleAll) : magnitude(1)
+      let inferred = RotaryScaling.yarnFactor(
+        factor: factor, scale: try reader.optional("mscale"), scaleAll: try reader.optional("mscale_all_dim"))
       attentionFactor = try reader.optionalPositive("attention_factor") ?? inferred
     case "longrope":
       let original = try original()

@@ -37,6 +37,17 @@ package enum RotaryScaling: Hashable, Sendable {
     }
   }
 
+  /// What cosines and sines are multiplied by under YaRN for a scale `m`: `0.1 m log(factor) + 1`.
+  static func yarnMagnitude(factor: Double, scale: Double = 1) -> Double {
+    factor <= 1 ? 1 : 0.1 * scale * log(factor) + 1
+  }
+
+  /// The same where a configuration may state two scales (`mscale`, `mscale_all_dim`), whose magnitudes are divided.
+  static func yarnFactor(factor: Double, scale: Double?, scaleAll: Double?) -> Double {
+    guard let scale, let scaleAll, scale != 0, scaleAll != 0 else { return yarnMagnitude(factor: factor) }
+    return yarnMagnitude(factor: factor, scale: scale) / yarnMagnitude(factor: factor, scale: scaleAll)
+  }
+
   /// How much of a pair's frequency is divided under YaRN, 0 to 1.
   private func ramp(theta: Double, width: Int) -> (Int) -> Double {
     guard case .yarn(_, let fast, let slow, let original, let truncates) = self else { return { _ in 0 } }

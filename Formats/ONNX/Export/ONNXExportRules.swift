@@ -53,7 +53,8 @@ enum ONNXExportRules {
       entry(Cast.self) { exporter, node, op in [exporter.cast(try exporter.name(node.inputs[0]), to: op.type)] },
       entry(Reduce.self, reduce), entry(Conv2D.self, conv2D), entry(ConvTranspose2D.self, convTranspose2D),
       entry(Route.self, route), entry(ExpertMatMul.self, expertMatMul), entry(MaxPool2D.self, maxPool2D),
-      entry(AveragePool2D.self, averagePool2D),
+      entry(AveragePool2D.self, averagePool2D), entry(CausalConv.self, causalConv),
+      entry(SelectiveScan.self, selectiveScan), entry(RelativeBias.self, relativeBias),
     ])
 
   /// The rule of an operator; nil if ONNX has nothing for it.

@@ -4,12 +4,16 @@ import IR
 import SwiftProtobuf
 import Tensors
 
-/// Writes the function of a model as an ONNX graph of opset 17.
+/// Writes a function of a model as an ONNX graph of opset 17.
 ///
 /// A decoder's `tokens: i32[T]` becomes `input_ids: i64[1, sequence]`, its caches `past_key_values.N.key` and `.value` of
 /// shape `[1, heads, past_sequence, width]`, which come back longer as `present.N.key` and `.value`; the position follows
 /// from their length, and logits are given for all tokens, `[1, sequence, V]`. Other states become inputs `past.NAME` and
-/// outputs `present.NAME`. Weights keep their element type and are widened by `Cast`; quantized ones are written in f32.
+/// outputs `present.NAME`; a text begins with states of zeros. Weights keep their element type and are widened by `Cast`;
+/// quantized ones are written in f32.
+///
+/// A network with an encoder becomes two graphs. That of the encoder has the outputs `present.N.encoder.key` and `.value`, which are
+/// the inputs `past_key_values.N.encoder.key` and `.value` of the decoder, whose own caches have `decoder` there.
 package struct ONNXExporter {
   /// The version of the default operator set.
   package static let opset = 17
@@ -21,27 +25,39 @@ package struct ONNXExporter {
   let evaluator: ConstantEvaluator
   var writer = ONNXGraphWriter()
   /// The names of values in the ONNX graph.
-  private var names: [ValueID: String] = [:]
+  var names: [ValueID: String] = [:]
   /// Caches as `[1, heads, rows, width]`.
-  private var caches: [ValueID: String] = [:]
+  var caches: [ValueID: String] = [:]
   private var weights: [(name: String, value: ValueID, type: TensorType)] = []
   private var widened: [ValueID: String] = [:]
   /// The value of each symbol, as `i64[1]`.
-  private var symbols: [Symbol: String] = [:]
+  var symbols: [Symbol: String] = [:]
+  /// The symbol of the number of tokens.
+  var tokenSymbol: Symbol?
   private var dims: [Dim: String] = [:]
   /// The name of the number of rows that the caches hold at the start, `i64[1]`.
-  private var pastRows: String?
+  var pastRows: String?
   /// What could not be represented as it was.
   package private(set) var notes: [String] = []
 
-  /// Translates the only function of `model`, which is at stage `import` or `simplify`.
+  /// Translates the functions of `model`, which is at stage `import` or `simplify`: its only one, or those of encoder and
+  /// decoder, each with the name of its part.
   ///
   /// - Throws: ``CompileError`` of kind `.unsupported` naming the operator that ONNX cannot express here.
-  package init(_ model: Model) throws {
-    guard let function = model.functions.first, model.functions.count == 1 else {
-      throw CompileError(
-        .unsupported, "a model of \(model.functions.count) functions is not written as ONNX, only one of one function")
+  package static func graphs(of model: Model) throws -> [(part: String?, exporter: ONNXExporter)] {
+    if let function = model.functions.first, model.functions.count == 1 {
+      return [(nil, try ONNXExporter(model, function))]
     }
+    let parts = ["cross": "encoder", "main": "decoder"]
+    guard model.functions.count == 2, Set(model.functions.compactMap(\.role)) == Set(parts.keys) else {
+      throw CompileError(
+        .unsupported, "a model of \(model.functions.count) functions is not written as ONNX, only one of one function",
+        notes: ["or of an encoder and a decoder"])
+    }
+    return try model.functions.map { (parts[$0.role ?? ""], try ONNXExporter(model, $0)) }
+  }
+
+  private init(_ model: Model, _ function: Graph) throws {
     self.model = model
     self.function = function
     evaluator = ConstantEvaluator(model, function)
@@ -126,6 +142,7 @@ package struct ONNXExporter {
   /// A symbol that no input carries, such as the number of logits wanted, takes the value of one of the same range.
   private func symbol(_ symbol: Symbol) throws -> String {
     if let name = symbols[symbol] { return name }
+    if let tokenSymbol, tokenSymbol.range == symbol.range, let name = symbols[tokenSymbol] { return name }
     if let other = symbols.first(where: { $0.key.range == symbol.range }) { return other.value }
     throw CompileError(.unsupported, "the size '\(symbol.name)' follows from no input")
   }
@@ -147,156 +164,13 @@ package struct ONNXExporter {
     writer.node("Transpose", [name], [("perm", .ints(permutation))])
   }
 
-  // MARK: Inputs, states and outputs
-
-  /// Whether the function reads one text as tokens.
-  private var isText: Bool {
-    function.inputs.contains { function[$0].name == "tokens" && type($0).rank == 1 }
-  }
-
-  /// The update of the state `index` that writes rows at a position; nil if it is another one.
-  private func cacheUpdate(_ index: Int) -> NodeID? {
-    let state = function.states[index]
-    guard let node = function.definingNode(of: state.update), function[node].op is CacheUpdate,
-      function[node].inputs[0] == state.value, function.users(of: state.value) == [node]
-    else { return nil }
-    return node
-  }
-
-  /// The heads of the attention that reads a cache; 1 if none does.
-  private func heads(of cache: ValueID) -> Int {
-    for user in function.users(of: cache) {
-      if let attention = function[user].op as? Attention { return attention.kvHeads }
-    }
-    return 1
-  }
-
-  private mutating func declareInputs() throws {
-    for input in function.inputs {
-      let type = type(input)
-      let name = function[input].name
-      if name == "position", function.states.indices.contains(where: { cacheUpdate($0) != nil }) { continue }
-      if isText, name == "tokens" {
-        let outer = writer.fresh("input_ids")
-        writer.input(outer, .i64, [.fixed(1), .open("sequence")])
-        names[input] = try reshape(outer, type.shape.dims)
-        bind(type.shape, of: names[input] ?? outer)
-        continue
-      }
-      let outer = writer.fresh(name)
-      writer.input(outer, type.element, type.shape.dims.map { ONNXSize($0) })
-      names[input] = outer
-      bind(type.shape, of: outer)
-    }
-    for index in function.states.indices {
-      let state = function.states[index].value
-      let type = type(state)
-      if let node = cacheUpdate(index) {
-        let heads = heads(of: function[node].results[0])
-        let width = (type.shape[1].fixedValue ?? heads) / heads
-        let outer = writer.fresh("past_key_values." + Self.cacheName(function[state].name))
-        writer.input(
-          outer, .f32, [.fixed(1), .fixed(heads), .open("past_sequence"), .fixed(width)])
-        caches[state] = outer
-        if pastRows == nil {
-          pastRows = writer.node(
-            "Gather", [writer.node("Shape", [outer]), writer.integers([2])], [("axis", .int(0))])
-        }
-      } else {
-        let outer = writer.fresh("past." + function[state].name)
-        writer.input(outer, type.element, type.shape.dims.map { ONNXSize($0) })
-        names[state] = outer
-      }
-    }
-    for input in function.inputs where names[input] == nil {
-      names[input] = cast(pastRows ?? writer.integers([0]), to: .i32)
-    }
-  }
-
-  /// `N.key` for the state `kN`, `N.value` for `vN`.
-  private static func cacheName(_ name: String) -> String {
-    if let number = Int(name.dropFirst()), let kind = name.first, kind == "k" || kind == "v" {
-      return "\(number)." + (kind == "k" ? "key" : "value")
-    }
-    return name
-  }
-
-  private mutating func bind(_ shape: Shape, of name: String) {
-    for (axis, dim) in shape.dims.enumerated() {
-      guard dim.terms.count == 1, dim.offset == 0, dim.terms[0].coefficient == 1,
-        case .symbol(let symbol) = dim.terms[0].atom, symbols[symbol] == nil
-      else { continue }
-      symbols[symbol] = writer.node(
-        "Gather", [writer.node("Shape", [name]), writer.integers([axis])], [("axis", .int(0))])
-    }
-  }
-
-  private mutating func declareOutputs() throws {
-    for (value, name) in zip(function.outputs, function.outputNames) {
-      let type = type(value)
-      let outer = writer.fresh(name == "input_ids" ? "output" : name)
-      if isText {
-        writer.nodes("Reshape", [try self.name(value), try shape([1] + type.shape.dims)], [outer])
-        let sizes = type.shape.dims.map { $0.isFixed ? ONNXSize($0) : .open("sequence") }
-        writer.output(outer, type.element, [.fixed(1)] + sizes)
-      } else {
-        writer.nodes("Identity", [try self.name(value)], [outer])
-        writer.output(outer, type.element, type.shape.dims.map { ONNXSize($0) })
-      }
-    }
-    for (index, state) in function.states.enumerated() {
-      let type = type(state.value)
-      let name = function[state.value].name
-      if cacheUpdate(index) != nil, let cache = caches[state.update] {
-        let outer = writer.fresh("present." + Self.cacheName(name))
-        writer.nodes("Identity", [cache], [outer])
-        let heads = heads(of: state.update)
-        let width = (type.shape[1].fixedValue ?? heads) / heads
-        writer.output(outer, .f32, [.fixed(1), .fixed(heads), .open("total_sequence"), .fixed(width)])
-      } else {
-        let outer = writer.fresh("present." + name)
-        writer.nodes("Identity", [try self.name(state.update)], [outer])
-        writer.output(outer, type.element, type.shape.dims.map { ONNXSize($0) })
-      }
-    }
-  }
-
-  /// Appends rows to a cache, `[1, heads, rows, width]`.
-  mutating func append(_ node: Node) throws {
-    let rows = type(node.inputs[1])
-    guard let past = caches[node.inputs[0]] else {
-      throw failure(node, "on something that is no state is not written as ONNX")
-    }
-    let heads = heads(of: node.results[0])
-    let width = (rows.shape[1].fixedValue ?? heads) / heads
-    let parted = try reshape(try wide(node.inputs[1]), [1, rows.shape[0], .fixed(heads), .fixed(width)])
-    caches[node.results[0]] = writer.node("Concat", [past, transpose(parted, [0, 2, 1, 3])], [("axis", .int(2))])
-  }
-
-  /// Keys or values as `[batch, heads, rows, width]`.
-  mutating func byHead(_ value: ValueID, heads: Int) throws -> String {
-    if let cache = caches[value] { return cache }
-    let type = type(value)
-    let columns = try type.shape.last.fixedValue ?? { throw CompileError(.unsupported, "open columns of attention") }()
-    let batch: Dim = type.rank == 3 ? type.shape[0] : 1
-    let parted = try reshape(
-      try wide(value), [batch, type.shape[type.rank - 2], .fixed(heads), .fixed(columns / heads)])
-    return transpose(parted, [0, 2, 1, 3])
-  }
-
-  /// A cache as the rows that the IR knows, `[rows, heads * width]`.
-  private mutating func flattened(_ cache: String, _ value: ValueID) throws -> String {
-    let columns = type(value).shape.last
-    let name = writer.node("Reshape", [transpose(cache, [0, 2, 1, 3]), try shape([.fixed(-1), columns])])
-    names[value] = name
-    return name
-  }
-
   // MARK: Nodes
 
   private mutating func export(_ id: NodeID) throws {
     let node = function[id]
-    if node.op is CacheUpdate { return try append(node) }
+    if node.op is CacheUpdate { return try append(id) }
+    // Rows of the source that the encoder gave.
+    if node.op is Slice, caches[node.results[0]] != nil { return }
     guard let rule = ONNXExportRules.rule(for: node.op) else {
       // What depends on weights alone is computed now.
       if node.results.allSatisfy({ ConstantEvaluator.isRecipe($0, in: function) }) {

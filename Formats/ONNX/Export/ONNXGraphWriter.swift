@@ -11,12 +11,17 @@ struct ONNXGraphWriter {
     case ints([Int])
     case float(Float)
     case string(String)
+    case graph(Onnx_GraphProto)
   }
+
+  /// An input or output of a graph.
+  typealias Port = (name: String, type: DType, shape: [ONNXSize])
 
   private(set) var graph = Onnx_GraphProto()
   private var names: Set<String> = []
   private var constants: [[Int]: String] = [:]
   private var scalars: [UInt64: String] = [:]
+  private var nodeCount = 0
 
   /// A name that no value has yet, `hint` or `hint_N`.
   mutating func fresh(_ hint: String) -> String {
@@ -41,7 +46,8 @@ struct ONNXGraphWriter {
   ) {
     var node = Onnx_NodeProto()
     node.opType = type
-    node.name = "\(type)_\(graph.node.count)"
+    node.name = "\(type)_\(nodeCount)"
+    nodeCount += 1
     node.input = inputs
     node.output = outputs
     node.attribute = attributes.map { name, value in
@@ -60,10 +66,31 @@ struct ONNXGraphWriter {
       case .string(let text):
         attribute.type = .string
         attribute.s = Data(text.utf8)
+      case .graph(let graph):
+        attribute.type = .graph
+        attribute.g = graph
       }
       return attribute
     }
     graph.node.append(node)
+  }
+
+  /// A graph inside of a node, made of the nodes that `body` adds, which may use all values there are; `body` returns its
+  /// outputs. Constants that it makes belong to the outer graph.
+  mutating func nested(
+    _ name: String, inputs: [Port], _ body: (inout ONNXGraphWriter) throws -> [Port]
+  ) rethrows -> Onnx_GraphProto {
+    let outer = graph
+    graph = Onnx_GraphProto()
+    graph.name = name
+    graph.input = inputs.map { Self.value($0.name, $0.type, $0.shape) }
+    let outputs = try body(&self)
+    graph.output = outputs.map { Self.value($0.name, $0.type, $0.shape) }
+    var inner = graph
+    graph = outer
+    graph.initializer += inner.initializer
+    inner.initializer = []
+    return inner
   }
 
   /// A one-dimensional `i64` constant.

@@ -5,7 +5,7 @@ import Tensors
 extension ONNXOperators {
   /// Functions of one number with parameters, written as expressions.
   static let activations: [ONNXOperator] = [
-    function("Elu") { node in elu(try node.number("alpha", default: 1), 1) },
+    function("Elu") { node in .elu(alpha: try node.number("alpha", default: 1)) },
     // max(0, x) + min(0, alpha (exp(x / alpha) - 1))
     function("Celu") { node in
       let alpha = try node.number("alpha", default: 1)
@@ -14,19 +14,16 @@ extension ONNXOperators {
         isNegative, .binary(.multiply, .number(alpha), .binary(.subtract, .unary(.exp, scaled), .number(1))), x)
     },
     function("Selu") { node in
-      elu(
-        try node.number("alpha", default: 1.673_263_2), try node.number("gamma", default: 1.050_700_9))
+      .elu(
+        alpha: try node.number("alpha", default: 1.673_263_2), gamma: try node.number("gamma", default: 1.050_700_9))
     },
     function("HardSigmoid") { node in
-      let sum = ScalarExpression.binary(
-        .add, .binary(.multiply, .number(try node.number("alpha", default: 0.2)), x),
-        .number(try node.number("beta", default: 0.5)))
-      return .clamp(sum, 0, 1)
+      .hardSigmoid(alpha: try node.number("alpha", default: 0.2), beta: try node.number("beta", default: 0.5))
     },
     function("ThresholdedRelu") { node in
       .select(.binary(.greater, x, .number(try node.number("alpha", default: 1))), x, .number(0))
     },
-    function("Softsign") { _ in .binary(.divide, x, .binary(.add, .number(1), .unary(.abs, x))) },
+    function("Softsign") { _ in .softsign },
     function("Shrink") { node in
       let limit = try node.number("lambd", default: 0.5), bias = try node.number("bias", default: 0)
       return .select(
@@ -80,13 +77,6 @@ extension ONNXOperators {
 
   private static let x = ScalarExpression.input(0)
   private static let isNegative = ScalarExpression.binary(.less, x, .number(0))
-
-  /// `gamma * (x where it is not negative, else alpha * (exp(x) - 1))`
-  private static func elu(_ alpha: Float, _ gamma: Float) -> ScalarExpression {
-    let y = ScalarExpression.select(
-      isNegative, .binary(.multiply, .number(alpha), .binary(.subtract, .unary(.exp, x), .number(1))), x)
-    return gamma == 1 ? y : .binary(.multiply, .number(gamma), y)
-  }
 
   private static func function(
     _ type: String, _ expression: @escaping @Sendable (inout ONNXNode) throws -> ScalarExpression

@@ -80,22 +80,22 @@ private struct RecurrentLayer {
     _ name: String, _ parameters: inout (alphas: ArraySlice<Float>, betas: ArraySlice<Float>)
   ) throws -> ScalarExpression {
     let x = ScalarExpression.input(0)
-    func alpha(_ value: Float) -> ScalarExpression { .number(parameters.alphas.popFirst() ?? value) }
-    func beta(_ value: Float) -> ScalarExpression { .number(parameters.betas.popFirst() ?? value) }
+    func alpha(_ value: Float) -> Float { parameters.alphas.popFirst() ?? value }
+    func beta(_ value: Float) -> Float { parameters.betas.popFirst() ?? value }
     let isNegative = ScalarExpression.binary(.less, x, .number(0))
     switch name.lowercased() {
     case "relu": return .unary(.relu, x)
     case "tanh": return .unary(.tanh, x)
     case "sigmoid": return .unary(.sigmoid, x)
     case "softplus": return .unary(.softplus, x)
-    case "softsign": return .binary(.divide, x, .binary(.add, .number(1), .unary(.abs, x)))
-    case "affine": return .binary(.add, .binary(.multiply, alpha(1), x), beta(0))
-    case "leakyrelu": return .select(isNegative, .binary(.multiply, alpha(0.01), x), x)
-    case "thresholdedrelu": return .select(.binary(.less, x, alpha(1)), .number(0), x)
-    case "scaledtanh": return .binary(.multiply, alpha(1), .unary(.tanh, .binary(.multiply, beta(1), x)))
-    case "hardsigmoid": return .clamp(.binary(.add, .binary(.multiply, alpha(0.2), x), beta(0.5)), 0, 1)
-    case "elu":
-      return .select(isNegative, .binary(.multiply, alpha(1), .binary(.subtract, .unary(.exp, x), .number(1))), x)
+    case "softsign": return .softsign
+    case "affine": return .binary(.add, .binary(.multiply, .number(alpha(1)), x), .number(beta(0)))
+    case "leakyrelu": return .select(isNegative, .binary(.multiply, .number(alpha(0.01)), x), x)
+    case "thresholdedrelu": return .select(.binary(.less, x, .number(alpha(1))), .number(0), x)
+    case "scaledtanh":
+      return .binary(.multiply, .number(alpha(1)), .unary(.tanh, .binary(.multiply, .number(beta(1)), x)))
+    case "hardsigmoid": return .hardSigmoid(alpha: alpha(0.2), beta: beta(0.5))
+    case "elu": return .elu(alpha: alpha(1))
     default: throw CompileError(.unsupported, "unsupported activation '\(name)' of a recurrent layer")
     }
   }

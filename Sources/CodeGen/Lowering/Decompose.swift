@@ -21,7 +21,9 @@ package struct Decompose: Pass {
 
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
     let levels = KernelLevels(try TargetRegistry.targets(named: target))
-    context.count("decomposed", by: try KernelSelection(levels).decompose(&model))
+    let (count, doubles) = try KernelSelection(levels).decompose(&model)
+    context.count("decomposed", by: count)
+    if doubles > 0 { context.remark("\(doubles) operators on f64, for which there are no kernels, compute in f32") }
     for index in model.functions.indices { model.functions[index].eraseDeadNodes() }
   }
 }

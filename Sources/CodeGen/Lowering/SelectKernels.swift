@@ -364,9 +364,9 @@ struct KernelSelection {
 
   /// Replaces operators that have no kernel by simpler ones, as far as they say how, or by those in f32.
   ///
-  /// - Returns: how many were replaced.
+  /// - Returns: how many were replaced, and how many of them are in f32 instead of f64.
   @discardableResult
-  func decompose(_ model: inout Model) throws -> Int {
+  func decompose(_ model: inout Model) throws -> (count: Int, doubles: Int) {
     var count = 0
     for function in model.functions.indices {
       var builder = GraphBuilder(graph: model.functions[function], constants: model.constants)
@@ -389,6 +389,7 @@ struct KernelSelection {
       model.functions[function] = builder.graph
       model.constants = builder.constants
     }
-    return count + (try widen(&model))
+    let single = try computeInSingle(&model)
+    return (count + single.count, single.doubles)
   }
 }

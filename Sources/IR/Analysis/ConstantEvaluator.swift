@@ -5,16 +5,21 @@ import Tensors
 /// Computes constants and the recipes on them in blocks of rows, straight from the mapped files.
 ///
 /// A recipe is a value that depends on constants alone. Operators that are ``RowMapped`` are computed for the rows that
-/// are asked for; others are computed whole, once, and kept until the value that needs them is complete.
+/// are asked for; others are computed whole, once, and kept until the value that needs them is complete. Of large matrices
+/// that are transposed some columns are gathered at a time, in one pass over all rows for each block of results.
 package final class ConstantEvaluator: Sendable {
   private let model: Model
   private let graph: Graph
+  /// The bytes up to which a transposed matrix is computed whole.
+  private let wholeLimit: Int
   private let wholes = Mutex<[ValueID: Tensor]>([:])
 
-  /// An evaluator of recipes in `graph`, a function of `model`.
-  package init(_ model: Model, _ graph: Graph) {
+  /// An evaluator of recipes in `graph`, a function of `model`; matrices of more than `wholeLimit` bytes are not transposed
+  /// as a whole, but about twice as many bytes of f32 in one pass.
+  package init(_ model: Model, _ graph: Graph, wholeLimit: Int = 16 << 20) {
     self.model = model
     self.graph = graph
+    self.wholeLimit = wholeLimit
   }
 
   /// Whether a value depends on constants alone, not on symbols either.
@@ -67,9 +72,12 @@ package final class ConstantEvaluator: Sendable {
     let granularity = self.granularity(of: value)
     let units = (rows + granularity - 1) / granularity
     let unitBytes = max(1, Self.bytes(of: type, rows: 0..<min(granularity, rows)).count)
-    let unitsPerBlock = min(units, max(1, blockBytes / unitBytes))
+    let gathers = gathersColumns(value)
+    // A pass over all of a matrix is worth a large block, of which there is one at a time.
+    let unitsPerBlock = min(
+      units, max(1, gathers ? 2 * wholeLimit / Self.wideBytes(type, granularity) : blockBytes / unitBytes))
     let blocks = (units + unitsPerBlock - 1) / unitsPerBlock
-    try parallelFor(blocks) { block in
+    try parallelFor(blocks, threads: gathers ? 1 : availableThreads) { block in
       let first = block.lowerBound * unitsPerBlock * granularity
       let range = first..<min(rows, first + unitsPerBlock * granularity)
       let part = try self.rows(range, of: value)
@@ -159,10 +167,85 @@ package final class ConstantEvaluator: Sendable {
         }
         return Part(view: output.view, owner: output, mapped: parts.flatMap(\.mapped))
       }
+      if isGathered(id) { return try gather(range, of: node.inputs[0], graph.type(of: value)) }
       let tensor = try whole(value)
       let type = graph.type(of: value)
       let bytes = UnsafeRawBufferPointer(rebasing: tensor.view.bytes[Self.bytes(of: type, rows: range)])
       return Part(view: TensorView(Self.type(type, rows: range), bytes), owner: tensor)
+    }
+  }
+
+  // MARK: Columns
+
+  /// About how many bytes of the rows of a matrix a thread holds in a pass.
+  private static let passedBytes = 1 << 20
+
+  /// The bytes that so many rows of a type have in f32.
+  private static func wideBytes(_ type: TensorType, _ rows: Int) -> Int {
+    max(1, (type.shape.fixedSizes ?? []).dropFirst().reduce(4 * rows, *))
+  }
+
+  /// Whether a node transposes a large matrix.
+  private func isGathered(_ node: NodeID) -> Bool {
+    guard let op = graph[node].op as? Transpose, op.permutation == [1, 0],
+      let byteCount = graph.type(of: graph[node].inputs[0]).byteCount
+    else { return false }
+    return byteCount > wholeLimit
+  }
+
+  /// Whether rows of a value need columns of a large matrix.
+  private func gathersColumns(_ value: ValueID) -> Bool {
+    guard case .result(let id, 0) = graph[value].definition else { return false }
+    if isGathered(id) { return true }
+    let node = graph[id]
+    let all = 0..<Self.rows(of: graph.type(of: value))
+    guard let op = node.op as? any RowMapped,
+      let needed = op.inputRows(for: all, node.inputs.map { graph.type(of: $0) })
+    else { return false }
+    return zip(node.inputs, needed).contains { $1 != nil && gathersColumns($0) }
+  }
+
+  /// Some columns of a matrix as rows of type `type`.
+  private func gather(_ columns: Range<Int>, of matrix: ValueID, _ type: TensorType) throws -> Part {
+    let source = graph.type(of: matrix)
+    let rows = Self.rows(of: source)
+    let result = Tensor(Self.type(type, rows: columns))
+    nonisolated(unsafe) let target = result.mutableView.bytes
+    let granularity = granularity(of: matrix)
+    let units = Self.passedBytes / max(1, Self.bytes(of: source, rows: 0..<min(granularity, rows)).count)
+    try parallelFor(rows, grain: max(1, units) * granularity) { part in
+      let block = try self.rows(part, of: matrix)
+      withExtendedLifetime(block.owner) {
+        switch source.element.byteCount {
+        case 1: Self.turn(UInt8.self, block.view.bytes, part, columns, into: target, rows: rows)
+        case 2: Self.turn(UInt16.self, block.view.bytes, part, columns, into: target, rows: rows)
+        case 4: Self.turn(UInt32.self, block.view.bytes, part, columns, into: target, rows: rows)
+        default: Self.turn(UInt64.self, block.view.bytes, part, columns, into: target, rows: rows)
+        }
+      }
+      block.release()
+    }
+    return Part(view: result.view, owner: result)
+  }
+
+  /// Writes `source[part, columns]` to `target[columns, part]`, a few rows at a time, whose lines stay in the cache.
+  private static func turn<Element: FixedWidthInteger>(
+    _ type: Element.Type, _ source: UnsafeRawBufferPointer, _ part: Range<Int>, _ columns: Range<Int>,
+    into target: UnsafeMutableRawBufferPointer, rows: Int
+  ) {
+    guard !part.isEmpty else { return }
+    let size = MemoryLayout<Element>.stride
+    let width = source.count / part.count / size
+    for first in stride(from: part.lowerBound, to: part.upperBound, by: 16) {
+      let few = first..<min(part.upperBound, first + 16)
+      for column in columns {
+        for row in few {
+          let value = source.loadUnaligned(
+            fromByteOffset: ((row - part.lowerBound) * width + column) * size, as: Element.self)
+          target.storeBytes(
+            of: value, toByteOffset: ((column - columns.lowerBound) * rows + row) * size, as: Element.self)
+        }
+      }
     }
   }
 

@@ -136,6 +136,14 @@ for tokens, slots, experts, n, k, per_slot, summed, gated, activation in [
 for rows, columns, rank, scale in [(5, 7, 3, 0.5), (1, 4, 1, -2.0)]:
     w, left, right = f32(rows, columns), f32(rows, rank), f32(rank, columns)
     case("low_rank_update", f"{{scale = {scale}}}", [w, left, right], w + scale * (left.astype(np.float64) @ right))
+# Rows of given lengths, of which one is of zeros.
+for rows, columns, rank, scale in [(4, 9, 2, 1.5), (3, 1, 1, 0.25)]:
+    w, left, right, lengths = f32(rows, columns), f32(rows, rank), f32(rank, columns), f32(rows)
+    w[1], left[1] = 0, 0
+    v = w + scale * (left.astype(np.float64) @ right)
+    norms = np.sqrt((v ** 2).sum(1))
+    case("low_rank_update", f"{{scale = {scale}}}", [w, left, right, lengths],
+         v * (lengths / np.where(norms == 0, 1, norms))[:, None])
 
 with open("sequence_reference.json", "w") as file:
     file.write("[\n" + ",\n".join(json.dumps(c, separators=(',', ':')) for c in cases) + "\n]\n")
