@@ -65,13 +65,30 @@ package struct QuantizeWeights: Pass {
         try quantizeStatically(&model, index, calibration, &context)
         continue
       }
-      var work = Work(options: self, graph: model.functions[index], constants: model.constants)
-      try work.run()
-      model.functions[index] = work.graph
-      context.count("weights quantized", by: work.quantized)
-      context.count("weights kept", by: work.kept)
+      try quantize(&model, function: index, &context)
     }
     model[metadata: "quantization"] = spec.description
+  }
+
+  /// A weight that is rounded on its own.
+  struct Unit: Hashable {
+    /// The value in the graph before the pass.
+    var weight: ValueID
+    var name: String
+  }
+
+  /// Rounds the weights of a function, those that `specs` names by their values' names as it says; the weights it has rounded, in
+  /// the order of the graph.
+  @discardableResult
+  func quantize(
+    _ model: inout Model, function index: Int, _ context: inout PassContext, specs: [String: QuantizationSpec] = [:]
+  ) throws -> [Unit] {
+    var work = Work(options: self, graph: model.functions[index], constants: model.constants, specs: specs)
+    try work.run()
+    model.functions[index] = work.graph
+    context.count("weights quantized", by: work.quantized)
+    context.count("weights kept", by: work.kept)
+    return work.units
   }
 }
 
@@ -99,6 +116,9 @@ private struct Work {
   let constants: ConstantTable
   private let recipes: RecipeSet
   private let heads: Set<NodeID>
+  /// How weights are to be stored that do not follow the options, by the names of their values.
+  private let specs: [String: QuantizationSpec]
+  private(set) var units: [QuantizeWeights.Unit] = []
   var quantized = 0
   var kept = 0
 
@@ -117,8 +137,9 @@ private struct Work {
   private var stored: [Key: ValueID] = [:]
   private var dequantized: [ValueID: ValueID] = [:]
 
-  init(options: QuantizeWeights, graph: Graph, constants: ConstantTable) {
+  init(options: QuantizeWeights, graph: Graph, constants: ConstantTable, specs: [String: QuantizationSpec]) {
     self.options = options
+    self.specs = specs
     self.graph = graph
     self.constants = constants
     recipes = RecipeSet(graph)
@@ -144,6 +165,7 @@ private struct Work {
   /// How the right factor of a matmul is to be stored; nil if it stays.
   private func storage(of weight: ValueID, in node: NodeID) -> Storage? {
     guard options.isChosen(weight, node, in: graph, constants) else { return nil }
+    if let own = specs[graph[weight].name] { return storage(own, of: graph.type(of: weight)) }
     var spec = options.spec
     let isTied = graph[weight].uses.contains { use in
       if case .operand(let user, 0) = use { return graph[user].op is Gather }
@@ -215,7 +237,7 @@ private struct Work {
       weight = try emit(Transpose([1, 0]), weight, "\(graph[weight].name)_transposed", id)
       op.transposeB = true
     }
-    let codes = try store(weight, storage, id)
+    let codes = try store(weight, storage, id, of: source)
     if dequantized[codes] == nil {
       if case .block = storage {
         dequantized[codes] = try emit(Dequantize(.f32), codes, graph[source].name, id)
@@ -241,7 +263,7 @@ private struct Work {
       return try quantizeInput(of: id, format)
     }
     guard options.isChosen(weight, id, in: graph, constants),
-      let storage = storage(options.spec, of: graph.type(of: weight))
+      let storage = storage(specs[graph[weight].name] ?? options.spec, of: graph.type(of: weight))
     else {
       kept += 1
       return
@@ -265,16 +287,18 @@ private struct Work {
   }
 
   private mutating func quantizeTable(of id: NodeID) throws {
-    let spec: QuantizationSpec
-    switch options.embeddings {
-    case .keep: return
-    case .format(let other): spec = other
-    case .auto:
-      guard options.spec.weights.isQuantized else { return }
-      spec = options.spec
-    }
     guard let gather = graph[id].op as? Gather else { return }
     let table = graph[id].inputs[0]
+    var spec = options.spec
+    if let own = specs[graph[table].name] {
+      spec = own
+    } else {
+      switch options.embeddings {
+      case .keep: return
+      case .format(let other): spec = other
+      case .auto: guard spec.weights.isQuantized else { return }
+      }
+    }
     let shape = graph.type(of: table).shape
     guard shape.rank == 2, shape.normalizedAxis(gather.axis) == 0, recipes.contains(table),
       !recipes.contains(graph[id].inputs[1]), options.isChosen(table, id, in: graph, constants),
@@ -285,9 +309,13 @@ private struct Work {
     quantized += 1
   }
 
-  private mutating func store(_ value: ValueID, _ storage: Storage, _ node: NodeID) throws -> ValueID {
+  /// The codes of a value, which holds the weight `source` in the order that is stored (nil: itself).
+  private mutating func store(
+    _ value: ValueID, _ storage: Storage, _ node: NodeID, of source: ValueID? = nil
+  ) throws -> ValueID {
     let key = Key(value: value, storage: storage)
     if let codes = stored[key] { return codes }
+    units.append(.init(weight: source ?? value, name: graph[source ?? value].name))
     let name = graph[value].name
     let codes: ValueID
     switch storage {

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Print how much quality mcc's quantized programs lose, against rounding to nearest and against llama.cpp's curve.
+
+usage: quality.py FOLDER [--only curve weights ablation encoder keywords] [--seeds 3] [--mcc .build/release/mcc] [--quick]
+
+FOLDER receives text.json and the tables. Models and texts are those of MCC_TEST_MODELS (default ../shared/models). Divergence (KL)
+is that of the next token's distribution from the original model in f32; pycode7m by the protocol of llama-perplexity -c 256: the
+first 120,000 characters of eval.txt as one stream, windows of 256 with the first token replaced by BOS, tokens from 128 on counted.
+Calibration is on calibration.txt; a seed is the part of it that is read. Bytes are weights with scales, and the tokenizer.
+"""
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+
+from pairing import Failed, output
+
+# llama.cpp of August 2026 on pycode7m: bytes of the file and KL, with an importance matrix where that is better; measured
+# for this project with llama-perplexity, see the protocol above.
+LLAMA = {"Q8_0": (7949888, 0.000085), "Q6_K": (6172224, 0.000464), "Q5_K_M": (5458496, 0.000695),
+         "Q5_0": (5336640, 0.000873), "Q4_K_M": (4786752, 0.001532), "Q4_K_S": (4591168, 0.001739),
+         "IQ4_NL": (4574784, 0.002113), "Q4_0": (4550208, 0.002424), "IQ4_XS": (4384320, 0.002262),
+         "Q3_K_M": (4036160, 0.004564), "IQ3_S": (3714624, 0.006362), "IQ3_XXS": (3256096, 0.013904),
+         "Q2_K": (3315264, 0.020120)}
+
+
+def envelope():
+    """The points of LLAMA that no smaller file beats, by bytes."""
+    points, best = [], math.inf
+    for size, kl in sorted(LLAMA.values()):
+        if kl < best:
+            points.append((size, kl))
+            best = kl
+    return points
+
+
+def llama_at(size):
+    """llama.cpp's KL at a size: log KL interpolated over bytes between points of the envelope; None outside of them."""
+    points = envelope()
+    for (low, a), (high, b) in zip(points, points[1:]):
+        if low <= size <= high:
+            return math.exp(math.log(a) + (math.log(b) - math.log(a)) * (size - low) / (high - low))
+    return None
+
+
+class Lab:
+    """The commands that judge recipes."""
+
+    def __init__(self, options):
+        self.options = options
+        self.models = os.environ.get("MCC_TEST_MODELS", "../shared/models")
+        self.exact = ",".join(line.split()[0] for line in output([options.mcc, "passes", "--preset", "O1"]).splitlines())
+
+    def path(self, name):
+        return os.path.join(self.models, name)
+
+    def texts(self):
+        """A calibration text per seed: all of calibration.txt, turned so that it begins elsewhere."""
+        with open(self.path("pycode7m/calibration.txt"), encoding="utf-8") as file:
+            text = file.read()
+        paths = []
+        for seed in range(self.options.seeds):
+            start = len(text) * seed // self.options.seeds
+            paths.append(os.path.join(self.options.folder, f"calibration-{seed}.txt"))
+            with open(paths[-1], "w", encoding="utf-8") as file:
+                file.write(text[start:] + text[:start])
+        return paths
+
+    def tales(self):
+        """A calibration text per seed for stories260K: what the model itself tells, as there is no other text of its kind."""
+        program = os.path.join(self.options.folder, "stories")
+        output([self.options.mcc, "compile", "-q", self.path("stories260K/hf"), "-o", program])
+        paths = []
+        for seed in range(self.options.seeds):
+            tales = [output([program, "--temperature", "1", "--seed", str(100 * seed + number), "-n", "400", "--threads", "1",
+                             "Once upon a time"]) for number in range(24)]
+            paths.append(os.path.join(self.options.folder, f"tales-{seed}.txt"))
+            with open(paths[-1], "w", encoding="utf-8") as file:
+                file.write("\n".join(tales))
+        return paths
+
+    def eval(self, model, text, passes, *arguments):
+        """The row of a model after passes behind the exact ones."""
+        command = [self.options.mcc, "eval", self.path(model), "--json", "--pipeline", f"{self.exact},{passes}", *arguments]
+        return json.loads(output(command + ["--text", self.path(text)]))["results"][-1]
+
+    def code(self, passes):
+        """pycode7m by the protocol."""
+        characters = "30000" if self.options.quick else "120000"
+        return self.eval("pycode7m", "pycode7m/eval.txt", passes, "--kv", "32", "--window", "256", "--score-from", "128",
+                         "--bos", "0", "--characters", characters)
+
+    def stories(self, passes):
+        return self.eval("stories260K/hf", "stories260K/tinystories_sample.txt", passes, "--kv", "32")
+
+
+def spread(values):
+    """The mean and half of the range of figures of several seeds."""
+    return statistics.mean(values), (max(values) - min(values)) / 2
+
+
+def weights(lab):
+    """Weights alone, linear layers alone: KL of chosen codes over that of rounding to nearest, the grid asymmetric in groups of 32."""
+    print("\nweights only, linear layers, groups of 32 with zero points: KL against round-to-nearest\n")
+    print(f"{'model':<12} {'bits':>4} {'nearest':>10} {'chosen':>10} {'+-':>9} {'ratio':>6} {'bar':>5}")
+    for name, run, texts, bars in (("pycode7m", lab.code, lab.texts(), {4: 0.25, 3: 0.2}),
+                                   ("stories260K", lab.stories, lab.tales(), {4: 0.4, 3: 0.4})):
+        for bits, bar in bars.items():
+            quantize = f"quantize{{spec=w{bits}g32za32,embeddings=keep}}"
+            nearest = run(quantize)["kl"]
+            found = [run(f'{quantize},gptq{{text="{text}"}}')["kl"] for text in texts]
+            mean, half = spread(found)
+            yield {"table": "weights", "model": name, "bits": bits, "nearest": nearest, "chosen": mean, "spread": half,
+                   "ratio": mean / nearest, "bar": bar}
+            print(f"{name:<12} {bits:>4} {nearest:>10.6f} {mean:>10.6f} {half:>9.6f} {mean / nearest:>6.3f} {bar:>5}", flush=True)
+
+
+def curve(lab):
+    """Sizes from 3.3 to 7 MB with bits allocated to layers, and formats as a whole, against llama.cpp's curve."""
+    print("\nquality over size, pycode7m, a8: KL against llama.cpp's lower envelope at the same bytes\n")
+    print(f"{'recipe':<34} {'bytes':>9} {'KL':>10} {'+-':>9} {'llama.cpp':>10} {'ratio':>6} {'same top':>9}")
+    recipes = [(f"allocate {size / 1e6:.1f} MB", f'allocate-bits{{text="TEXT",bytes={size - 155000}}},gptq{{text="TEXT"}}')
+               for size in (3300000, 3700000, 4000000, 4400000, 4800000, 5200000, 5500000)]
+    recipes += [(spec, f'quantize{{spec={spec}}},gptq{{text="TEXT"}}')
+                for spec in ("w3g128z", "w3g32z", "w4g128z", "w4g32z", "w5g32z", "w6g32")]
+    recipes += [("w8g32", "quantize{spec=w8g32}")]
+    for name, passes in recipes:
+        rows = [lab.code(passes.replace("TEXT", text)) for text in (lab.texts() if "TEXT" in passes else [""])]
+        (kl, half), size = spread([row["kl"] for row in rows]), max(row["bytes"] for row in rows)
+        peer = llama_at(size)
+        top = statistics.mean(row["same_top"] for row in rows)
+        ratio = "" if peer is None else f"{kl / peer:.2f}"
+        print(f"{name:<34} {size:>9} {kl:>10.6f} {half:>9.6f} {'' if peer is None else f'{peer:.6f}':>10} {ratio:>6} "
+              f"{100 * top:>8.2f}%", flush=True)
+        yield {"table": "curve", "recipe": name, "bytes": size, "kl": kl, "spread": half, "llama": peer, "same_top": top}
+
+
+PARTS = {"weights": weights, "curve": curve}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--mcc", default=".build/release/mcc")
+    options = parser.parse_args()
+    os.makedirs(options.folder, exist_ok=True)
+    if options.quick:
+        options.seeds = 1
+    found, lab = [], Lab(options)
+    for part in options.only:
+        try:
+            found += PARTS[part](lab)
+        except (Failed, OSError, KeyError, ValueError) as error:
+            print(f"{part}: not measured: {error}", file=sys.stderr)
+    with open(os.path.join(options.folder, "quality.json"), "w") as file:
+        json.dump(found, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
