@@ -112,7 +112,7 @@ struct CodeChoice {
     let node = graph[product.node]
     let name = node.origin?.text ?? graph[product.source].name
     do {
-      let weights = try floats(walk.recipe(product.source))
+      let weights = try walk.recipe(product.source).floats()
       let blocks = Tensor(graph.type(of: product.codes))
       let report =
         try node.op is ExpertMatMul
@@ -158,8 +158,8 @@ struct CodeChoice {
     if options.inputs == .stream, let op = graph[product.node].op as? MatMul, op.epilogue.activation == .none,
       !op.epilogue.gated, let index = op.epilogue.residualIndex
     {
-      let before = try self.rows(of: original, original.graph[product.node].inputs[index], rows)
-      let now = try self.rows(of: walk, graph[product.node].inputs[index], rows)
+      let before = try original.rows(of: original.graph[product.node].inputs[index], columns: rows)
+      let now = try walk.rows(of: graph[product.node].inputs[index], columns: rows)
       let offset = ProductSums.cross(
         weighted(differences(before, now, rows), rows), columns: rows, right, columns: columns)
       correction.offset = offset.map { Float($0) }
@@ -204,32 +204,13 @@ struct CodeChoice {
   /// The inputs of a layer on all samples.
   private func inputs(of walk: SampleWalk, _ node: NodeID, _ columns: Int) throws -> [SampleRows] {
     let value = walk.graph[node].inputs[0]
-    let rows = try self.rows(of: walk, value, columns)
+    let rows = try walk.rows(of: value, columns: columns)
     for (sample, rows) in rows.enumerated()
     where !isAllFinite(UnsafeBufferPointer(start: rows.numbers, count: rows.rows * columns)) {
       throw CompileError(
         .input, "the value '%\(walk.graph[value].name)' has numbers that are not finite in sample \(sample)")
     }
     return rows
-  }
-
-  private func rows(of walk: SampleWalk, _ value: ValueID, _ columns: Int) throws -> [SampleRows] {
-    try (0..<walk.count).map { sample in
-      let tensor = try floats(walk.tensor(value, of: sample))
-      guard let numbers = tensor.view.elements(as: Float.self).baseAddress else {
-        throw CompileError(.internal, "a value without numbers")
-      }
-      return SampleRows(numbers, rows: tensor.view.count / max(1, columns), owner: tensor)
-    }
-  }
-
-  /// A dense tensor as f32.
-  private func floats(_ tensor: Tensor) throws -> Tensor {
-    if tensor.type.element == .f32, tensor.type.isDense { return tensor }
-    let result = Tensor(TensorType(.f32, tensor.type.shape))
-    let op: any Operator = tensor.type.isDense ? Cast(.f32) : Dequantize(.f32)
-    try op.evaluate([tensor.view], into: [result.mutableView])
-    return result
   }
 
   private func made(_ rows: Int, _ columns: Int, _ fill: (UnsafeMutablePointer<Float>) -> Void) -> SampleRows {

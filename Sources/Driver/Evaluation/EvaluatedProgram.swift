@@ -43,6 +43,7 @@ struct EvaluatedProgram {
       self.folder = folder
       var compile = CompileOptions()
       compile.frontend = options
+      try await compile.frontend.readTexts(for: path)
       compile.output = self.path
       var compiler = Compiler(compile)
       _ = try await compiler.compile(path)

@@ -25,29 +25,25 @@ package struct LayerErrors {
 
   /// The layers of the model at `path` after the passes of the options, against the model as it was read.
   package func run(_ path: String, on input: ModelEvaluation.Input) async throws -> [Layer] {
+    var options = self.options
+    try await options.readTexts(for: path)
     let original = try model(path, ModelEvaluation.exact(options))
     guard let function = original.function(role: "main") ?? original.functions.first else {
       throw CompileError(.input, "'\(path)' has no function")
     }
-    let inputs: [Tensor], symbols: [String: Int]
-    switch input {
-    case .text(let file):
-      guard let sample = try await MergeSamples(original, count: 1, length: Self.tokens).read(file).first else {
-        throw CompileError(.input, "'\(file)' holds no tokens")
+    let file =
+      switch input {
+      case .text(let file), .data(let file): file
       }
-      (inputs, symbols) = (sample.inputs, sample.symbols)
-    case .data(let file):
-      guard let sample = try TensorArchives.samples(file, of: function).first else {
-        throw CompileError(.input, "'\(file)' holds no samples")
-      }
-      (inputs, symbols) = (sample, [:])
+    guard let sample = try await CalibrationSamples(original, count: 1, length: Self.tokens).read(file).first else {
+      throw CompileError(.input, "'\(file)' holds no sample")
     }
     var wanted: [String: Tensor] = [:]
-    try Self.walk(original, function, inputs, symbols) { name, _, tensor in wanted[name] = tensor }
+    try Self.walk(original, function, sample) { name, _, tensor in wanted[name] = tensor }
     var layers: [Layer] = []
     let changed = try model(path, options)
     guard let other = changed.functions.first(where: { $0.name == function.name }) else { return [] }
-    try Self.walk(changed, other, inputs, symbols) { name, origin, tensor in
+    try Self.walk(changed, other, sample) { name, origin, tensor in
       guard let reference = wanted[name], reference.type == tensor.type else { return }
       layers.append(
         Layer(
@@ -64,7 +60,7 @@ package struct LayerErrors {
 
   /// Runs a function and shows the results of its layers.
   private static func walk(
-    _ model: Model, _ function: Graph, _ inputs: [Tensor], _ symbols: [String: Int],
+    _ model: Model, _ function: Graph, _ sample: FunctionInputs,
     _ show: @escaping (_ name: String, _ origin: String?, Tensor) -> Void
   ) throws {
     let evaluator = try Evaluator(model, function: function.name)
@@ -75,6 +71,6 @@ package struct LayerErrors {
       else { return }
       show(function[function[node].results[0]].name, function[node].origin?.text, result)
     }
-    _ = try evaluator.run(inputs, symbols: symbols)
+    _ = try evaluator.run(sample.inputs, symbols: sample.symbols)
   }
 }

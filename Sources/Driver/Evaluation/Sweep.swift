@@ -38,6 +38,7 @@ package struct Sweep {
         options.frontend.quantization = recipe
         options.frontend.load.cacheType = recipe.cacheType ?? options.frontend.load.cacheType
       }
+      try await options.frontend.readTexts(for: model)
       let path = folder.file("\(index)")
       options.output = path
       var compiler = Compiler(options)
