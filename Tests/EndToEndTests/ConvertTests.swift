@@ -156,6 +156,12 @@ import Testing
     #expect(error?.message == "'truncate' of rotary embedding is false, which GGUF does not express")
   }
 
+  /// Base and part of rotary embedding as GPT-NeoX of old spells them.
+  @Test func spellingsOfGPTNeoX() throws {
+    try Self.expectSame("gpt-neox", [("rope_parameters", nil), ("rotary_emb_base", 500), ("rotary_pct", 0.5)])
+    try Self.expectSame("gpt-neox", [("rope_parameters", nil), ("rotary_emb_base", 500)])
+  }
+
   /// The window of Phi 3 goes along; that llama.cpp does not look at it is said.
   @Test func windowOfPhi3() throws {
     try Self.expectSame(

@@ -69,7 +69,7 @@ import Testing
       let nested = GGUFBytes.Value.raw(9, (0..<10_000).flatMap { _ in level })
       file.set("x", nested)
     }
-    try refuse("unknown architecture 'bert'", kind: .unsupported) { $0.set("general.architecture", .string("bert")) }
+    try refuse("unknown architecture 'rwkv6'", kind: .unsupported) { $0.set("general.architecture", .string("rwkv6")) }
     try refuse("'general.architecture' is an integer") { $0.set("general.architecture", .u32(1)) }
   }
 
