@@ -13,6 +13,8 @@ package struct FrontendOptions: Sendable {
   package var quantization: QuantizationSpec?
   /// Samples to measure the ranges of activations on, for the quantization; nil for ranges taken at run time.
   package var calibration: Calibrate?
+  /// Turns activations and weights before the quantization; nil for not at all.
+  package var rotation: Rotate?
   /// Passes that replace the preset and the quantization.
   package var pipeline: Pipeline?
   package var rewriteLimit: Int?
@@ -53,7 +55,8 @@ package struct Frontend {
       let transform =
         try options.pipeline == nil
         ? options.quantization.map { try Presets.quantize($0, calibration: options.calibration) } : nil
-      try advance(&model, to: .transform, transform ?? Pipeline([]))
+      let rotation: [any Pass] = options.pipeline == nil ? options.rotation.map { [$0] } ?? [] : []
+      try advance(&model, to: .transform, Pipeline(rotation + (transform?.passes ?? [])))
     }
     return model
   }
