@@ -6,6 +6,6 @@ extension PassRegistry {
     Canonicalize.self, FoldConstants.self, EliminateCommonSubexpressions.self, EliminateDeadCode.self,
     FoldBatchNorm.self, FoldRepConv.self, ExpandBatchNorm.self, Fuse.self, FoldAffine.self, CollapseLinear.self,
     RemoveDeadUnits.self, FoldNorm.self, KeepKronecker.self, FixInput.self, MergeMatMuls.self, FuseElementwise.self,
-    Calibrate.self, Rotate.self, QuantizeWeights.self, FuseQuantized.self,
+    Calibrate.self, Rotate.self, Smooth.self, QuantizeWeights.self, FuseQuantized.self,
   ])
 }
