@@ -47,7 +47,7 @@ import Testing
           [x, w, gain, bias], constants: [1, 2, 3], dequantized: [1], tolerance: 5e-3),
       ]
       // Rotated numbers differ by rounding as well.
-      let rotation = Chained.Link(Hadamard(blocks: k == 100 ? [60, 40] : [k], seed: 9), operands: 0)
+      let rotation = Chained.Link(Hadamard(blocks: k == 100 ? [20, 80] : [k], seed: 9), operands: 0)
       cases += [
         KernelCase(
           "rotation \(format.name)", Chained(before: [rotation] + rounding, operation: op), [x, w, residual],

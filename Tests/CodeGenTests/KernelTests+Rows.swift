@@ -36,13 +36,16 @@ extension KernelTests {
         }
       }
     }
-    // Orders below a vector, of several passes, with Paley matrices with and without whole vectors behind, and with rests.
+    // Orders below a vector, of several passes, with Paley matrices with and without whole vectors behind, and with rests. The
+    // matrices are written out: large ones take long to compile.
     for (columns, blocks) in [
-      (1, [1]), (24, [8]), (40, [8]), (30, [2]), (64, [64]), (1024, [1024]), (96, [32]), (48, [48]), (60, [60]),
-      (768, [768]), (172, [112, 60]), (44, [20, 24]), (144, [144]), (1664, [1664]),
+      (1, [1]), (40, [8]), (30, [2]), (64, [64]), (1024, [1024]), (96, [32]), (48, [48]), (44, [20, 24]), (144, [144]),
+      (384, [384]), (28, [28]),
     ] {
       let x = try random([3, columns], seed: 18, in: -2...2)
-      for (seed, inverse) in [(nil, false), (5, false), (-3, true), (nil, true)] as [(Int?, Bool)] {
+      let forms: [(Int?, Bool)] =
+        [32, 48, 20].contains(blocks[0]) ? [(nil, false), (5, false), (-3, true), (nil, true)] : [(nil, false)]
+      for (seed, inverse) in forms {
         // Sums in another order: some units in the last place of the largest.
         cases.append(
           KernelCase(
