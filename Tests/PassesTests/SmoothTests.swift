@@ -37,7 +37,8 @@ import Testing
   }
 
   /// Channels of all norms times 64 and the weights behind by a 64th: rounding to the nearest of 15 steps loses what they held,
-  /// and rotation or smoothing before it recovers at least 95 percent of that (Pan and others, 2023).
+  /// and rotation or smoothing before it recovers at least 95 percent of that (Pan and others, 2023): behind the pass the outliers
+  /// cost at most a twentieth of what they cost without it.
   @Test(arguments: ["rotate{at=[residual]}", "rotate{kind=random,seed=2}", "smooth{at=[norms]}", "smooth{kind=awq}"])
   func plantedOutliersAreRecovered(_ pass: String) throws {
     guard let path = Fixtures.path("stories260K/hf") else { return }
@@ -54,10 +55,9 @@ import Testing
       return try divergence(model, right, vocabulary: 512)
     }
     let plain = try rounded(original, ""), worse = try rounded(planted, "")
-    let repaired = try rounded(planted, pass + ",")
+    let (usual, repaired) = (try rounded(original, pass + ","), try rounded(planted, pass + ","))
     #expect(worse > 5 * plain, "\(worse) \(plain)")
-    #expect(worse - repaired >= 0.95 * (worse - plain), "\(plain) \(worse) \(repaired)")
-    print("planted outliers, \(pass): \(plain) without, \(worse) with, \(repaired) behind the pass")
+    #expect(repaired - usual <= 0.05 * (worse - plain), "\(plain) \(worse) \(usual) \(repaired)")
   }
 
   /// Scales from measured activations: a channel that is large at run time, though its gain says nothing of it.
