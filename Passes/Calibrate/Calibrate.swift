@@ -49,9 +49,11 @@ package struct Calibrate: Pass {
     guard !runs.isEmpty else { throw CompileError(.input, "'\(samples)' holds no samples") }
 
     var histograms: [ValueID: Histogram] = [:]
+    var channels: [ValueID: ChannelStatistics] = [:]
     func note(_ value: ValueID, _ tensor: Tensor) {
       guard tensor.type.isDense, tensor.type.element == .f32 else { return }
       histograms[value, default: Histogram()].add(tensor.view.elements(as: Float.self))
+      channels[value, default: ChannelStatistics()].add(tensor.view)
     }
     let evaluator = try Evaluator(model, function: graph.name)
     evaluator.observer = { node, results in
@@ -71,6 +73,9 @@ package struct Calibrate: Pass {
         }
       guard let found else { continue }
       calibration[graph.name, graph[value].name] = .init(range: found, count: histogram.count)
+    }
+    for (value, statistics) in channels {
+      calibration.channels[graph.name, default: [:]][graph[value].name] = statistics
     }
     context.calibration = calibration
     context.count("samples", by: runs.count)

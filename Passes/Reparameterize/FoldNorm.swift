@@ -39,14 +39,17 @@ package struct FoldNorm: Pass {
   }
 
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
-    try RewriteDriver(rules).run(&model, &context)
-    for index in model.functions.indices {
-      let stream = NormalizedStream(in: model.functions[index], force: force, context)
-      guard !stream.readers.isEmpty else { continue }
-      // Writers first: a layer norm gives the same for any of them, so that every step is right by itself.
-      try RewriteDriver(stream.writerRules).run(function: index, of: &model, &context)
-      try RewriteDriver([stream.readerRule]).run(function: index, of: &model, &context)
-    }
+    for index in model.functions.indices { try run(function: index, of: &model, &context) }
+  }
+
+  /// The same in one function.
+  func run(function index: Int, of model: inout Model, _ context: inout PassContext) throws {
+    try RewriteDriver(rules).run(function: index, of: &model, &context)
+    let stream = NormalizedStream(in: model.functions[index], force: force, context)
+    guard !stream.readers.isEmpty else { return }
+    // Writers first: a layer norm gives the same for any of them, so that every step is right by itself.
+    try RewriteDriver(stream.writerRules).run(function: index, of: &model, &context)
+    try RewriteDriver([stream.readerRule]).run(function: index, of: &model, &context)
   }
 }
 

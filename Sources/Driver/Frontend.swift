@@ -22,6 +22,8 @@ package struct FrontendOptions: Sendable {
   package var texts: [String: TokenText] = [:]
   /// The file that keeps new data of passes; nil for one that goes away with the model.
   package var spillPath: String?
+  /// Turns activations and weights before the quantization; nil for not at all.
+  package var rotation: Rotate?
   /// Passes that replace the preset and the quantization.
   package var pipeline: Pipeline?
   package var rewriteLimit: Int?
@@ -66,7 +68,8 @@ package struct Frontend {
       try advance(&model, to: .simplify, options.pipeline ?? Presets.simplify(options.level))
     }
     if model.stage < .transform, last >= .transform {
-      try advance(&model, to: .transform, quantization(of: model) ?? Pipeline([]))
+      let rotation: [any Pass] = options.pipeline == nil ? options.rotation.map { [$0] } ?? [] : []
+      try advance(&model, to: .transform, Pipeline(rotation + (quantization(of: model)?.passes ?? [])))
     }
     return model
   }

@@ -164,6 +164,9 @@ struct PassArguments: ParsableArguments {
   @Option(help: "How ranges follow from samples: minmax, percentile (99.99) or percentile:P. (default: minmax)")
   var calibrationRange: String?
 
+  @Option(help: "Turns activations and weights before they are quantized: hadamard, random or none. (default: none)")
+  var rotate: String?
+
   @Option(help: "Passes that replace the preset, such as canonicalize,fuse.")
   var pipeline: String?
 
@@ -207,6 +210,9 @@ struct PassArguments: ParsableArguments {
         .usage,
         method == .rtn ? "--method rtn needs no --calibrate" : "--method \(method?.rawValue ?? "") needs --calibrate")
     }
+    guard rotate == nil || quantize != nil else {
+      throw CompileError(.usage, "--rotate needs --quantize; in a pipeline write 'rotate,quantize'")
+    }
     guard calibrationRange == nil || calibrate != nil else {
       throw CompileError(.usage, "--calibration-range needs --calibrate")
     }
@@ -224,6 +230,16 @@ struct PassArguments: ParsableArguments {
       Calibrate(samples: $0, range: try calibrationRange.map { try Calibrate.Range(parsing: $0) } ?? .minmax)
     }
     options.method = method
+    options.rotation = try rotate.map { text in
+      guard let kind = Rotate.Kind(rawValue: text) else {
+        let kinds = Rotate.Kind.allCases.map(\.rawValue)
+        throw CompileError(
+          .usage,
+          "--rotate is '\(text)', expected one of \(kinds.joined(separator: ", "))"
+            + suggestion(for: text, in: kinds))
+      }
+      return Rotate(kind)
+    }
     if let type = options.quantization?.cacheType { options.load.cacheType = type }
     options.pipeline = try pipeline.map { try Pipeline(parsing: $0, registry: Presets.registry) }
     options.rewriteLimit = stopAfterRewrites

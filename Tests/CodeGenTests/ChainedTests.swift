@@ -46,6 +46,17 @@ import Testing
           Chained(before: [Chained.Link(LayerNorm(epsilon: 1e-5), operands: 2)] + rounding, operation: gated),
           [x, w, gain, bias], constants: [1, 2, 3], dequantized: [1], tolerance: 5e-3),
       ]
+      // Rotated numbers differ by rounding as well.
+      let rotation = Chained.Link(Hadamard(blocks: k == 100 ? [20, 80] : [k], seed: 9), operands: 0)
+      cases += [
+        KernelCase(
+          "rotation \(format.name)", Chained(before: [rotation] + rounding, operation: op), [x, w, residual],
+          constants: [1], dequantized: [1], tolerance: 5e-3),
+        KernelCase(
+          "rms rotation \(format.name)",
+          Chained(before: [Chained.Link(RMSNorm(epsilon: 1e-5), operands: 1), rotation] + rounding, operation: op),
+          [x, w, residual, gain], constants: [1, 3], dequantized: [1], tolerance: 5e-3),
+      ]
     }
     return cases
   }
@@ -61,6 +72,11 @@ import Testing
       let gain = random([k], seed: 8)
       let op = Chained(before: [Chained.Link(RMSNorm(epsilon: 0), operands: 1)], operation: Quantize(.a8(32)))
       cases.append(KernelCase("norm \(t)x\(k)", op, [x, gain], constants: [1], tolerance: 0))
+      // Sums of a few small whole numbers are exact in any order, and so is their half.
+      let rotation = Chained.Link(Hadamard(blocks: [4]), operands: 0)
+      cases.append(
+        KernelCase(
+          "rotation \(t)x\(k)", Chained(before: [rotation], operation: Quantize(.a8(32))), [x], tolerance: 0))
       let symbolic = TensorType(.f32, [.symbol(Symbol("T", in: 1...64)), .fixed(k)])
       cases.append(
         KernelCase(
@@ -76,14 +92,15 @@ import Testing
   }
 
   /// x + W round(norm(x)), with one row or some.
-  private func model(rows: Dim) throws -> Model {
+  private func model(rows: Dim, rotates: Bool = false) throws -> Model {
     var builder = GraphBuilder(name: "main", role: "main")
     let x = builder.input("x", TensorType(.f32, [rows, 64]))
     let gain = builder.constant(
       Constant(name: "g", type: TensorType(.f32, [64]), source: .random(seed: 1, deviation: 1 as Double)))
     let weight = builder.constant(
       Constant(name: "w", type: TensorType(.f32, [64, 64]), source: .random(seed: 3, deviation: 1 as Double)))
-    let norm = try builder.emit(RMSNorm(epsilon: 1e-5), x, gain)
+    var norm = try builder.emit(RMSNorm(epsilon: 1e-5), x, gain)
+    if rotates { norm = try builder.emit(Hadamard(blocks: [64]), norm) }
     let rounded = try builder.emit(Dequantize(), try builder.emit(Quantize(.a8(32)), norm))
     let factor = try builder.emit(Dequantize(), try builder.emit(Quantize(.w4(32)), weight))
     builder.output(
@@ -96,8 +113,8 @@ import Testing
   }
 
   @Test func oneTokenDoesAllInOneKernel() throws {
-    func operations(_ rows: Dim) throws -> [String] {
-      var model = try model(rows: rows)
+    func operations(_ rows: Dim, rotates: Bool = false) throws -> [String] {
+      var model = try model(rows: rows, rotates: rotates)
       var context = PassContext()
       try CodeGenerator(target: .portable).lower(&model, &context)
       #expect(try Parser.parse(Printer.print(model), operators: .core.adding(LoweringRegistry.operators)) == model)
@@ -108,6 +125,8 @@ import Testing
       }
     }
     #expect(try operations(1) == ["rms_norm quantize dequantize matmul"])
+    #expect(try operations(1, rotates: true) == ["rms_norm hadamard quantize dequantize matmul"])
+    #expect(try operations(4, rotates: true) == ["rms_norm hadamard quantize", "matmul"])
     #expect(try operations(4) == ["rms_norm quantize", "matmul"])
   }
 }

@@ -36,6 +36,32 @@ extension KernelTests {
         }
       }
     }
+    // Orders below a vector, of several passes, with Paley matrices with and without whole vectors behind, and with rests. The
+    // matrices are written out: large ones take long to compile.
+    for (columns, blocks) in [
+      (1, [1]), (40, [8]), (30, [2]), (64, [64]), (1024, [1024]), (96, [32]), (48, [48]), (44, [20, 24]), (144, [144]),
+      (384, [384]), (28, [28]),
+    ] {
+      let x = try random([3, columns], seed: 18, in: -2...2)
+      let forms: [(Int?, Bool)] =
+        [32, 48, 20].contains(blocks[0]) ? [(nil, false), (5, false), (-3, true), (nil, true)] : [(nil, false)]
+      for (seed, inverse) in forms {
+        // Sums in another order: some units in the last place of the largest.
+        cases.append(
+          KernelCase(
+            "hadamard \(columns) \(blocks) \(seed ?? 0) \(inverse)",
+            Hadamard(blocks: blocks, seed: seed, inverse: inverse), [x], tolerance: 2e-6))
+      }
+    }
+    cases.append(
+      KernelCase(
+        "hadamard T of columns", Hadamard(blocks: [16]), [try random([4, 48], seed: 19)],
+        columns: [0: (start: 2, width: 61)], tolerance: 2e-6))
+    let x48 = try random([5, 48], seed: 20)
+    cases.append(
+      KernelCase(
+        "hadamard T", Hadamard(blocks: [48], seed: 1), [x48], types: [symbolic(x48.type)], symbols: ["T": 5],
+        tolerance: 2e-6))
     let zeros = Tensor(.f32, [2, 40], [Float](repeating: 0, count: 80))
     cases.append(KernelCase("quantize zeros", Quantize(.a8(32)), [zeros], tolerance: 0))
     // Denormal scales, and the largest numbers.

@@ -3,13 +3,16 @@ import Testing
 
 /// Every target says every verb that kernels are written with.
 @Suite struct VocabularyTests {
-  /// Verbs whose number depends on the instruction set: products of bytes.
-  private func isDot(_ verb: String) -> Bool { verb.hasPrefix("dot") }
+  /// Verbs whose number depends on the instruction set: products of bytes, and exchanges of lanes.
+  private func dependsOnTarget(_ verb: String) -> Bool { verb.hasPrefix("dot") || verb.hasPrefix("exchange") }
 
   @Test(arguments: TargetRegistry.all.map(\.name)) func verbsAreThoseOfPortable(_ name: String) throws {
-    let vocabulary = try TargetRegistry.target(named: name).vocabulary
-    let complete = Set(Target.portable.vocabulary.verbs.keys.filter { !isDot($0) })
-    let verbs = Set(vocabulary.verbs.keys.filter { !isDot($0) })
+    let target = try TargetRegistry.target(named: name)
+    let vocabulary = target.vocabulary
+    let complete = Set(Target.portable.vocabulary.verbs.keys.filter { !dependsOnTarget($0) })
+    let verbs = Set(vocabulary.verbs.keys.filter { !dependsOnTarget($0) })
+    let exchanges = [1, 2, 4, 8, 16].filter { $0 < target.lanes }.map { "exchange\($0).f32" }
+    #expect(Set(vocabulary.verbs.keys.filter { $0.hasPrefix("exchange") }) == Set(exchanges), "\(name)")
     #expect(complete.subtracting(verbs).sorted() == [], "\(name) lacks verbs")
     #expect(verbs.subtracting(complete).sorted() == [], "\(name) has verbs that no other target has")
     // Nibbles, and 8-bit weights as the target wants them; sums in 16 bits need a verb that moves them to i32.

@@ -111,6 +111,13 @@ private let handCases: [OperatorCase] = [
       return op
     }(), [Tensor(.u8, [1, 2], [0x21, 0x43] as [UInt8]), .f32([1, 2], [0.5, 2])],
     [quantized(.w4(2), [1, 4], [0x00, 0x38, 0x21, 0x00, 0x40, 0x43])]),
+  OperatorCase(Hadamard(blocks: [4]), [.f32([1, 4], [1, 2, 3, 4])], [.f32([1, 4], [5, -1, -2, 0])]),
+  OperatorCase(
+    Hadamard(blocks: [4, 1]), [.f32([2, 6], [1, 2, 3, 4, 5, 6, 0, 0, 0, 2, 7, 8])],
+    [.f32([2, 6], [5, -1, -2, 0, 5, 6, 1, -1, -1, 1, 7, 8])]),
+  OperatorCase(
+    Hadamard(axis: 0, blocks: [4]), [.f32([8, 2], [1, 0, 2, 0, 3, 0, 4, 2, 0, 1, 0, 1, 0, 1, 0, 1])],
+    [.f32([8, 2], [5, 1, -1, -1, -2, -1, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0])]),
   OperatorCase(
     WeightedSum(), [Tensor(.f64, [2], [0.25, 0.75]), .f32([2], [4, -8]), .f32([2], [0, 4])], [.f32([2], [1, 1])]),
   OperatorCase(WeightedSum(), [Tensor(.f64, [2], [0, 1.0]), .f32([], [.nan]), .f32([], [3])], [.f32([], [3])]),
@@ -293,6 +300,26 @@ private let allCases = OperatorCase.recorded + handCases
       T.self, from: .dictionary(try AttributeDictionary(parsing: attributes.description)),
       defaults: AttributeCoder.encode(T()), of: T.name)
     #expect(copy == op, "\(T.name) \(attributes)")
+  }
+
+  /// What is rotated there and back is what it was, along any axis, and lengths stay: orders with and without Paley matrices,
+  /// signs, blocks. Errors are those of sums of as many terms as the order.
+  @Test(arguments: [
+    Hadamard(blocks: [96]), Hadamard(blocks: [96], seed: 7), Hadamard(blocks: [12]), Hadamard(blocks: [32], seed: -1),
+    Hadamard(blocks: [52, 44], seed: 2), Hadamard(blocks: [76, 20]), Hadamard(blocks: [64, 16, 4, 2, 1]),
+  ])
+  func rotationsAreUndone(_ op: Hadamard) throws {
+    var random = SplitMix64(seed: 3)
+    let x = Tensor.f32([3, 96, 5], random.floats(3 * 96 * 5))
+    let turned = Tensor.f32([3, 5, 96], try OperatorCase.results(Transpose([0, 2, 1]), [x])[0].array(of: Float.self))
+    let middle = try OperatorCase.results(op.along(1), [x])[0]
+    let last = try OperatorCase.results(op.along(-1), [turned])[0]
+    let back = try OperatorCase.results(Transpose([0, 2, 1]), [last])[0]
+    #expect(middle.array(of: Float.self) == back.array(of: Float.self))
+    #expect(maxRelativeError(try OperatorCase.results(op.inverted, [last])[0].doubles, turned.doubles) <= 1e-6)
+    #expect(maxRelativeError(last.doubles, turned.doubles) > 0.1)
+    func length(_ tensor: Tensor) -> Double { tensor.doubles.reduce(0) { $0 + $1 * $1 } }
+    #expect(abs(length(last) / length(turned) - 1) <= 1e-6)
   }
 
   @Test func randomMatrixProductsAgreeWithSums() throws {

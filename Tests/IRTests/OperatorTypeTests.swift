@@ -41,6 +41,12 @@ private let rejections: [Rejection] = [
       Conv2D(epilogue: Epilogue(residual: .beforeActivation)), kernel: [3, 3], input: AffineCode(scale: 1),
       other: AffineCode(scale: 1)),
     [typed(.u8, 1, 2, 5, 5), w8c, f32(1, 4, 3, 3)], "expected u8[1, 4, 3, 3]"),
+  Rejection(Hadamard(blocks: [6]), [f32(2, 6)], "no Hadamard matrix of order 6"),
+  Rejection(Hadamard(blocks: [4]), [f32(2, 6)], "blocks of [4] do not divide 6 numbers"),
+  Rejection(Hadamard(blocks: [8, 2]), [f32(2, 6)], "blocks of [8, 2] do not divide 6 numbers"),
+  Rejection(Hadamard(blocks: []), [f32(2, 6)], "found 0 blocks"),
+  Rejection(Hadamard(blocks: [-4]), [f32(2, 8)], "order -4"),
+  Rejection(Hadamard(axis: 0, blocks: [2]), [f32(dimT, 6)], "expected a number"),
   Rejection(MatMul(), [f32(2, 3)], "found 1 inputs, expected 2"),
   Rejection(
     MatMul(), [f32(2, 3), f32(4, 5)],

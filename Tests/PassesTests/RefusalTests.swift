@@ -33,6 +33,10 @@ import Testing
     ("fold-repconv", "fold-repconv.mir", "crossed", "no window holds the other"),
     ("fold-norm", "fold-norm.mir", "tied", "the weight has other users"),
     ("collapse-linear", "collapse-linear.mir", "low_rank", "one product would be more work than both"),
+    ("rotate{at=[residual]}", "rotate.mir", "post_norm", "is a norm with a gain, which is added to the stream"),
+    ("rotate{at=[residual]}", "rotate.mir", "post_norm", "the weight has other users"),
+    ("rotate{at=[residual]}", "rotate.mir", "tied", "turned at run time: the gain of '%m' stays: the weight has other"),
+    ("smooth", "smooth.mir", "output", "'%n' is an output, or is used as it is"),
     ("remove-dead-units{granularity=1}", "remove-dead-units.mir", "masks", "heads have masks of their own"),
   ])
   func sayWhy(pass: String, file: String, function: String, reason: String) throws {

@@ -46,7 +46,7 @@ package indirect enum Expression: Hashable, Sendable {
   case broadcast(Expression)
   /// `count` (2 or 4) consecutive f32 elements from an index on, again and again.
   case repeated(Pointer, Expression, count: Int)
-  /// Lane i of f32 lanes gets lane i ^ `distance` (1 or 2).
+  /// Lane i of f32 lanes gets lane i ^ `distance` (a power of two below the number of lanes).
   case exchanged(Expression, distance: Int)
   /// Lane numbers 0, 1, 2, ... as i32.
   case laneNumbers

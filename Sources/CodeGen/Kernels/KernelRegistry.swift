@@ -9,7 +9,7 @@ package struct KernelRegistry: KernelLibrary {
     MatMulKernel.self, DenseMatMulKernel.self, QuantizeRowsKernel.self, ConvKernel.self, WinogradKernel.self,
     DepthwiseKernel.self, QuantizedConvKernel.self, PoolKernel.self, ResizeKernel.self, ConvScalarKernel.self,
     PoolScalarKernel.self,
-    NormalizationKernel.self, SoftmaxKernel.self, ReduceKernel.self, RecurrenceKernel.self,
+    NormalizationKernel.self, HadamardKernel.self, SoftmaxKernel.self, ReduceKernel.self, RecurrenceKernel.self,
     CumulativeSumKernel.self, TopPlacesKernel.self, ScatterKernel.self,
     RotaryKernel.self, RotaryTableKernel.self, CacheUpdateKernel.self, AttentionKernel.self,
     RelativeBiasKernel.self, SelectiveScanKernel.self, RouteKernel.self, ExpertMatMulKernel.self,

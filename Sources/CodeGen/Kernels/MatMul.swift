@@ -13,7 +13,9 @@ extension MatMulConfig {
     let activations = activationGroup.map { ActivationLayout(depth: depth, group: $0) }
     if let activations {
       k.comment.append(
-        (quantizesInput ? "x: \(norm == nil ? "" : "normalised and ")quantized by every thread to " : "x: ")
+        (quantizesInput
+          ? "x: \(norm == nil ? "" : "normalised, ")\(rotation == nil ? "" : "rotated, ")quantized by every thread to "
+          : "x: ")
           + "\(tokens.text) rows of \(activations.rowBytes) bytes: i8[\(activations.paddedDepth)], "
           + "f32 scale[\(activations.groups)], i32 -8*sum[\(activations.groups)]")
     }
@@ -28,10 +30,15 @@ extension MatMulConfig {
     var x = input
     if quantizesInput, let activations {
       x = k.array("row", .u8, count: activations.rowBytes)
-      let values =
+      var values =
         norm.flatMap { norm in
           normWeight.map { norm.statistics(k, input, 0, columns: depth, weight: $0, bias: normBias) }
         } ?? { input.load($0, count: $1) }
+      if let rotation {
+        let rotated = k.array("rotated", .f32, count: depth)
+        rotation.rotate(k, values, into: rotated)
+        values = { rotated.load($0, count: $1) }
+      }
       k.loop("g", to: .integer(activations.groups)) { activations.quantizeGroup(k, $0, into: x, values) }
     }
 

@@ -21,18 +21,21 @@ package struct MatMulConfig: Hashable, Codable, Sendable {
   /// Vectors of rows in a panel, and tokens computed at a time.
   package var vectors: Int
   package var tokenTile: Int
-  /// Whether x is f32 and every thread quantizes it for itself, after the norm if there is one; for one token.
+  /// Whether x is f32 and every thread quantizes it for itself, after norm and rotation if there are any; for one token.
   package var quantizesInput: Bool
   package var norm: NormInput?
+  /// The rotation of x, behind the norm if there is one.
+  package var rotation: RotationInput?
 
   package init(
     weights: WeightType, activationGroup: Int? = nil, rows: Int, depth: Int, tokens: Extent,
     epilogue: Epilogue = .identity, inputStride: Int? = nil, vectors: Int, tokenTile: Int,
-    quantizesInput: Bool = false, norm: NormInput? = nil
+    quantizesInput: Bool = false, norm: NormInput? = nil, rotation: RotationInput? = nil
   ) {
     precondition(!quantizesInput || (activationGroup != nil && tokens == .fixed(1)))
     self.quantizesInput = quantizesInput
     self.norm = norm
+    self.rotation = rotation
     self.weights = weights
     self.activationGroup = activationGroup
     self.rows = rows
@@ -56,7 +59,10 @@ package struct MatMulConfig: Hashable, Codable, Sendable {
   package func name(target: Target) -> String {
     var parts = ["mcc_matmul", weights.text + (activationGroup == nil ? "" : "a8"), "\(depth)x\(rows)"]
     if let group = activationGroup, group != weightGroup { parts[1] += "g\(group)" }
-    if quantizesInput { parts.append(norm?.name ?? "quantizing") }
+    if quantizesInput {
+      let names = [norm?.name, rotation?.name].compactMap { $0 }
+      parts.append(names.isEmpty ? "quantizing" : names.joined(separator: "_"))
+    }
     if inputStride != depth { parts.append("stride\(inputStride)") }
     if epilogue.bias { parts.append("bias") }
     if epilogue.residual == .beforeActivation { parts.append("residual") }

@@ -30,7 +30,9 @@ package enum MatMulKernel: Kernel {
     }
     if let chain {
       // A row on the stack of every thread.
-      guard tokens == 1, let group = chain.group, fits(group, weights), shape[1] <= 1 << 16 else { return [] }
+      guard tokens == 1, let group = chain.group, fits(group, weights),
+        shape[1] <= (chain.rotation == nil ? 1 << 16 : 1 << 15)
+      else { return [] }
     }
     var extents = ExtentTable()
     let extent = extents.extent(tokens, "T")
@@ -47,7 +49,7 @@ package enum MatMulKernel: Kernel {
         tokenTile: isBlocked
           ? blockedTile(tokens: tokens.maximum, vectors: vectors, target: target)
           : tokenTile(weights, isBytes: activation.group != nil, vectors: vectors, target: target),
-        quantizesInput: chain != nil, norm: chain?.norm)
+        quantizesInput: chain != nil, norm: chain?.norm, rotation: chain?.rotation)
       let layout = config.panel(target: target).packed
       var layouts = query.unpacked
       layouts[1] = layout
@@ -166,7 +168,7 @@ package enum QuantizeRowsKernel: Kernel {
   package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
     let chain = ChainedInput(query)
     guard let op = (chain?.operation ?? query.operation.op) as? Quantize, op.format.bits == 8, op.format.scale == .f32,
-      chain == nil || (chain?.norm != nil && chain?.group == nil),
+      chain.map({ ($0.norm != nil || $0.rotation != nil) && $0.group == nil }) ?? true,
       let group = op.format.group, group % 8 == 0, query.isPlain(except: [0]), let x = query.operands.first,
       x.type.element == .f32, let depth = x.type.shape.last.fixedValue, depth > 0, x.type.rank >= 2,
       x.rowStride == nil || x.type.rank == 2, let tokens = x.type.shape.product(0..<(x.type.rank - 1))
@@ -174,7 +176,7 @@ package enum QuantizeRowsKernel: Kernel {
     var extents = ExtentTable()
     let config = QuantizeRowsConfig(
       depth: depth, group: group, tokens: extents.extent(tokens, "T"), inputStride: x.rowStride,
-      norm: chain?.norm)
+      norm: chain?.norm, rotation: chain?.rotation)
     let size = Double(tokens.maximum) * Double(depth)
     return [
       KernelChoice(
@@ -219,10 +221,12 @@ package enum DenseMatMulKernel: Kernel {
   }
 }
 
-/// What a chain does to the first operand of a kernel that quantizes it: a norm, then rounding to int8, or one of them.
+/// What a chain does to the first operand of a kernel that quantizes it: a norm, a rotation, then rounding to int8, or some
+/// of them.
 struct ChainedInput {
   var operation: any Operator
   var norm: NormInput?
+  var rotation: RotationInput?
   /// The group of the rounding; nil if there is none before the operation.
   var group: Int?
 
@@ -250,6 +254,13 @@ struct ChainedInput {
       norm = NormInput(
         isCentered: link.operation.op is LayerNorm, epsilon: epsilon, weight: types[0],
         bias: types.count > 1 ? types[1] : nil)
+      links = links.dropFirst()
+    }
+    if let op = links.first?.operation.op as? Hadamard {
+      guard let columns = x.type.shape.last.fixedValue, op.axis == -1 || op.axis == x.type.rank - 1,
+        let rotation = RotationInput(op, columns: columns)
+      else { return nil }
+      self.rotation = rotation
       links = links.dropFirst()
     }
     if links.count == 2, let quantize = links.first?.operation.op as? Quantize, links.last?.operation.op is Dequantize {

@@ -1,6 +1,6 @@
 /// Rows of f32 to int8 activations in `ActivationLayout`: per token and group scale = max|x| / 127 and codes rounded to
 /// nearest even; groups beyond the last column are padded with zeros. A group of zeros has scale 0. Rows may be normalised
-/// before.
+/// and rotated before.
 package struct QuantizeRowsConfig: Hashable, Codable, Sendable {
   package var depth: Int
   package var group: Int
@@ -9,31 +9,38 @@ package struct QuantizeRowsConfig: Hashable, Codable, Sendable {
   package var inputStride: Int
   /// The norm of the rows, if there is one.
   package var norm: NormInput?
+  /// The rotation of the rows, behind the norm if there is one.
+  package var rotation: RotationInput?
 
-  package init(depth: Int, group: Int, tokens: Extent, inputStride: Int? = nil, norm: NormInput? = nil) {
+  package init(
+    depth: Int, group: Int, tokens: Extent, inputStride: Int? = nil, norm: NormInput? = nil,
+    rotation: RotationInput? = nil
+  ) {
     self.depth = depth
     self.group = group
     self.tokens = tokens
     self.inputStride = inputStride ?? depth
     self.norm = norm
+    self.rotation = rotation
   }
 
   package func name(target: Target) -> String {
     var parts = ["mcc_quantize_rows_g\(group)", "\(depth)"]
     if let norm { parts.append(norm.name) }
+    if let rotation { parts.append(rotation.name) }
     if inputStride != depth { parts.append("stride\(inputStride)") }
     if let fixed = tokens.fixedValue { parts.append("tokens\(fixed)") }
     return (parts + [target.suffix]).joined(separator: "_")
   }
 
   /// Parameters: x, weight and bias of the norm if there is one, y, then the number of tokens if it is a run-time one.
-  /// Threads share the groups of all tokens, or, with a norm and more than one token, the tokens.
+  /// Threads share the groups of all tokens, or, with a norm or a rotation and more than one token, the tokens.
   package func build(name: String? = nil, target: Target) -> KernelFunction {
     let k = KernelBuilder(name ?? self.name(target: target), target: target)
     let layout = ActivationLayout(depth: depth, group: group)
     k.comment = [
-      "Quantizes x: f32[\(tokens.text), \(depth)]\(norm == nil ? "" : ", normalised,") to int8 with a scale per group of "
-        + "\(group).",
+      "Quantizes x: f32[\(tokens.text), \(depth)]\(norm == nil ? "" : ", normalised,")"
+        + "\(rotation == nil ? "" : ", rotated,") to int8 with a scale per group of \(group).",
       "y: \(tokens.text) rows of \(layout.rowBytes) bytes: i8[\(layout.paddedDepth)], f32 scale[\(layout.groups)], "
         + "i32 -8*sum[\(layout.groups)]",
     ]
@@ -42,13 +49,17 @@ package struct QuantizeRowsConfig: Hashable, Codable, Sendable {
     let bias = norm?.bias.map { k.input("bias", $0) }
     let y = k.output("y", .u8)
     let count = k.extent(tokens)
+    let rotated = rotation.map { _ in k.array("rotated", .f32, count: depth) }
     func row(_ token: Expression) -> Pointer { k.pointer("row", y, offset: token * .integer(layout.rowBytes)) }
     func values(_ token: Expression) -> (Expression, Expression?) -> Expression {
       let base = k.define("base", token * .integer(inputStride))
-      guard let norm, let weight else { return { x.load(base + $0, count: $1) } }
-      return norm.statistics(k, x, base, columns: depth, weight: weight, bias: bias)
+      var values: (Expression, Expression?) -> Expression = { x.load(base + $0, count: $1) }
+      if let norm, let weight { values = norm.statistics(k, x, base, columns: depth, weight: weight, bias: bias) }
+      guard let rotation, let rotated else { return values }
+      rotation.rotate(k, values, into: rotated)
+      return { rotated.load($0, count: $1) }
     }
-    if norm == nil {
+    if norm == nil, rotation == nil {
       let part = k.partition(count * .integer(layout.groups))
       k.loop("unit", from: part.begin, to: part.end) { unit in
         let token = k.define("token", unit / .integer(layout.groups))

@@ -89,11 +89,27 @@ extension KernelSelection {
           let quantize = source(of: dequantize.inputs[0], Quantize.self, in: graph)
         else { continue }
         let links = [Chained.Link(quantize.op, operands: 0), Chained.Link(dequantize.op, operands: 0)]
-        let norm = norm(quantize.inputs[0], in: graph)
-        if let norm, norm.readers <= 3, try chain(id, after: norm.node, links, to: quantize, &graph) { continue }
+        let isReadByFew = readers(of: quantize.inputs[0], in: graph) <= 3
+        if isReadByFew, let rotation = rotation(quantize.inputs[0], in: graph) {
+          let rotated = [Chained.Link(rotation.op, operands: 0)] + links
+          let norm = norm(rotation.inputs[0], in: graph)
+          if let norm, try chain(id, after: norm, rotated, to: rotation, &graph) { continue }
+          if try chain(id, after: nil, rotated, to: rotation, &graph) { continue }
+        }
+        if isReadByFew, let norm = norm(quantize.inputs[0], in: graph),
+          try chain(id, after: norm, links, to: quantize, &graph)
+        {
+          continue
+        }
         _ = try chain(id, after: nil, links, to: quantize, &graph)
-      } else if node.op is Quantize, let norm = norm(node.inputs[0], in: graph) {
-        _ = try chain(id, after: norm.node, [], to: node, &graph)
+      } else if node.op is Quantize {
+        if let rotation = rotation(node.inputs[0], in: graph) {
+          let links = [Chained.Link(rotation.op, operands: 0)]
+          let norm = norm(rotation.inputs[0], in: graph)
+          if let norm, try chain(id, after: norm, links, to: rotation, &graph) { continue }
+          if try chain(id, after: nil, links, to: rotation, &graph) { continue }
+        }
+        if let norm = norm(node.inputs[0], in: graph) { _ = try chain(id, after: norm, [], to: node, &graph) }
       }
     }
     graph.eraseDeadNodes()
@@ -103,16 +119,29 @@ extension KernelSelection {
     graph.definingNode(of: value).map { graph[$0] }.flatMap { $0.op is Op ? $0 : nil }
   }
 
-  /// The norm that a value comes from, if it is only rounded, and how many operators read the rounded numbers.
-  private func norm(_ value: ValueID, in graph: Graph) -> (node: Node, readers: Int)? {
+  /// The norm that a value comes from, if the value has one use.
+  private func norm(_ value: ValueID, in graph: Graph) -> Node? {
     guard let id = graph.definingNode(of: value), graph[id].op is RMSNorm || graph[id].op is LayerNorm,
       graph[value].uses.count == 1
     else { return nil }
+    return graph[id]
+  }
+
+  /// The rotation that a value comes from, if the value has one use.
+  private func rotation(_ value: ValueID, in graph: Graph) -> Node? {
+    guard let id = graph.definingNode(of: value), graph[id].op is Hadamard, graph[value].uses.count == 1 else {
+      return nil
+    }
+    return graph[id]
+  }
+
+  /// How many operators read the rounded numbers of a value that is only rounded.
+  private func readers(of value: ValueID, in graph: Graph) -> Int {
+    guard graph[value].uses.count == 1 else { return .max }
     func next(_ values: [ValueID]) -> [ValueID] {
       values.flatMap { graph.users(of: $0) }.flatMap { graph[$0].results }
     }
-    let dequantized = next(next([value]))
-    return (graph[id], dequantized.reduce(0) { $0 + graph[$1].uses.count })
+    return next(next([value])).reduce(0) { $0 + graph[$1].uses.count }
   }
 
   /// Replaces a node by a chain that starts before `norm`, or else before `first`; false if no kernel computes it.

@@ -44,6 +44,7 @@ extension Vocabulary {
       "repeat2.f32": "_mm256_castpd_ps(_mm256_broadcast_sd((const double *)($0)))",
       "repeat4.f32": "_mm256_broadcast_ps((const __m128 *)($0))",
       "exchange1.f32": "_mm256_permute_ps($0, 0xb1)", "exchange2.f32": "_mm256_permute_ps($0, 0x4e)",
+      "exchange4.f32": "_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd($0), 0x4e))",
       "lanes": "_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)",
       "add.f32": "_mm256_add_ps($0, $1)", "sub.f32": "_mm256_sub_ps($0, $1)", "mul.f32": "_mm256_mul_ps($0, $1)",
       "div.f32": "_mm256_div_ps($0, $1)", "min.f32": "_mm256_min_ps($0, $1)", "max.f32": "_mm256_max_ps($0, $1)",

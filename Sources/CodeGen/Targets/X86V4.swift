@@ -48,6 +48,9 @@ extension Vocabulary {
       "repeat2.f32": "_mm512_castpd_ps(_mm512_broadcastsd_pd(_mm_load_sd((const double *)($0))))",
       "repeat4.f32": "_mm512_broadcast_f32x4(_mm_loadu_ps($0))",
       "exchange1.f32": "_mm512_permute_ps($0, 0xb1)", "exchange2.f32": "_mm512_permute_ps($0, 0x4e)",
+      "exchange4.f32": "_mm512_castpd_ps(_mm512_permutex_pd(_mm512_castps_pd($0), 0x4e))",
+      "exchange8.f32":
+        "_mm512_castsi512_ps(_mm512_permutexvar_epi64(_mm512_setr_epi64(4, 5, 6, 7, 0, 1, 2, 3), _mm512_castps_si512($0)))",
       "lanes": "_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)",
       "add.f32": "_mm512_add_ps($0, $1)", "sub.f32": "_mm512_sub_ps($0, $1)", "mul.f32": "_mm512_mul_ps($0, $1)",
       "div.f32": "_mm512_div_ps($0, $1)", "min.f32": "_mm512_min_ps($0, $1)", "max.f32": "_mm512_max_ps($0, $1)",

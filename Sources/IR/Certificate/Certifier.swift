@@ -96,9 +96,10 @@ package final class Certifier {
     for index in model.functions.indices {
       var (single, double, spread): ([FunctionRun], [FunctionRun], [[Double]]) = ([], [], [])
       let graph = model.functions[index]
+      let bases = model.bases(of: graph)
       let evaluator = try Evaluator(model, function: graph.name)
       for inputs in self.inputs[index] {
-        let run = try FunctionRun(evaluator, graph, inputs)
+        let run = try FunctionRun(evaluator, graph, inputs, bases: bases)
         single.append(run)
         let reference: FunctionRun
         let disturbed: [FunctionRun]
@@ -106,12 +107,12 @@ package final class Certifier {
           let wideGraph = wide.functions[index]
           let evaluator = try Evaluator(wide, function: graph.name, keepsRecipes: false)
           let inputs = inputs.widened()
-          reference = try FunctionRun(evaluator, wideGraph, inputs)
+          reference = try FunctionRun(evaluator, wideGraph, inputs, bases: bases)
           double.append(reference)
-          disturbed = try Self.signs.map { try FunctionRun(evaluator, wideGraph, inputs, .all, seed: $0) }
+          disturbed = try Self.signs.map { try FunctionRun(evaluator, wideGraph, inputs, bases: bases, .all, seed: $0) }
         } else {
           reference = run
-          disturbed = try Self.signs.map { try FunctionRun(evaluator, graph, inputs, .all, seed: $0) }
+          disturbed = try Self.signs.map { try FunctionRun(evaluator, graph, inputs, bases: bases, .all, seed: $0) }
         }
         spread.append(Self.spread(of: disturbed, around: reference))
       }
@@ -232,7 +233,8 @@ package final class Certifier {
         for (model, graph, nodes, reference) in sides where !nodes.isEmpty {
           let evaluator = try Evaluator(model, function: graph.name, keepsRecipes: false)
           let disturbed = try FunctionRun(
-            evaluator, graph, inputs[index][run].widened(), .only(nodes), seed: Self.signs[0])
+            evaluator, graph, inputs[index][run].widened(), bases: model.bases(of: graph), .only(nodes),
+            seed: Self.signs[0])
           for (tensor, value) in Self.spread(of: [disturbed], around: reference).enumerated() { sum[tensor] += value }
         }
         return sum
@@ -246,6 +248,6 @@ package final class Certifier {
     let graph = model.functions[place.function]
     let evaluator = try Evaluator(model, function: graph.name, keepsRecipes: !wide)
     let inputs = inputs[place.function][place.run]
-    return try FunctionRun(evaluator, graph, wide ? inputs.widened() : inputs)
+    return try FunctionRun(evaluator, graph, wide ? inputs.widened() : inputs, bases: model.bases(of: graph))
   }
 }

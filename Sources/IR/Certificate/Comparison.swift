@@ -53,7 +53,17 @@ struct Comparison {
   private func bound(_ place: Certifier.Place) -> Double {
     let spread =
       old.spread[place.function][place.run][place.tensor] + new.spread[place.function][place.run][place.tensor]
-    return Self.margin * (spread + FunctionRun.unit * magnitude(place))
+    return Self.margin * (spread + unit(place) * magnitude(place))
+  }
+
+  /// What states are rounded by that lie in another basis than before: other numbers are rounded then.
+  private func unit(_ place: Certifier.Place) -> Double {
+    let (before, after) = (old.model.functions[place.function], new.model.functions[place.function])
+    guard old.model.bases(of: before) != new.model.bases(of: after) else { return FunctionRun.unit }
+    return after.states.map { state in
+      let type = after.type(of: state.value)
+      return type.isDense ? (type.element == .f32 ? FunctionRun.unit : 0x1p-8) : 0x1p-4
+    }.max() ?? FunctionRun.unit
   }
 
   /// What roundings in f64, and to f32 of what the pass made, account for.

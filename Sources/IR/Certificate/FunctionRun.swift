@@ -15,10 +15,11 @@ struct FunctionRun {
   }
 
   /// Runs a function with an evaluator of `graph`, with `disturbance` one that keeps no recipes, so that these are disturbed as
-  /// well. `seed` gives the signs of the disturbance.
+  /// well. `seed` gives the signs of the disturbance. States of `inputs` and of the run lie as they were imported; `bases` says
+  /// how the function keeps each.
   init(
-    _ evaluator: Evaluator, _ graph: Graph, _ inputs: FunctionInputs, _ disturbance: Disturbance? = nil,
-    seed: UInt64 = 0
+    _ evaluator: Evaluator, _ graph: Graph, _ inputs: FunctionInputs, bases: [Hadamard?] = [],
+    _ disturbance: Disturbance? = nil, seed: UInt64 = 0
   ) throws {
     var generator = SplitMix64(seed: seed)
     evaluator.observer = nil
@@ -35,9 +36,36 @@ struct FunctionRun {
         for result in results { Self.disturb(result, count, &generator) }
       }
     }
-    let results = try evaluator.run(inputs.inputs, states: inputs.states, symbols: inputs.symbols)
+    let states = try inputs.states.map { states in
+      try states.enumerated().map { index, state in
+        try bases.indices.contains(index) ? Self.turned(state, by: bases[index]) : state
+      }
+    }
+    let results = try evaluator.run(inputs.inputs, states: states, symbols: inputs.symbols)
     evaluator.observer = nil
-    tensors = (results.outputs + results.states).map(\.view.doubles)
+    let updates = try results.states.enumerated().map { index, state in
+      let numbers = state.view.doubles
+      guard bases.indices.contains(index), let basis = bases[index] else { return numbers }
+      let wide = Tensor(.f64, state.view.sizes, numbers)
+      return try Self.turned(wide, by: basis.inverted).view.doubles
+    }
+    tensors = results.outputs.map(\.view.doubles) + updates
+  }
+
+  /// A state turned along its rows.
+  private static func turned(_ state: Tensor, by basis: Hadamard?) throws -> Tensor {
+    guard let basis else { return state }
+    let wide = Tensor(.f64, state.view.sizes, state.view.doubles)
+    let result = Tensor(wide.type)
+    try basis.evaluate([wide.view], into: [result.mutableView])
+    if state.type == wide.type { return result }
+    let stored = Tensor(state.type)
+    if case .block(let format) = state.type.encoding {
+      try Quantize(format).evaluate([result.view], into: [stored.mutableView])
+    } else {
+      convertRow(result.view.bytes, .f64, into: stored.mutableView.bytes, state.type.element)
+    }
+    return stored
   }
 
   /// The unit roundoff of f32.

@@ -39,7 +39,7 @@ package struct OperatorRegistry: Sendable {
     Softmax.self, LogSoftmax.self, Recurrence.self, CumulativeSum.self, TopPlaces.self, ScatterRows.self,
     RMSNorm.self, LayerNorm.self, BatchNorm.self,
     RopeTable.self, Rope.self, CacheUpdate.self, Attention.self, DistanceBias.self, RelativeBias.self,
-    CausalConv.self, SelectiveScan.self, Route.self, Stack.self, ExpertMatMul.self, LowRankUpdate.self,
+    CausalConv.self, SelectiveScan.self, Route.self, Stack.self, ExpertMatMul.self, LowRankUpdate.self, Hadamard.self,
     VocabularyStatistics.self,
     Gather.self, Reshape.self, Transpose.self, Slice.self, Concat.self, Interleave.self, Pad.self, Expand.self,
     Iota.self, Sizes.self,

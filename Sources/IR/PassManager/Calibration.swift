@@ -19,6 +19,9 @@ package struct Calibration: Sendable {
   /// The function and its values.
   package private(set) var functions: [String: [String: Statistics]] = [:]
 
+  /// The channels of values, by function and value.
+  package var channels: [String: [String: ChannelStatistics]] = [:]
+
   package init() {}
 
   /// The statistics of a value of a function; nil if it was not seen, or was never a finite number.

@@ -1,0 +1,120 @@
+import IR
+import Tensors
+
+/// One attention, with what writes its operands and reads its result.
+struct AttentionHeads {
+  let node: NodeID
+  let op: Attention
+  let lookup: RecipeGraph
+
+  /// Why the basis of the heads may not change.
+  struct Refusal: Error {
+    var reason: String
+  }
+
+  /// Some outputs of a layer.
+  struct Outputs {
+    var node: NodeID
+    var range: Range<Int>
+    var layer: AffineLayer
+  }
+
+  /// Rows that an operand has in common with a cache: what is written there, by which node, and the state.
+  struct Rows {
+    var value: ValueID
+    var update: NodeID?
+    var state: Int?
+  }
+
+  private var graph: Graph { lookup.graph }
+  private var inputs: [ValueID] { graph[node].inputs }
+
+  /// Numbers per head of an operand: queries, keys or values.
+  func width(of operand: Int) -> Int? {
+    let columns = graph.type(of: inputs[operand]).shape.last.fixedValue
+    return columns.map { $0 / (operand == 0 ? op.heads : op.kvHeads) }
+  }
+
+  /// The new rows of keys (1) or values (2), which nothing but this attention reads, perhaps through a cache.
+  func rows(of operand: Int) throws(Refusal) -> Rows {
+    let value = inputs[operand]
+    guard let id = graph.definingNode(of: value), graph[id].op is CacheUpdate else {
+      guard graph[value].uses.count == 1 else {
+        throw Refusal(reason: "'%\(graph[value].name)' has other users")
+      }
+      return Rows(value: value)
+    }
+    let cache = graph[id].inputs[0]
+    guard case .state(let state) = graph[cache].definition, graph[cache].uses.count == 1,
+      graph[value].uses.allSatisfy({ $0 == .operand(node, operand) || $0 == .update(state) }),
+      graph[value].uses.count == 2
+    else { throw Refusal(reason: "the cache '%\(graph[value].name)' has other users") }
+    return Rows(value: graph[id].inputs[1], update: id, state: state)
+  }
+
+  /// The outputs of the layer that computes `value`, which nothing else reads.
+  func outputs(giving value: ValueID) throws(Refusal) -> Outputs {
+    guard let width = graph.type(of: value).shape.last.fixedValue else {
+      throw Refusal(reason: "'%\(graph[value].name)' has no fixed width")
+    }
+    var (value, range) = (value, 0..<width)
+    while let id = graph.definingNode(of: value), let slice = graph[id].op as? Slice {
+      guard graph[value].uses.count == 1, let part = columns(of: slice, value) else {
+        throw Refusal(reason: "'%\(graph[value].name)' is a part that has other users")
+      }
+      range = part.lowerBound + range.lowerBound..<part.lowerBound + range.upperBound
+      value = graph[id].inputs[0]
+    }
+    guard let id = graph.definingNode(of: value), let layer = AffineLayer(id, in: lookup), layer.groups == 1,
+      layer.channelAxis(rank: graph.type(of: value).rank) == graph.type(of: value).rank - 1
+    else { throw Refusal(reason: "no layer with constant weights computes '%\(graph[value].name)'") }
+    guard layer.hasPlainSums else {
+      throw Refusal(reason: "an activation or a residual stands between '%\(graph[value].name)' and its sums")
+    }
+    if let reason = lookup.obstacle(toTurning: layer.weight) { throw Refusal(reason: reason) }
+    if graph[value].uses.count > 1 {
+      for use in graph[value].uses {
+        guard case .operand(let user, _) = use, let slice = graph[user].op as? Slice,
+          let part = columns(of: slice, graph[user].results[0])
+        else { throw Refusal(reason: "'%\(graph[value].name)' has other users") }
+        guard part == range || !part.overlaps(range) else {
+          throw Refusal(reason: "'%\(graph[graph[user].results[0]].name)' reads some of the same numbers")
+        }
+      }
+    }
+    return Outputs(node: id, range: range, layer: layer)
+  }
+
+  /// The columns that a part along the last axis has; nil for other parts.
+  private func columns(of slice: Slice, _ result: ValueID) -> Range<Int>? {
+    let shape = graph.type(of: result).shape
+    guard shape.normalizedAxis(slice.axis) == shape.rank - 1, slice.step == 1, let start = slice.start.fixedValue,
+      let size = slice.size.fixedValue
+    else { return nil }
+    return start..<start + size
+  }
+
+  /// The weight of the layer that reads the result and nothing else.
+  func outputProjection() throws(Refusal) -> ResidualStream.Recipe {
+    let result = graph[node].results[0]
+    guard graph[result].uses.count == 1, case .operand(let user, 0)? = graph[result].uses.first,
+      let layer = AffineLayer(user, in: lookup), layer.groups == 1,
+      layer.channelAxis(rank: graph.type(of: result).rank) == graph.type(of: result).rank - 1
+    else { throw Refusal(reason: "what reads '%\(graph[result].name)' is not one layer with constant weights") }
+    if let reason = lookup.obstacle(toTurning: layer.weight) { throw Refusal(reason: reason) }
+    return ResidualStream.Recipe(node: user, operand: 1, axis: layer.weightAxes.channels)
+  }
+
+  /// Throws if a state is kept for others too, or lies turned already.
+  func check(_ state: Int, of model: Model, function: Int) throws(Refusal) {
+    let name = graph[graph.states[state].value].name
+    for (index, other) in model.functions.enumerated() where index != function {
+      guard !other.states.contains(where: { other[$0.value].name == name }) else {
+        throw Refusal(reason: "the function '@\(other.name)' keeps the state '%\(name)' too")
+      }
+    }
+    guard model.basis(ofState: name, in: graph.name) == nil else {
+      throw Refusal(reason: "the state '%\(name)' lies turned already")
+    }
+  }
+}

@@ -1,0 +1,166 @@
+import IR
+import Tensors
+
+extension Rotate {
+  /// The rotation of every one of `heads` heads of that width; nil if there is none but the identity.
+  private func rotation(ofHeads heads: Int, width: Int, isOnline: Bool) -> Hadamard? {
+    guard var rotation = rotation(width: width, isOnline: isOnline) else { return nil }
+    guard rotation.blocks.count > 1 else { return rotation }
+    guard rotation.blocks.count * heads <= Hadamard.blockLimit else { return nil }
+    rotation.blocks = (0..<heads).flatMap { _ in rotation.blocks }
+    return rotation
+  }
+
+  /// Calls `body` for every attention of a function; says why where that throws a refusal.
+  private func forEachAttention(
+    of index: Int, in model: inout Model, _ context: PassContext,
+    _ body: (AttentionHeads, inout Model) throws -> Void
+  ) throws {
+    for id in model.functions[index].topologicalOrder() {
+      let graph = model.functions[index]
+      guard let attention = graph[id].op as? Attention else { continue }
+      do {
+        try body(AttentionHeads(node: id, op: attention, lookup: RecipeGraph(graph)), &model)
+      } catch let refusal as AttentionHeads.Refusal {
+        context.explain(Self.name, at: "%" + graph[graph[id].results[0]].name, refusal.reason)
+      }
+    }
+    _ = model.functions[index].eraseDeadCode()
+  }
+
+  /// Notes that the rows of a state lie turned.
+  private func note(_ rows: AttentionHeads.Rows, _ rotation: Hadamard, _ graph: Graph, in model: inout Model) throws {
+    guard let state = rows.state else { return }
+    try model.setBasis(rotation, ofState: graph[graph.states[state].value].name, in: graph.name)
+  }
+
+  /// Turns what every attention weighs: rows of the value projection and columns of the output projection, head by head.
+  func rotateValues(function index: Int, of model: inout Model, _ context: inout PassContext) throws {
+    var count = 0
+    try forEachAttention(of: index, in: &model, context) { heads, model in
+      let graph = heads.lookup.graph
+      guard let width = heads.width(of: 2),
+        let writer = rotation(ofHeads: heads.op.kvHeads, width: width, isOnline: false),
+        let reader = rotation(ofHeads: heads.op.heads, width: width, isOnline: false)
+      else { throw AttentionHeads.Refusal(reason: "the heads have no Hadamard matrix") }
+      let rows = try heads.rows(of: 2)
+      let values = try heads.outputs(giving: rows.value)
+      let output = try heads.outputProjection()
+      if let state = rows.state { try heads.check(state, of: model, function: index) }
+      var builder = GraphBuilder(graph: graph, constants: model.constants)
+      try builder.turn(values, by: writer)
+      try builder.turn(output, by: reader)
+      (model.functions[index], model.constants) = (builder.graph, builder.constants)
+      try note(rows, writer, graph, in: &model)
+      count += 1
+    }
+    context.count("values turned", by: count)
+  }
+
+  /// Turns queries and keys of every attention when the program runs, the keys before they go into the cache.
+  func rotateQueries(function index: Int, of model: inout Model, _ context: inout PassContext) throws {
+    var count = 0
+    try forEachAttention(of: index, in: &model, context) { heads, model in
+      let graph = heads.lookup.graph
+      guard let width = heads.width(of: 0),
+        let queries = rotation(ofHeads: heads.op.heads, width: width, isOnline: true),
+        let keys = rotation(ofHeads: heads.op.kvHeads, width: width, isOnline: true)
+      else { throw AttentionHeads.Refusal(reason: "the heads have no Hadamard matrix that a kernel computes") }
+      let rows = try heads.rows(of: 1)
+      if let state = rows.state { try heads.check(state, of: model, function: index) }
+      var builder = GraphBuilder(graph: graph, constants: model.constants)
+      builder.origin = graph[heads.node].origin
+      try builder.turnInput(0, of: heads.node, by: queries)
+      try builder.turnInput(1, of: rows.update ?? heads.node, by: keys)
+      (model.functions[index], model.constants) = (builder.graph, builder.constants)
+      try note(rows, keys, graph, in: &model)
+      count += 1
+    }
+    context.count("queries turned", by: count)
+  }
+
+  // MARK: Hidden units
+
+  /// Turns what layers read of nonlinear ones when the program runs; the columns of their weights undo it.
+  func rotateHidden(function index: Int, of model: inout Model, _ context: inout PassContext) throws {
+    let graph = model.functions[index]
+    let lookup = RecipeGraph(graph)
+    var builder = GraphBuilder(graph: graph, constants: model.constants)
+    for id in graph.topologicalOrder() {
+      let node = graph[id]
+      guard node.op is MatMul || node.op is ExpertMatMul, !lookup.isRecipe(node.inputs[0]),
+        lookup.isRecipe(node.inputs[1]), isNonlinear(node.inputs[0], in: graph)
+      else { continue }
+      let place = "%" + graph[node.results[0]].name
+      let axis: Int
+      if node.op is ExpertMatMul {
+        axis = 2
+      } else {
+        guard let layer = AffineLayer(id, in: lookup) else { continue }
+        axis = layer.weightAxes.channels
+      }
+      if let reason = lookup.obstacle(toTurning: node.inputs[1]) {
+        context.explain(Self.name, at: place, reason)
+        continue
+      }
+      let type = graph.type(of: node.inputs[0])
+      guard type.element == .f32, let width = type.shape.last.fixedValue,
+        let rotation = rotation(width: width, isOnline: true)
+      else {
+        context.explain(Self.name, at: place, "what it reads has no Hadamard matrix that a kernel computes")
+        continue
+      }
+      builder.origin = node.origin
+      try builder.turnInput(0, of: id, by: rotation)
+      try builder.turn(ResidualStream.Recipe(node: id, operand: 1, axis: axis), by: rotation)
+      context.count("hidden layers turned")
+    }
+    _ = builder.graph.eraseDeadCode()
+    (model.functions[index], model.constants) = (builder.graph, builder.constants)
+  }
+
+  /// Whether a nonlinear layer or function computes a value.
+  private func isNonlinear(_ value: ValueID, in graph: Graph) -> Bool {
+    guard let id = graph.definingNode(of: value) else { return false }
+    switch graph[id].op {
+    case let op as MatMul: return op.epilogue.gated || op.epilogue.activation != .none
+    case let op as ExpertMatMul: return op.gated || op.activation != .none
+    case is Add, is Subtract, is Negate: return false
+    default: return graph[id].op is any Elementwise
+    }
+  }
+}
+
+extension GraphBuilder {
+  /// Turns what a node reads when the program runs.
+  fileprivate mutating func turnInput(_ operand: Int, of node: NodeID, by rotation: Hadamard) throws {
+    let value = graph[node].inputs[operand]
+    graph.setInput(operand, of: node, to: try emit(rotation, value, name: graph[value].name + "_turned"))
+  }
+
+  /// Turns some outputs of a layer: rows of its weight, and of its bias.
+  fileprivate mutating func turn(_ outputs: AttentionHeads.Outputs, by rotation: Hadamard) throws {
+    let (layer, range) = (outputs.layer, outputs.range)
+    var places = [ResidualStream.Recipe(node: outputs.node, operand: 1, axis: layer.weightAxes.outputs)]
+    if layer.bias != nil { places.append(ResidualStream.Recipe(node: outputs.node, operand: 2, axis: 0)) }
+    for place in places {
+      guard range != 0..<layer.outputs else {
+        try turn(place, by: rotation)
+        continue
+      }
+      origin = graph[outputs.node].origin
+      let old = graph[outputs.node].inputs[place.operand]
+      let wide = try widened(old)
+      func part(_ range: Range<Int>, in builder: inout GraphBuilder) throws -> ValueID {
+        try builder.emit(
+          Slice(axis: place.axis, start: .fixed(range.lowerBound), size: .fixed(range.count)), wide)
+      }
+      var parts: [ValueID] = []
+      if range.lowerBound > 0 { parts.append(try part(0..<range.lowerBound, in: &self)) }
+      parts.append(try emit(rotation.along(place.axis), part(range, in: &self)))
+      if range.upperBound < layer.outputs { parts.append(try part(range.upperBound..<layer.outputs, in: &self)) }
+      let name = graph[old].name + "_turned"
+      graph.setInput(place.operand, of: outputs.node, to: try emit(Concat(axis: place.axis), parts, name: name))
+    }
+  }
+}
