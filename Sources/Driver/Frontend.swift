@@ -22,6 +22,8 @@ package struct FrontendOptions: Sendable {
   package var texts: [String: TokenText] = [:]
   /// The file that keeps new data of passes; nil for one that goes away with the model.
   package var spillPath: String?
+  /// Gives each layer a format of its own in place of one quantization for all; nil for not at all.
+  package var budget: QuantizationBudget?
   /// Turns activations and weights before the quantization; nil for not at all.
   package var rotation: Rotate?
   /// Passes that replace the preset and the quantization.
@@ -90,7 +92,14 @@ package struct Frontend {
 
   /// The passes that quantize a model as the options say; nil for none.
   package func quantization(of model: Model) throws -> Pipeline? {
-    guard options.pipeline == nil, let spec = options.quantization else { return nil }
+    guard options.pipeline == nil else { return nil }
+    if let budget = options.budget {
+      guard let text = options.calibration?.samples else {
+        throw CompileError(.usage, "bits are given to layers by what they do to a text; name one with --calibrate")
+      }
+      return try Presets.allocate(budget.allocation(text, for: model), method: options.method ?? .best)
+    }
+    guard let spec = options.quantization else { return nil }
     return try Presets.quantize(
       spec, calibration: options.calibration, method: options.method ?? .best,
       isLanguage: model.functions.first.map { CalibrationSamples.takesTokens($0) } ?? false)

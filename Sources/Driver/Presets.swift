@@ -99,4 +99,11 @@ package enum Presets {
     }
     return Pipeline(passes + rest.passes)
   }
+
+  /// The passes of a quantization in which each layer has a format of its own; its codes are chosen on the same text.
+  package static func allocate(_ pass: AllocateBits, method: QuantizationMethod) throws -> Pipeline {
+    let rest = try Pipeline(parsing: "eliminate-common-subexpressions,eliminate-dead-code", registry: registry)
+    let codes: [any Pass] = method == .rtn ? [] : [ChooseCodes(text: pass.text)]
+    return Pipeline([pass] + codes + rest.passes)
+  }
 }

@@ -147,6 +147,15 @@ struct PassArguments: ParsableArguments {
   var quantize: String?
 
   @Option(
+    help: "Gives each layer a format of its own, so that weights take this many bits on average; needs --calibrate.")
+  var bits: Double?
+
+  @Option(
+    help: ArgumentHelp(
+      "The same, so that weights, scales and tokenizer take at most this, such as 300MB.", valueName: "size"))
+  var maxSize: String?
+
+  @Option(
     help: ArgumentHelp(
       """
       For models of language a text or token ids (.npy, .npz) to choose the codes of weights on; for other networks \
@@ -189,8 +198,23 @@ struct PassArguments: ParsableArguments {
     case pass, rewrite
   }
 
-  /// The options of the passes, with `load` for the loader.
-  func options(_ load: LoadArguments) throws -> FrontendOptions {
+  /// Whether weights are rounded by these options.
+  var quantizes: Bool { quantize != nil || bits != nil || maxSize != nil }
+
+  /// The options of the passes, with `load` for the loader; `quantizesLater` if recipes say elsewhere how weights are rounded.
+  func options(_ load: LoadArguments, quantizesLater: Bool = false) throws -> FrontendOptions {
+    let quantizes = quantizes || quantizesLater
+    guard [quantize != nil, bits != nil, maxSize != nil].count(where: { $0 }) <= 1 else {
+      throw CompileError(.usage, "--quantize, --bits and --max-size exclude one another")
+    }
+    guard !(bits != nil || maxSize != nil) || pipeline == nil else {
+      throw CompileError(
+        .usage, "--bits and --max-size exclude --pipeline; name 'allocate-bits{bits=...}' in the pipeline")
+    }
+    if let bits, !(bits > 0 && bits <= 16) { throw CompileError(.usage, "--bits is \(bits), expected up to 16") }
+    guard bits == nil && maxSize == nil || calibrate != nil else {
+      throw CompileError(.usage, "--\(bits == nil ? "max-size" : "bits") needs a text: --calibrate FILE")
+    }
     guard quantize == nil || pipeline == nil else {
       throw CompileError(
         .usage, "--quantize and --pipeline exclude each other; name 'quantize{spec=...}' in the pipeline")
@@ -198,19 +222,20 @@ struct PassArguments: ParsableArguments {
     guard level == nil || pipeline == nil else {
       throw CompileError(.usage, "-\(level?.rawValue ?? "O") and --pipeline exclude each other")
     }
-    guard calibrate == nil || quantize != nil else {
+    guard calibrate == nil || quantizes else {
       throw CompileError(
         .usage,
         "--calibrate needs --quantize; in a pipeline write 'quantize,gptq{text=...}' or 'calibrate{samples=...},quantize'"
       )
     }
-    guard method == nil || quantize != nil else { throw CompileError(.usage, "--method needs --quantize") }
-    guard method == nil || (method == .rtn) == (calibrate == nil) else {
+    guard method == nil || quantizes else { throw CompileError(.usage, "--method needs --quantize") }
+    let isBudgeted = bits != nil || maxSize != nil
+    guard method == nil || (method == .rtn) == (calibrate == nil) || isBudgeted && method == .rtn else {
       throw CompileError(
         .usage,
         method == .rtn ? "--method rtn needs no --calibrate" : "--method \(method?.rawValue ?? "") needs --calibrate")
     }
-    guard rotate == nil || quantize != nil else {
+    guard rotate == nil || quantizes else {
       throw CompileError(.usage, "--rotate needs --quantize; in a pipeline write 'rotate,quantize'")
     }
     guard calibrationRange == nil || calibrate != nil else {
@@ -230,6 +255,7 @@ struct PassArguments: ParsableArguments {
       Calibrate(samples: $0, range: try calibrationRange.map { try Calibrate.Range(parsing: $0) } ?? .minmax)
     }
     options.method = method
+    options.budget = try bits.map { .bits($0) } ?? maxSize.map { try QuantizationBudget(parsingSize: $0) }
     options.rotation = try rotate.map { text in
       guard let kind = Rotate.Kind(rawValue: text) else {
         let kinds = Rotate.Kind.allCases.map(\.rawValue)

@@ -19,7 +19,11 @@ struct SweepRecipes: AsyncParsableCommand {
   @Argument(help: "A checkpoint or .mir file.")
   var model: String
 
-  @Option(help: "Quantizations, with commas. (default: w8,w6g32,w5g32,w4g32,w3g32,w2g32)")
+  @Option(
+    help: """
+      Quantizations, with commas; a number gives each layer a format of its own, with so many bits on average. \
+      (default: w8,w6g32,w5g32,w4g32,w3g32,w2g32)
+      """)
   var recipes = "w8,w6g32,w5g32,w4g32,w3g32,w2g32"
 
   @OptionGroup var input: EvaluationArguments
@@ -33,13 +37,14 @@ struct SweepRecipes: AsyncParsableCommand {
   var noSpeed = false
 
   func run() async throws {
-    guard passes.quantize == nil, passes.pipeline == nil else {
-      throw CompileError(.usage, "a sweep takes its quantizations with --recipes, not --quantize or --pipeline")
+    guard !passes.quantizes, passes.pipeline == nil else {
+      throw CompileError(
+        .usage, "a sweep takes its quantizations with --recipes, not --quantize, --bits, --max-size or --pipeline")
     }
     var sweep = Sweep()
-    sweep.evaluation.options = try passes.options(load)
+    sweep.evaluation.options = try passes.options(load, quantizesLater: true)
     sweep.evaluation.windows = try input.windows()
-    sweep.recipes = try recipes.split(separator: ",").map { try QuantizationSpec(parsing: String($0)) }
+    sweep.recipes = try recipes.split(separator: ",").map { try Sweep.Recipe(parsing: String($0)) }
     guard !sweep.recipes.isEmpty else { throw CompileError(.usage, "--recipes names no quantization") }
     sweep.measuresSpeed = !noSpeed
     let rows = try await sweep.run(model, on: try input.input())

@@ -126,7 +126,7 @@ import Testing
     var sweep = Sweep()
     sweep.evaluation.options.reproducerFolder = nil
     sweep.evaluation.windows.characters = 4000
-    sweep.recipes = try ["w8", "w4g32"].map { try QuantizationSpec(parsing: $0) }
+    sweep.recipes = try ["w8", "w4g32"].map { try Sweep.Recipe(parsing: $0) }
     let rows = try await sweep.run(CompiledModels.stories, on: .text(sample))
     #expect(rows.map(\.recipe) == ["original", "w8gca8", "w4g32a8"])
     #expect(rows[0].result.bytes > rows[1].result.bytes && rows[1].result.bytes > rows[2].result.bytes)

@@ -133,9 +133,9 @@ import Testing
     #expect(try frequencies(file)[0] == 1)
     file.tensors[file.tensors.count - 1].data = FileBytes.f32([1, 0, 4, 8, 8, 8, 8, 8])
     expectFailure(.input, "a factor of 0.0 in 'rope_freqs.weight'") { _ = try frequencies(file) }
-    file.set("llama.rope.scaling.type", .string("yarn"))
+    file.set("llama.rope.scaling.type", .string("yarm"))
     file.tensors.removeLast()
-    expectFailure(.unsupported, "'yarn'") { _ = try frequencies(file) }
+    expectFailure(.unsupported, "'yarm'") { _ = try frequencies(file) }
   }
 
   private func frequencies(_ file: GGUFBytes) throws -> [Float] {

@@ -31,7 +31,7 @@ import Testing
       inputs.inputs[index] = Tensor(graph.type(of: input))
     }
     let results = try Evaluator(model, function: graph.name).run(inputs.inputs, symbols: inputs.symbols)
-    return results.outputs.flatMap { SeededRun.numbers($0.view) }
+    return results.outputs.flatMap { $0.view.doubles }
   }
 
   struct Network: Sendable, CustomTestStringConvertible {

@@ -15,8 +15,35 @@ package struct Sweep {
     package var result: ModelEvaluation.Result
   }
 
+  /// How weights are rounded.
+  package enum Recipe: Hashable, Sendable, CustomStringConvertible {
+    /// All layers alike.
+    case spec(QuantizationSpec)
+    /// Each layer in a format of its own, with so many bits on average.
+    case bits(Double)
+
+    package var description: String {
+      switch self {
+      case .spec(let spec): spec.description
+      case .bits(let bits): "\(bits) bits"
+      }
+    }
+
+    /// Reads a quantization such as `w4g32`, or a number of bits.
+    ///
+    /// - Throws: `CompileError` of kind `.usage`.
+    package init(parsing text: String) throws {
+      guard let bits = Double(text) else {
+        self = .spec(try QuantizationSpec(parsing: text))
+        return
+      }
+      guard bits > 0, bits <= 16 else { throw CompileError(.usage, "a recipe has \(text) bits, expected up to 16") }
+      self = .bits(bits)
+    }
+  }
+
   package var evaluation = ModelEvaluation()
-  package var recipes: [QuantizationSpec] = []
+  package var recipes: [Recipe] = []
   /// Whether programs are timed.
   package var measuresSpeed = true
 
@@ -34,9 +61,12 @@ package struct Sweep {
       var options = CompileOptions()
       options.frontend = index == 0 ? ModelEvaluation.exact(evaluation.options) : evaluation.options
       if index > 0 {
-        let recipe = recipes[index - 1]
-        options.frontend.quantization = recipe
-        options.frontend.load.cacheType = recipe.cacheType ?? options.frontend.load.cacheType
+        switch recipes[index - 1] {
+        case .spec(let spec):
+          options.frontend.quantization = spec
+          options.frontend.load.cacheType = spec.cacheType ?? options.frontend.load.cacheType
+        case .bits(let bits): options.frontend.budget = .bits(bits)
+        }
       }
       try await options.frontend.readTexts(for: model)
       let path = folder.file("\(index)")

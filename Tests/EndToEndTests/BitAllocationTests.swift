@@ -1,0 +1,95 @@
+import Base
+import CodeGen
+import Driver
+import Formats
+import IR
+import Passes
+import TestSupport
+import Testing
+
+/// Formats for each layer within a budget, on the bundled checkpoint.
+@Suite(.serialized) struct BitAllocationTests {
+  private static let sample = "stories260K/tinystories_sample.txt"
+
+  private static func options(_ budget: QuantizationBudget, _ text: String) -> FrontendOptions {
+    var options = FrontendOptions()
+    options.reproducerFolder = nil
+    options.budget = budget
+    options.method = .rtn
+    options.calibration = Calibrate(samples: text)
+    return options
+  }
+
+  /// The bytes and bits of a compilation within a budget.
+  private static func compile(
+    _ budget: QuantizationBudget, _ text: String, to path: String
+  ) async throws -> (bytes: Int, bits: Double) {
+    var options = CompileOptions()
+    options.frontend = Self.options(budget, text)
+    try await options.frontend.readTexts(for: CompiledModels.stories)
+    options.output = path
+    options.cacheFolder = try CompiledModels.folder().file("cache")
+    var compiler = Compiler(options)
+    let summary = try await compiler.compile(CompiledModels.stories)
+    let program = try ProgramFile(try MappedFile(path: path))
+    return (
+      program.bytes(of: .weights).count + program.bytes(of: .tokenizer).count, summary.bitsPerWeight?.average ?? 0
+    )
+  }
+
+  /// A mixture loses less than the same format everywhere that takes as many bits: 4.5 with groups of 32 and an f16 scale,
+  /// 8.5 for the table, which both rounding alone decide.
+  @Test func aMixtureLosesLessThanOneFormat() async throws {
+    guard let text = Fixtures.path(Self.sample) else { return }
+    let folder = try TemporaryFolder()
+    let uniform = try await CompiledModels.compile(CompiledModels.stories, "story-w4g32", quantize: "w4g32a8")
+    let file = try ProgramFile(try MappedFile(path: uniform))
+    let bytes = file.bytes(of: .weights).count + file.bytes(of: .tokenizer).count
+    let found = try await Self.compile(.bytes(bytes), text, to: folder.path("mixed"))
+    #expect(found.bytes <= bytes && found.bytes > bytes * 9 / 10)
+    var evaluation = ModelEvaluation()
+    evaluation.options.reproducerFolder = nil
+    let results = try await evaluation.run(
+      [uniform, folder.path("mixed")], reference: CompiledModels.stories, on: .text(text))
+    let divergences = results.compactMap { $0.value(.divergence) }
+    #expect(divergences.count == 2 && divergences[1] < divergences[0], "\(divergences)")
+  }
+
+  /// The mean of the formats is the one asked for; layers of few columns and the steps of formats leave a little.
+  @Test func bitsAreSpent() async throws {
+    guard let text = Fixtures.path(Self.sample) else { return }
+    let folder = try TemporaryFolder()
+    let found = try await Self.compile(.bits(4.5), text, to: folder.path("mixed"))
+    #expect(found.bits <= 4.5 + 1e-9 && found.bits > 4.4, "\(found.bits)")
+    let again = try await Self.compile(.bits(4.5), text, to: folder.path("again"))
+    #expect(again == found)
+    let files = try ["mixed", "again"].map { try ProgramFile(try MappedFile(path: folder.path($0))) }
+    #expect(Array(files[0].bytes(of: .weights)) == Array(files[1].bytes(of: .weights)))
+  }
+
+  @Test func budgetsThatCannotBeMetNameTheLeast() async throws {
+    guard let text = Fixtures.path(Self.sample) else { return }
+    let folder = try TemporaryFolder()
+    for budget in [QuantizationBudget.bits(1), .bytes(1000)] {
+      let error = await #expect(throws: CompileError.self) {
+        _ = try await Self.compile(budget, text, to: folder.path("none"))
+      }
+      #expect(error?.kind == .usage && error?.message.contains("cannot be met") == true)
+      #expect(error?.notes.first?.contains("the least") == true)
+    }
+    #expect(folder.names() == [])
+  }
+
+  @Test(arguments: [
+    ("300MB", 300_000_000), ("1.5GiB", 1_610_612_736), ("5000000", 5_000_000), ("12kB", 12_000), ("7B", 7),
+    ("2KiB", 2048),
+  ]) func sizesAreRead(text: String, bytes: Int) throws {
+    #expect(try QuantizationBudget(parsingSize: text) == .bytes(bytes))
+  }
+
+  @Test(arguments: ["", "MB", "-3MB", "0", "nan", "3TB", "1e300GB", "3 apples"]) func whatIsNoSizeIsRefused(
+    text: String
+  ) {
+    #expect(throws: CompileError.self) { _ = try QuantizationBudget(parsingSize: text) }
+  }
+}
