@@ -35,7 +35,8 @@ package struct AllocateBits: TokenSampled {
   }
 
   package var text: String = ""
-  package var samples: Int? = 8
+  /// Windows; nil for 8 or as many as there are.
+  package var samples: Int?
   package var length: Int? = 256
   /// The mean bits of a weight.
   package var bits: Double?
@@ -46,6 +47,8 @@ package struct AllocateBits: TokenSampled {
   package var generations: Int = 0
   package var offspring: Int = 8
   package var seed: Int = 0
+
+  private static let usualSamples = 8
 
   /// Two to eight bits, with zero points where they help, in groups that trade scales for codes.
   package static let usualFormats: [QuantizationSpec] =
@@ -70,8 +73,12 @@ package struct AllocateBits: TokenSampled {
       throw CompileError(
         .unsupported, "bits are allocated for models of one function, found \(model.functions.count)")
     }
-    let runs = try read(text, samples, length, model)
+    var runs = try read(text, samples, length, model)
     guard !runs.isEmpty else { throw CompileError(.input, "'\(text)' holds no samples") }
+    if samples == nil, runs.count > Self.usualSamples {
+      let all = runs
+      runs = (0..<Self.usualSamples).map { all[$0 * all.count / Self.usualSamples] }
+    }
     var search = try BitSearch(self, model, runs)
     let specs = try search.run(&context)
     try QuantizeWeights(formats[0]).quantize(&model, function: 0, &context, specs: specs)
