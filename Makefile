@@ -71,7 +71,7 @@ format:
 	swift format --in-place --recursive Package.swift Sources Passes Formats Tests
 
 fuzz: prerequisites
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} swift test --sanitize=address --scratch-path .build/fuzz --filter FuzzTests
+	ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=64 FUZZ_SECONDS=$${FUZZ_SECONDS:-600} swift test --sanitize=address --scratch-path .build/fuzz --filter FuzzTests
 
 bench: build
 	Benchmarks/run.sh $(BENCH)
