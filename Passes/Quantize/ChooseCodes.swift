@@ -65,15 +65,7 @@ package struct ChooseCodes: TokenSampled {
 
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
     try check()
-    guard let read = context.tokenSamples else {
-      throw CompileError(.usage, "samples cannot be read here", notes: ["the pass 'gptq' needs 'mcc'"])
-    }
-    guard model.functions.count == 1 else {
-      throw CompileError(
-        .unsupported, "codes are chosen from samples for models of one function, found \(model.functions.count)")
-    }
-    let runs = try read(text, samples, length, model)
-    guard !runs.isEmpty else { throw CompileError(.input, "'\(text)' holds no samples") }
+    let runs = try windows(for: model, context, "codes are chosen from samples")
     var work = try CodeChoice(self, model, runs)
     let spill = try SpillFile(path: context.spillPath, name: "\(model.name).codes")
     let layers = try work.run(spill, progress: context.progress)

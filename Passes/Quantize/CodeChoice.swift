@@ -135,9 +135,10 @@ struct CodeChoice {
     let sizes = weights.view.sizes
     let (rows, columns) = (sizes[0], sizes[1])
     let inputs = try self.inputs(of: walk, product.node, columns)
+    let right = weighted(inputs, columns)
     let metric = try method.metric(
-      ProductSums.gram(weighted(inputs, columns), columns: columns), columns: columns, product.format)
-    let correction = try self.correction(product, inputs, rows: rows, columns: columns)
+      ProductSums.gram(right, columns: columns), columns: columns, product.format)
+    let correction = try self.correction(product, inputs, weighted: right, rows: rows, columns: columns)
     guard let source = weights.view.elements(as: Float.self).baseAddress,
       let target = blocks.mutableView.bytes.baseAddress
     else { throw CompileError(.internal, "a weight without numbers") }
@@ -147,10 +148,9 @@ struct CodeChoice {
 
   /// What the layer is to make up for, if the results of the original model are aimed at.
   private func correction(
-    _ product: Product, _ inputs: [SampleRows], rows: Int, columns: Int
+    _ product: Product, _ inputs: [SampleRows], weighted right: [SampleRows], rows: Int, columns: Int
   ) throws -> GPTQ.Correction? {
     guard let original else { return nil }
-    let right = weighted(inputs, columns)
     let wanted = try self.inputs(of: original, product.node, columns)
     let shift = ProductSums.cross(
       weighted(differences(wanted, inputs, columns), columns), columns: columns, right, columns: columns)

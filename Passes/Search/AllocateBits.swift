@@ -66,15 +66,7 @@ package struct AllocateBits: TokenSampled {
 
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
     try check()
-    guard let read = context.tokenSamples else {
-      throw CompileError(.usage, "samples cannot be read here", notes: ["the pass 'allocate-bits' needs 'mcc'"])
-    }
-    guard model.functions.count == 1 else {
-      throw CompileError(
-        .unsupported, "bits are allocated for models of one function, found \(model.functions.count)")
-    }
-    var runs = try read(text, samples, length, model)
-    guard !runs.isEmpty else { throw CompileError(.input, "'\(text)' holds no samples") }
+    var runs = try windows(for: model, context, "bits are allocated")
     if samples == nil, runs.count > Self.usualSamples {
       let all = runs
       runs = (0..<Self.usualSamples).map { all[$0 * all.count / Self.usualSamples] }

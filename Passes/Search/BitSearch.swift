@@ -66,13 +66,12 @@ struct BitSearch {
     let table = units.map(\.options)
     guard var choice = BudgetedChoice.choose(table, budget: budget) else {
       let least = BudgetedChoice.least(table)
-      let weights = units.reduce(0) { $0 + $1.count }
       throw CompileError(
         .usage,
         options.bits.map { "the budget of \($0) bits cannot be met" }
           ?? "the budget of \(options.bytes ?? 0) bytes cannot be met",
         notes: [
-          "the least that these formats give is \(options.bits == nil ? "\(least + otherBytes) bytes" : "\(Self.hundredths(Double(8 * least) / Double(max(1, weights)))) bits")"
+          "the least that these formats give is \(options.bits == nil ? "\(least + otherBytes) bytes" : "\(Self.hundredths(Double(8 * least) / Double(max(1, weightCount)))) bits")"
         ])
     }
     if options.generations > 0 { try evolve(&choice, budget, &context) }
@@ -83,8 +82,7 @@ struct BitSearch {
       bytes += unit.options[index].bytes
       context.count("\(options.formats[index].description)")
     }
-    let weights = units.reduce(0) { $0 + $1.count }
-    context.report("bits", Double(8 * bytes) / Double(max(1, weights)))
+    context.report("bits", Double(8 * bytes) / Double(max(1, weightCount)))
     context.report("divergence", try divergence(specs))
     return specs
   }
@@ -92,6 +90,8 @@ struct BitSearch {
   private static func hundredths(_ value: Double) -> Double { (value * 100).rounded(.up) / 100 }
 
   // MARK: Budget
+
+  private var weightCount: Int { units.reduce(0) { $0 + $1.count } }
 
   /// Bytes of the constants that stay as they are.
   private var otherBytes: Int {
@@ -115,8 +115,7 @@ struct BitSearch {
   }
 
   private func budget() throws -> Int {
-    let weights = units.reduce(0) { $0 + $1.count }
-    if let bits = options.bits { return Int(bits * Double(weights) / 8) }
+    if let bits = options.bits { return Int(bits * Double(weightCount) / 8) }
     return (options.bytes ?? 0) - otherBytes
   }
 
@@ -149,14 +148,17 @@ struct BitSearch {
   /// Fills in the options of a unit: `tr(D H D^T)` of some rows, for all.
   private mutating func measure(_ index: Int, gram: [Double]?, _ walk: inout SampleWalk) throws {
     let unit = units[index]
-    let tensor = try walk.recipe(unit.weight)
-    let isStored = tensor.view.sizes.last == unit.columns
-    let numbers = NumberRows(tensor, columns: unit.columns, isTransposed: !isStored)
+    let tensor = try walk.recipe(unit.weight).floats()
+    let numbers = tensor.view.elements(as: Float.self)
+    // The rows of a weight that is not stored by output column are its columns.
+    let (across, along) = tensor.view.sizes.last == unit.columns ? (unit.columns, 1) : (1, unit.rows)
     let picked = Self.spread(unit.rows, Self.rows)
     let hessian = gram?.map { Float($0) }
     let share = Double(unit.rows) / Double(max(1, picked.count))
     var weights = [Float](repeating: 0, count: picked.count * unit.columns)
-    for (place, row) in picked.enumerated() { numbers.copy(row, into: &weights, at: place * unit.columns) }
+    for (place, row) in picked.enumerated() {
+      for column in 0..<unit.columns { weights[place * unit.columns + column] = numbers[row * across + column * along] }
+    }
     units[index].energy = share * Self.form(weights, hessian, unit.columns)
     units[index].options = options.formats.map { spec in
       let format = spec.weightFormat ?? .w8c
@@ -243,9 +245,8 @@ struct BitSearch {
     for (found, wanted) in zip(try logits(of: copy), reference) {
       let (x, y) = (found.view.elements(as: Float.self), wanted.view.elements(as: Float.self))
       for start in stride(from: 0, to: x.count - x.count % max(1, columns), by: max(1, columns)) {
-        sum.add(
-          x[start..<(start + columns)].map { Double($0) }[...],
-          reference: y[start..<(start + columns)].map { Double($0) }[...])
+        let row = start..<(start + columns)
+        sum.add(LogitRow(x[row]), reference: LogitRow(y[row]))
       }
     }
     return sum.mean
@@ -304,40 +305,5 @@ struct BitSearch {
       if other != unit, !smaller.isEmpty { child[other] = smaller[generator.int(below: smaller.count)] }
     }
     return choice
-  }
-}
-
-/// The rows of a weight as numbers.
-private struct NumberRows {
-  private let tensor: Tensor
-  private let columns: Int
-  private let isTransposed: Bool
-
-  init(_ tensor: Tensor, columns: Int, isTransposed: Bool) {
-    self.tensor = tensor
-    self.columns = columns
-    self.isTransposed = isTransposed
-  }
-
-  /// Copies a row; of a transposed weight a column.
-  func copy(_ row: Int, into target: inout [Float], at start: Int) {
-    let bytes = tensor.view.bytes, element = tensor.type.element, each = element.byteCount
-    let rows = tensor.view.count / max(1, columns)
-    target.withUnsafeMutableBytes { target in
-      if isTransposed {
-        for column in 0..<columns {
-          let from = (column * rows + row) * each
-          convertRow(
-            UnsafeRawBufferPointer(rebasing: bytes[from..<(from + each)]), element,
-            into: UnsafeMutableRawBufferPointer(rebasing: target[((start + column) * 4)..<((start + column + 1) * 4)]),
-            .f32)
-        }
-      } else {
-        let from = row * columns * each
-        convertRow(
-          UnsafeRawBufferPointer(rebasing: bytes[from..<(from + columns * each)]), element,
-          into: UnsafeMutableRawBufferPointer(rebasing: target[(start * 4)..<((start + columns) * 4)]), .f32)
-      }
-    }
   }
 }

@@ -95,11 +95,7 @@ package struct Smooth: Pass {
 
   /// The numbers of a recipe in f32.
   private static func numbers(_ value: ValueID, _ evaluator: ConstantEvaluator, _ graph: Graph) throws -> [Float] {
-    let tensor = try evaluator.tensor(value)
-    return [Float](unsafeUninitializedCapacity: tensor.view.count) { buffer, count in
-      convertRow(tensor.view.bytes, tensor.type.element, into: UnsafeMutableRawBufferPointer(buffer), .f32)
-      count = tensor.view.count
-    }
+    Array(try evaluator.tensor(value).floats().view.elements(as: Float.self))
   }
 
   /// A weight with one row per output, some of its rows and all their maxima.

@@ -4,8 +4,8 @@ import Tensors
 /// Weights on both sides of a value whose channels may be divided by numbers on the one side and multiplied by them on the other,
 /// without a change of the function.
 struct SmoothingPair {
-  /// A recipe that is divided along an axis. With `stride` 2 only every second number is, from `offset` on: the columns of a
-  /// gate and of what it gates alternate.
+  /// A recipe that is divided along an axis, or a range of it. Where it is `interleaved` only every second number is: rows of a gate
+  /// and of what it gates alternate.
   struct Divided {
     var recipe: ResidualStream.Recipe
     var range: Range<Int>?

@@ -173,11 +173,7 @@ package struct ProgramCheck {
   }
 
   private func run(_ program: String, _ arguments: [String]) async throws {
-    let path = program.contains("/") ? program : "./" + program
-    let answer = try await ChildProcess.run(path, arguments)
-    guard answer.succeeded else {
-      throw CompileError(.check, "'\(program)' failed: \(answer.messages.split(separator: "\n").first ?? "")")
-    }
+    _ = try await ChildProcess.run(ChildProcess.path(of: program), arguments).printed(by: "'\(program)'")
   }
 
   private func difference(_ name: String, _ found: NumPyArray, _ wanted: Tensor) throws -> Difference {

@@ -87,7 +87,7 @@ package struct ProgramProfile: Sendable {
   ///
   /// - Throws: `CompileError` of kind `.input` if the file is no program of this kind, `.usage` if it cannot do the work.
   package static func measure(_ program: String, _ work: Work, threads: Int?, repeats: Int?) async throws -> Self {
-    let path = program.contains("/") ? program : "./" + program
+    let path = ChildProcess.path(of: program)
     let manifest = try ProgramFile(try MappedFile(path: program)).manifest()
     let roles = (manifest["functions"]?.array ?? []).compactMap { $0["role"]?.string }
     var arguments: [String]

@@ -60,9 +60,6 @@ struct TokenizerProgram {
     let file = folder.file("text")
     try AtomicFile.write(text, to: file)
     let answer = try await ChildProcess.run(path, ["tokens", "--zero", "--plain", "--file", file])
-    guard answer.succeeded else {
-      throw CompileError(.check, "the tokenizer failed: \(answer.messages.split(separator: "\n").first ?? "")")
-    }
-    return answer.output.split { $0 == " " || $0 == "\n" }.compactMap { Int32($0) }
+    return try answer.printed(by: "the tokenizer").split { $0 == " " || $0 == "\n" }.compactMap { Int32($0) }
   }
 }

@@ -204,15 +204,16 @@ struct PassArguments: ParsableArguments {
   /// The options of the passes, with `load` for the loader; `quantizesLater` if recipes say elsewhere how weights are rounded.
   func options(_ load: LoadArguments, quantizesLater: Bool = false) throws -> FrontendOptions {
     let quantizes = quantizes || quantizesLater
+    let isBudgeted = bits != nil || maxSize != nil
     guard [quantize != nil, bits != nil, maxSize != nil].count(where: { $0 }) <= 1 else {
       throw CompileError(.usage, "--quantize, --bits and --max-size exclude one another")
     }
-    guard !(bits != nil || maxSize != nil) || pipeline == nil else {
+    guard !isBudgeted || pipeline == nil else {
       throw CompileError(
         .usage, "--bits and --max-size exclude --pipeline; name 'allocate-bits{bits=...}' in the pipeline")
     }
     if let bits, !(bits > 0 && bits <= 16) { throw CompileError(.usage, "--bits is \(bits), expected up to 16") }
-    guard bits == nil && maxSize == nil || calibrate != nil else {
+    guard !isBudgeted || calibrate != nil else {
       throw CompileError(.usage, "--\(bits == nil ? "max-size" : "bits") needs a text: --calibrate FILE")
     }
     guard quantize == nil || pipeline == nil else {
@@ -229,7 +230,6 @@ struct PassArguments: ParsableArguments {
       )
     }
     guard method == nil || quantizes else { throw CompileError(.usage, "--method needs --quantize") }
-    let isBudgeted = bits != nil || maxSize != nil
     guard method == nil || (method == .rtn) == (calibrate == nil) || isBudgeted && method == .rtn else {
       throw CompileError(
         .usage,

@@ -17,7 +17,20 @@ package enum ChildProcess {
     package var output: String
     /// Standard error.
     package var messages: String
+
+    /// What it printed.
+    ///
+    /// - Throws: `CompileError` of kind `.check` with its first message if it failed; `name` is what the sentence calls it.
+    package func printed(by name: String) throws -> String {
+      guard succeeded else {
+        throw CompileError(.check, "\(name) failed: \(messages.split(separator: "\n").first ?? "")")
+      }
+      return output
+    }
   }
+
+  /// The path that starts a program which is not looked for in `PATH`.
+  package static func path(of program: String) -> String { program.contains("/") ? program : "./" + program }
 
   /// Runs the program at `path` in the working folder `folder`, with messages in English and further variables.
   ///

@@ -36,7 +36,7 @@ struct EvaluatedProgram {
     name = path
     if let file = try? MappedFile(path: path), ProgramFile.isProgram(file) {
       folder = nil
-      self.path = path.contains("/") ? path : "./" + path
+      self.path = ChildProcess.path(of: path)
     } else {
       let folder = try WorkFolder()
       self.path = folder.file("program")
@@ -67,10 +67,6 @@ struct EvaluatedProgram {
   /// - Throws: `CompileError` of kind `.check` with its first message if it fails.
   @discardableResult
   func run(_ arguments: [String]) async throws -> String {
-    let answer = try await ChildProcess.run(path, arguments, outputLimit: 1 << 28)
-    guard answer.succeeded else {
-      throw CompileError(.check, "'\(name)' failed: \(answer.messages.split(separator: "\n").first ?? "")")
-    }
-    return answer.output
+    try await ChildProcess.run(path, arguments, outputLimit: 1 << 28).printed(by: "'\(name)'")
   }
 }

@@ -107,12 +107,10 @@ struct LanguageEvaluation {
       let text = texts[index]
       for place in max(text.first, 1)..<text.ids.count {
         let start = (index * length + place - 1) * columns
-        let row = found[start..<(start + columns)].map { Double($0) }
-        score.loss += logSumExp(row[...]) - row[Int(text.ids[place])]
+        let row = LogitRow(found[start..<(start + columns)])
+        score.loss += row.loss(of: Int(text.ids[place]))
         score.count += 1
-        if let wanted {
-          score.divergence.add(row[...], reference: wanted[start..<(start + columns)].map { Double($0) }[...])
-        }
+        if let wanted { score.divergence.add(row, reference: LogitRow(wanted[start..<(start + columns)])) }
       }
       return score
     }

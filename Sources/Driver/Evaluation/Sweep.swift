@@ -54,12 +54,14 @@ package struct Sweep {
     let progress = Progress()
     defer { progress.clear() }
     let folder = try WorkFolder()
+    var rounded = evaluation.options
+    try await rounded.readTexts(for: model)
     var paths: [String] = [], bits: [Double?] = []
     let names = ["original"] + recipes.map(\.description)
     for (index, name) in names.enumerated() {
       progress.update("compiling \(name)", done: index, of: names.count)
       var options = CompileOptions()
-      options.frontend = index == 0 ? ModelEvaluation.exact(evaluation.options) : evaluation.options
+      options.frontend = index == 0 ? ModelEvaluation.exact(evaluation.options) : rounded
       if index > 0 {
         switch recipes[index - 1] {
         case .spec(let spec):
@@ -68,7 +70,6 @@ package struct Sweep {
         case .bits(let bits): options.frontend.budget = .bits(bits)
         }
       }
-      try await options.frontend.readTexts(for: model)
       let path = folder.file("\(index)")
       options.output = path
       var compiler = Compiler(options)

@@ -20,23 +20,23 @@ package struct LogitDivergence: Hashable, Sendable {
   package init(_ found: [Double], _ reference: [Double], columns: Int) {
     guard columns > 0, found.count == reference.count else { return }
     for start in stride(from: 0, to: found.count - found.count % columns, by: columns) {
-      add(found[start..<(start + columns)], reference: reference[start..<(start + columns)])
+      add(LogitRow(found[start..<(start + columns)]), reference: LogitRow(reference[start..<(start + columns)]))
     }
   }
 
   /// Adds a row of logits and its reference, of equal length.
-  package mutating func add(_ found: ArraySlice<Double>, reference: ArraySlice<Double>) {
-    precondition(found.count == reference.count, "rows of different vocabularies")
-    let (qTotal, pTotal) = (logSumExp(found), logSumExp(reference))
+  package mutating func add(_ found: LogitRow, reference: LogitRow) {
+    precondition(found.numbers.count == reference.numbers.count, "rows of different vocabularies")
+    let (qTotal, pTotal) = (found.total, reference.total)
     var divergence = 0.0
-    for (x, y) in zip(found, reference) where y > -.infinity {
+    for (x, y) in zip(found.numbers, reference.numbers) where y > -.infinity {
       divergence += Double.exp(y - pTotal) * ((y - pTotal) - (x - qTotal))
     }
     divergence = divergence.isNaN ? .infinity : max(0, divergence)
     rows += 1
     total += divergence
     largest = max(largest, divergence)
-    if Self.place(found) != Self.place(reference) { changed += 1 }
+    if found.place != reference.place { changed += 1 }
   }
 
   /// Adds what another comparison found.
@@ -46,14 +46,27 @@ package struct LogitDivergence: Hashable, Sendable {
     changed += other.changed
     largest = max(largest, other.largest)
   }
-
-  private static func place(_ x: ArraySlice<Double>) -> Int? {
-    x.indices.max { x[$0] < x[$1] }.map { $0 - x.startIndex }
-  }
 }
 
-/// `log(sum(exp(x)))`, without overflow.
-package func logSumExp(_ x: ArraySlice<Double>) -> Double {
-  let largest = x.max() ?? 0
-  return largest + Double.log(x.reduce(0) { $0 + Double.exp($1 - largest) })
+/// The logits of one token, and what their softmax divides by.
+package struct LogitRow: Sendable {
+  fileprivate let numbers: ArraySlice<Double>
+  /// `log(sum(exp(x)))`, without overflow.
+  fileprivate let total: Double
+
+  package init(_ numbers: ArraySlice<Double>) {
+    self.numbers = numbers
+    let largest = numbers.max() ?? 0
+    total = largest + Double.log(numbers.reduce(0) { $0 + Double.exp($1 - largest) })
+  }
+
+  package init(_ numbers: some Sequence<Float>) { self.init(numbers.map { Double($0) }[...]) }
+
+  /// `-log p` of the token at a place.
+  package func loss(of token: Int) -> Double { total - numbers[numbers.startIndex + token] }
+
+  /// The place of the largest.
+  fileprivate var place: Int? {
+    numbers.indices.max { numbers[$0] < numbers[$1] }.map { $0 - numbers.startIndex }
+  }
 }

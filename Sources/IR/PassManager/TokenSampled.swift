@@ -1,3 +1,5 @@
+import Base
+
 /// A pass that runs a model of language on windows of a text or of token ids.
 package protocol TokenSampled: Pass {
   /// The file.
@@ -6,4 +8,22 @@ package protocol TokenSampled: Pass {
   var samples: Int? { get }
   /// Tokens of a window; nil for the usual number.
   var length: Int? { get }
+}
+
+extension TokenSampled {
+  /// The windows for the pass; `purpose` says what is done on them.
+  ///
+  /// - Throws: `CompileError` of kind `.usage` where samples cannot be read, `.unsupported` for models of several functions, `.input`
+  ///   if there are none.
+  package func windows(for model: Model, _ context: PassContext, _ purpose: String) throws -> [FunctionInputs] {
+    guard let read = context.tokenSamples else {
+      throw CompileError(.usage, "samples cannot be read here", notes: ["the pass '\(name)' needs 'mcc'"])
+    }
+    guard model.functions.count == 1 else {
+      throw CompileError(.unsupported, "\(purpose) for models of one function, found \(model.functions.count)")
+    }
+    let runs = try read(text, samples, length, model)
+    guard !runs.isEmpty else { throw CompileError(.input, "'\(text)' holds no samples") }
+    return runs
+  }
 }
