@@ -2,16 +2,18 @@
 """Print for every pass of -O1 that changes a network how much longer its program takes without it; below 1 the pass slows
 the program down.
 
-usage: passes.py MODEL... [--runs 9] [--repeat 5] [--threads 2] [--mcc .build/release/mcc] [--json FILE]
+usage: passes.py FOLDER MODEL... [--runs 9] [--repeat 5] [--threads 2] [--mcc .build/release/mcc] [--json FILE]
+                [--only compile|time]
 
-A model is an ONNX graph, whose open sizes --dim names for all, or a language model, whose decoding is measured. A pass without
-which the model does not compile is told; one that leaves code and weights the same is passed over.
+A model is an ONNX graph, whose open sizes --dim names for all, or a language model, whose decoding is measured. FOLDER receives
+the programs; all are compiled before the first is timed, and `--only time` times those of an earlier `--only compile`. A pass
+without which the model does not compile is told; one that leaves code and weights the same is passed over.
 """
 import argparse
 import json
 import os
+import shutil
 import statistics
-import tempfile
 
 from pairing import Failed, alternate, compiled, output, ratio
 
@@ -31,27 +33,43 @@ def same_code(a, b):
     return all(first[key] == second[key] for key in ("functions", "kernels", "weights"))
 
 
-def rows(model, options, folder):
-    """A row for each pass: its name, times with and without it, and their ratio."""
+def folder(model, options):
+    """Where the programs of a model are; `full` is the one of all passes, the others are named after the pass they lack."""
+    return os.path.join(options.folder, os.path.splitext(os.path.basename(model.rstrip("/")))[0])
+
+
+def build(model, options):
+    """Compiles a model with all passes of -O1, and without each of those that change it."""
     arguments = [f"--dim={dim}" for dim in options.dim]
-    full, summary = compiled(options, model, os.path.join(folder, "full"), *arguments)
+    shutil.rmtree(folder(model, options), ignore_errors=True)
+    os.makedirs(folder(model, options))
+    full, summary = compiled(options, model, os.path.join(folder(model, options), "full"), *arguments)
     passes = [(entry["pass"], sum(entry["counters"].values())) for entry in summary["passes"]]
     for name in dict.fromkeys(name for name, count in passes if count):
         pipeline = ",".join(other for other, _ in passes if other != name)
+        program = os.path.join(folder(model, options), name)
         try:
-            without, _ = compiled(options, model, os.path.join(folder, "without"), "--pipeline", pipeline, *arguments)
+            compiled(options, model, program, "--pipeline", pipeline, *arguments)
         except Failed as error:
-            print(f"{name}: needed ({error})", flush=True)
+            print(f"{os.path.basename(model)} needs {name} ({error})", flush=True)
             continue
-        if same_code(full, without):
-            continue
+        if same_code(full, program):
+            os.remove(program)
+
+
+def rows(model, options):
+    """A row for each pass: its name, times with and without it, and their ratio."""
+    full = os.path.join(folder(model, options), "full")
+    for name in sorted(set(os.listdir(folder(model, options))) - {"full"}):
+        without = os.path.join(folder(model, options), name)
         times = alternate(options.runs, lambda: measure(without, options), lambda: measure(full, options))
-        yield {"model": os.path.basename(model.rstrip("/")), "pass": name, "without": statistics.median(times[0]),
+        yield {"model": os.path.basename(folder(model, options)), "pass": name, "without": statistics.median(times[0]),
                "with": statistics.median(times[1]), "ratio": ratio(*times)}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
     parser.add_argument("models", nargs="+")
     parser.add_argument("--dim", action="append", default=[])
     parser.add_argument("--runs", type=int, default=9)
@@ -59,15 +77,20 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--mcc", default=".build/release/mcc")
     parser.add_argument("--json")
+    parser.add_argument("--only", choices=["compile", "time"])
     options = parser.parse_args()
+    if options.only != "time":
+        for model in options.models:
+            build(model, options)
+    if options.only == "compile":
+        return
     found = []
     print(f"{'model':<24} {'pass':<28} {'without':>9} {'with':>9} {'ratio':>6}")
-    with tempfile.TemporaryDirectory() as folder:
-        for model in options.models:
-            for row in rows(model, options, folder):
-                found.append(row)
-                print(f"{row['model']:<24} {row['pass']:<28} {row['without']:>9.3f} {row['with']:>9.3f} {row['ratio']:>6.2f}",
-                      flush=True)
+    for model in options.models:
+        for row in rows(model, options):
+            found.append(row)
+            print(f"{row['model']:<24} {row['pass']:<28} {row['without']:>9.3f} {row['with']:>9.3f} {row['ratio']:>6.2f}",
+                  flush=True)
     slower = [row for row in found if row["ratio"] < 0.98]
     print(f"{len(found)} passes measured, {len(slower)} of them with a ratio below 0.98")
     if options.json:

@@ -173,7 +173,7 @@ struct CodeChoice {
     let (experts, rows, columns) = (sizes[0], sizes[1], sizes[2])
     let inputs = weighted(try self.inputs(of: walk, product.node, columns), columns)
     let ids = try (0..<walk.count).map { sample in
-      Array(try walk.tensor(graph[product.node].inputs[2], of: sample).view.elements(as: Int32.self))
+      try walk.tensor(graph[product.node].inputs[2], of: sample).array(of: Int32.self)
     }
     let expertBytes = rows * product.format.rowBytes(columns: columns)
     var total = GPTQ.Report()

@@ -59,25 +59,3 @@ package func parallelMap<Value, Failure: Error>(
   }
   return (0..<count).compactMap { slots[$0] }
 }
-
-private let blasScopes = Mutex<(depth: Int, threads: Int32)>((0, 0))
-
-/// Runs `body` while OpenBLAS uses one thread, for calls of it from inside parallel loops.
-package func withSingleThreadedBLAS<Value, Failure: Error>(
-  _ body: () throws(Failure) -> Value
-) throws(Failure) -> Value {
-  blasScopes.withLock { scope in
-    if scope.depth == 0 {
-      scope.threads = openblas_get_num_threads()
-      openblas_set_num_threads(1)
-    }
-    scope.depth += 1
-  }
-  defer {
-    blasScopes.withLock { scope in
-      scope.depth -= 1
-      if scope.depth == 0 { openblas_set_num_threads(scope.threads) }
-    }
-  }
-  return try body()
-}

@@ -23,6 +23,8 @@ package struct TensorView: @unchecked Sendable {
   package var count: Int { sizes.reduce(1, *) }
 
   /// The elements as a typed buffer; the caller names the type that matches the element type.
+  ///
+  /// The buffer does not keep the tensor: bind the tensor to a name of its own while the buffer is read, or take ``Tensor/array(of:)``.
   package func elements<T>(as type: T.Type) -> UnsafeBufferPointer<T> {
     precondition(self.type.isDense && MemoryLayout<T>.stride == self.type.element.byteCount)
     return bytes.bindMemory(to: T.self)
@@ -95,5 +97,7 @@ package final class Tensor: @unchecked Sendable {
   package var mutableView: MutableTensorView { MutableTensorView(type, storage, owner: self) }
 
   /// A copy of the elements as an array.
-  package func array<Value>(of type: Value.Type) -> [Value] { Array(view.elements(as: type)) }
+  package func array<Value>(of type: Value.Type) -> [Value] {
+    withExtendedLifetime(self) { Array(view.elements(as: type)) }
+  }
 }

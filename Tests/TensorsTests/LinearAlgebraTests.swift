@@ -22,7 +22,11 @@ import Testing
     return out
   }
 
-  @Test(arguments: [(1, 1, 1), (3, 5, 7), (1, 9, 64), (17, 1, 33), (64, 31, 5), (4, 4, 0), (0, 3, 2), (2, 0, 2)])
+  /// The last two are cut into blocks, one by columns and one by rows.
+  @Test(arguments: [
+    (1, 1, 1), (3, 5, 7), (1, 9, 64), (17, 1, 33), (64, 31, 5), (4, 4, 0), (0, 3, 2), (2, 0, 2), (131, 257, 130),
+    (300, 130, 110),
+  ])
   func products(_ m: Int, _ n: Int, _ k: Int) {
     var random = SplitMix64(seed: UInt64(m * 10_000 + n * 100 + k))
     for (transposeA, transposeB) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -44,6 +48,22 @@ import Testing
         #expect(maxRelativeError(doubles, expected) < 1e-13, "\(p)")
       }
     }
+  }
+
+  /// What other threads compute at the same time changes no bit of a product.
+  @Test func productsDoNotDependOnThreads() {
+    var random = SplitMix64(seed: 5)
+    let (m, n, k) = (24, 1000, 300)
+    let a = random.floats(m * k), b = random.floats(n * k)
+    let product = MatrixProduct(rows: m, columns: n, depth: k, transposeB: true)
+    func result() -> [Float] {
+      var c = [Float](repeating: 0, count: m * n)
+      product(a, b, into: &c)
+      return c
+    }
+    let alone = result()
+    let together = parallelMap(8, threads: 8) { _ in result() }
+    for found in together { #expect(found == alone) }
   }
 
   @Test func gram() {

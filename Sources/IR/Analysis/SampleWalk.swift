@@ -75,16 +75,14 @@ package struct SampleWalk {
       recipes[input] = try others[input] ?? weight(input, node)
     }
     let (graph, runs) = (self.graph, self.runs)
-    let results = try withSingleThreadedBLAS {
-      try parallelMap(runs.count) { index in
-        let operands = try node.inputs.map { input in
-          guard let tensor = recipes[input] ?? runs[index].tensors[input] else {
-            throw CompileError(.internal, "'%\(graph[input].name)' is used before it is computed")
-          }
-          return tensor
+    let results = try parallelMap(runs.count) { index in
+      let operands = try node.inputs.map { input in
+        guard let tensor = recipes[input] ?? runs[index].tensors[input] else {
+          throw CompileError(.internal, "'%\(graph[input].name)' is used before it is computed")
         }
-        return try graph.evaluate(id, operands, runs[index].binding)
+        return tensor
       }
+      return try graph.evaluate(id, operands, runs[index].binding)
     }
     let dropped = Set(node.inputs.filter { lastUse[Int($0.index)] == step })
     for index in self.runs.indices {

@@ -7,9 +7,7 @@ extension Attention: NumericOperator {
     if plan.work < 1 << 16 {
       for head in 0..<plan.count { plan.run(head) }
     } else {
-      withSingleThreadedBLAS {
-        parallelFor(plan.count) { range in for head in range { plan.run(head) } }
-      }
+      parallelFor(plan.count) { range in for head in range { plan.run(head) } }
     }
   }
 

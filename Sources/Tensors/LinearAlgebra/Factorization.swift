@@ -12,6 +12,7 @@ package enum Triangle: Sendable {
 }
 
 private func checkSquare(_ count: Int, _ order: Int) -> Int32 {
+  useOneThreadPerCall
   precondition(order >= 0 && count == order * order && order <= Int32.max, "\(count) elements for order \(order)")
   return Int32(order)
 }
@@ -91,6 +92,7 @@ package struct SingularValues: Sendable {
   ///
   /// - Throws: `CompileError` if a number is not finite or the iteration does not converge.
   package init(_ a: [Float], rows: Int, columns: Int) throws {
+    useOneThreadPerCall
     precondition(a.count == rows * columns && rows <= Int32.max && columns <= Int32.max, "\(a.count) elements")
     let rank = min(rows, columns)
     u = [Float](repeating: 0, count: rows * rank)

@@ -37,45 +37,70 @@ package struct MatrixProduct: Hashable, Sendable {
   }
 
   /// Computes the product in f32. With `beta` 0 the old content of `c` is not read.
+  ///
+  /// Large products are cut into blocks by their sizes alone, each of which one thread computes: the result does not depend on the
+  /// number of threads.
   package func callAsFunction(
     _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, into c: UnsafeMutablePointer<Float>
   ) {
-    guard rows > 0, columns > 0 else { return }
-    guard depth > 0 else {
-      for row in 0..<rows {
-        for column in 0..<columns {
-          let place = row * strideC + column
-          c[place] = beta == 0 ? 0 : c[place] * Float(beta)
-        }
-      }
-      return
+    cut(a, b, c) { part, a, b, c in
+      cblas_sgemm(
+        CblasRowMajor, transposeA ? CblasTrans : CblasNoTrans, transposeB ? CblasTrans : CblasNoTrans, Int32(part.rows),
+        Int32(part.columns), Int32(depth), Float(alpha), a, Int32(max(strideA, 1)), b, Int32(max(strideB, 1)),
+        Float(beta), c, Int32(strideC))
     }
-    cblas_sgemm(
-      CblasRowMajor, transposeA ? CblasTrans : CblasNoTrans, transposeB ? CblasTrans : CblasNoTrans, Int32(rows),
-      Int32(columns), Int32(depth), Float(alpha), a, Int32(max(strideA, 1)), b, Int32(max(strideB, 1)), Float(beta), c,
-      Int32(strideC))
   }
 
   /// Computes the product in f64. With `beta` 0 the old content of `c` is not read.
   package func callAsFunction(
     _ a: UnsafePointer<Double>, _ b: UnsafePointer<Double>, into c: UnsafeMutablePointer<Double>
   ) {
+    cut(a, b, c) { part, a, b, c in
+      cblas_dgemm(
+        CblasRowMajor, transposeA ? CblasTrans : CblasNoTrans, transposeB ? CblasTrans : CblasNoTrans, Int32(part.rows),
+        Int32(part.columns), Int32(depth), alpha, a, Int32(max(strideA, 1)), b, Int32(max(strideB, 1)), beta, c,
+        Int32(strideC))
+    }
+  }
+
+  /// Calls `multiply` with the sizes of each block of the result and where its matrices start.
+  private func cut<S: BinaryFloatingPoint>(
+    _ a: UnsafePointer<S>, _ b: UnsafePointer<S>, _ c: UnsafeMutablePointer<S>,
+    _ multiply: ((rows: Int, columns: Int), UnsafePointer<S>, UnsafePointer<S>, UnsafeMutablePointer<S>) -> Void
+  ) {
     guard rows > 0, columns > 0 else { return }
     guard depth > 0 else {
       for row in 0..<rows {
         for column in 0..<columns {
           let place = row * strideC + column
-          c[place] = beta == 0 ? 0 : c[place] * beta
+          c[place] = beta == 0 ? 0 : c[place] * S(beta)
         }
       }
       return
     }
-    cblas_dgemm(
-      CblasRowMajor, transposeA ? CblasTrans : CblasNoTrans, transposeB ? CblasTrans : CblasNoTrans, Int32(rows),
-      Int32(columns), Int32(depth), alpha, a, Int32(max(strideA, 1)), b, Int32(max(strideB, 1)), beta, c, Int32(strideC)
-    )
+    useOneThreadPerCall
+    guard Double(rows) * Double(columns) * Double(depth) >= Self.smallestCut else {
+      return multiply((rows, columns), a, b, c)
+    }
+    let (isWide, count) = (columns >= rows, max(rows, columns))
+    let step = max(128, (count + 255) / 256 * 16)
+    nonisolated(unsafe) let (a, b, c, multiply) = (a, b, c, multiply)
+    parallelFor(count, grain: step) { range in
+      let first = range.lowerBound
+      if isWide {
+        multiply((rows, range.count), a, b + first * (transposeB ? strideB : 1), c + first)
+      } else {
+        multiply((range.count, columns), a + first * (transposeA ? 1 : strideA), b, c + first * strideC)
+      }
+    }
   }
+
+  /// Multiplications of the smallest product that is worth a second thread.
+  private static let smallestCut = 4e6
 }
+
+/// Loops of mcc's own give work to threads; what BLAS and LAPACK compute would depend on how many threads they take.
+let useOneThreadPerCall: Void = openblas_set_num_threads(1)
 
 /// Adds `alpha * X^T * X` to `beta` times the symmetric row-major matrix `c` of order `columns`, for `rows` samples `x` of
 /// `columns` numbers each: the update of a Hessian of least squares. Both triangles of `c` are written.
@@ -83,10 +108,9 @@ package func addGram(
   _ x: UnsafePointer<Float>, rows: Int, columns: Int, alpha: Float = 1, beta: Float = 1,
   into c: UnsafeMutablePointer<Float>
 ) {
-  guard columns > 0 else { return }
-  cblas_ssyrk(
-    CblasRowMajor, CblasLower, CblasTrans, Int32(columns), Int32(rows), alpha, x, Int32(columns), beta, c,
-    Int32(columns))
+  let product = MatrixProduct(
+    rows: columns, columns: columns, depth: rows, transposeA: true, alpha: Double(alpha), beta: Double(beta))
+  product(x, x, into: c)
   for row in 0..<columns {
     for column in 0..<row { c[column * columns + row] = c[row * columns + column] }
   }
@@ -97,10 +121,9 @@ package func addGram(
   _ x: UnsafePointer<Double>, rows: Int, columns: Int, alpha: Double = 1, beta: Double = 1,
   into c: UnsafeMutablePointer<Double>
 ) {
-  guard columns > 0 else { return }
-  cblas_dsyrk(
-    CblasRowMajor, CblasLower, CblasTrans, Int32(columns), Int32(rows), alpha, x, Int32(columns), beta, c,
-    Int32(columns))
+  let product = MatrixProduct(
+    rows: columns, columns: columns, depth: rows, transposeA: true, alpha: alpha, beta: beta)
+  product(x, x, into: c)
   for row in 0..<columns {
     for column in 0..<row { c[column * columns + row] = c[row * columns + column] }
   }

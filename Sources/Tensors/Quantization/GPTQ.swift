@@ -103,13 +103,11 @@ package struct GPTQ: Sendable {
     }
     let diagonal = (0..<n).map { a[$0 * n + $0] }
     do {
-      try withSingleThreadedBLAS {
-        try choleskyFactor(&a, order: n)
-        for i in 0..<n where a[i * n + i] * a[i * n + i] <= 1e-12 * diagonal[i] {
-          throw CompileError(.input, "the matrix is singular to rounding")
-        }
-        try invertTriangle(&a, order: n, .lower)
+      try choleskyFactor(&a, order: n)
+      for i in 0..<n where a[i * n + i] * a[i * n + i] <= 1e-12 * diagonal[i] {
+        throw CompileError(.input, "the matrix is singular to rounding")
       }
+      try invertTriangle(&a, order: n, .lower)
     } catch {
       return nil
     }
@@ -173,13 +171,10 @@ package struct GPTQ: Sendable {
     let step = RowChunk.rows
     let rowBytes = format.rowBytes(columns: columns)
     nonisolated(unsafe) let (weights, blocks) = (weights, blocks)
-    let errors = withSingleThreadedBLAS {
-      parallelMap((rows + step - 1) / step) { index in
-        let first = index * step
-        let chunk = RowChunk(self, metric, format, count: min(step, rows - first))
-        return chunk.run(
-          weights + first * columns, correction, offsetRow: first, into: blocks + first * rowBytes)
-      }
+    let errors = parallelMap((rows + step - 1) / step) { index in
+      let first = index * step
+      let chunk = RowChunk(self, metric, format, count: min(step, rows - first))
+      return chunk.run(weights + first * columns, correction, offsetRow: first, into: blocks + first * rowBytes)
     }
     for (error, nearest) in errors {
       report.error += error

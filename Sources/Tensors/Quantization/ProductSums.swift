@@ -16,8 +16,8 @@ package struct SampleRows: @unchecked Sendable {
 
 /// Sums of products over the rows of samples, `sum_t a_t b_t^T`, as the normal equations of least squares need them.
 ///
-/// Each sample is multiplied in f32 and added in f64. The matrix is cut into panels by its size alone and BLAS runs on one
-/// thread for each, so that the result does not depend on the number of threads.
+/// Each sample is multiplied in f32 and added in f64. The matrix is cut into panels by its size alone, so that the result
+/// does not depend on the number of threads.
 package enum ProductSums {
   /// The rows of a panel of a matrix of that many rows.
   private static func panelRows(_ rows: Int) -> Int { max(32, (rows + 127) / 128 * 16) }
@@ -49,25 +49,23 @@ package enum ProductSums {
     result.withUnsafeMutableBufferPointer { buffer in
       guard let base = buffer.baseAddress else { return }
       nonisolated(unsafe) let target = base
-      withSingleThreadedBLAS {
-        parallelFor(panels) { range in
-          for index in range {
-            // Panels further down a triangle are longer and come first.
-            let first = (panels - 1 - index) * step
-            let end = min(height, first + step)
-            let columns = isLower ? end : width
-            let part = UnsafeMutablePointer<Float>.allocate(capacity: (end - first) * columns)
-            defer { part.deallocate() }
-            let product = { (depth: Int) in
-              MatrixProduct(
-                rows: end - first, columns: columns, depth: depth, transposeA: true, strideA: height, strideB: width)
-            }
-            for (a, b) in zip(left, right) where a.rows > 0 {
-              product(a.rows)(a.numbers + first, b.numbers, into: part)
-              for row in first..<end {
-                let source = part + (row - first) * columns, line = target + row * width
-                for column in 0..<columns { line[column] += Double(source[column]) }
-              }
+      parallelFor(panels) { range in
+        for index in range {
+          // Panels further down a triangle are longer and come first.
+          let first = (panels - 1 - index) * step
+          let end = min(height, first + step)
+          let columns = isLower ? end : width
+          let part = UnsafeMutablePointer<Float>.allocate(capacity: (end - first) * columns)
+          defer { part.deallocate() }
+          let product = { (depth: Int) in
+            MatrixProduct(
+              rows: end - first, columns: columns, depth: depth, transposeA: true, strideA: height, strideB: width)
+          }
+          for (a, b) in zip(left, right) where a.rows > 0 {
+            product(a.rows)(a.numbers + first, b.numbers, into: part)
+            for row in first..<end {
+              let source = part + (row - first) * columns, line = target + row * width
+              for column in 0..<columns { line[column] += Double(source[column]) }
             }
           }
         }
