@@ -4,7 +4,7 @@
 MCC = .build/release/mcc
 
 .PHONY: help prerequisites build demo test test-full test-targets test-architectures test-adapters test-conversions test-tokenizers \
-	test-onnx-backend fuzz lint format bench bench-kernels clean
+	test-onnx-backend fuzz lint format bench bench-kernels quality clean
 
 help:
 	@echo "make demo    build mcc, compile the bundled checkpoint, let it tell a story"
@@ -21,6 +21,7 @@ help:
 	@echo "make lint    check formatting"
 	@echo "make bench   the table of speeds and memory against llama.cpp, ONNX Runtime and OpenVINO (installs them with pip)"
 	@echo "make bench-kernels  whether the chosen kernels of the benchmarked models are the fastest on this machine"
+	@echo "make quality  what quantization loses: against llama.cpp's curve, by bits, and with each ingredient left out (hours)"
 	@echo "make clean   remove what was built"
 
 prerequisites:
@@ -78,6 +79,9 @@ bench: build
 
 bench-kernels: build
 	Benchmarks/run.sh $(or $(BENCH),build/benchmarks) --kernels
+
+quality: build
+	python3 Benchmarks/quality.py build/quality --mcc $(MCC)
 
 clean:
 	rm -rf .build build

@@ -25,6 +25,9 @@ LLAMA = {"Q8_0": (7949888, 0.000085), "Q6_K": (6172224, 0.000464), "Q5_K_M": (54
          "Q3_K_M": (4036160, 0.004564), "IQ3_S": (3714624, 0.006362), "IQ3_XXS": (3256096, 0.013904),
          "Q2_K": (3315264, 0.020120)}
 
+# Bytes that the tokenizer of pycode7m takes beside its weights.
+VOCABULARY = 155000
+
 
 def envelope():
     """The points of LLAMA that no smaller file beats, by bytes."""
@@ -92,6 +95,13 @@ class Lab:
         return self.eval("pycode7m", "pycode7m/eval.txt", passes, "--kv", "32", "--window", "256", "--score-from", "128",
                          "--bos", "0", "--characters", characters)
 
+    def row(self, passes, texts):
+        """What pycode7m gives with passes, in which TEXT stands for a calibration text: means over the texts, the spread of KL."""
+        rows = [self.code(passes.replace("TEXT", text)) for text in (texts if "TEXT" in passes else [""])]
+        kl, half = spread([row["kl"] for row in rows])
+        return {"bytes": max(row["bytes"] for row in rows), "kl": kl, "spread": half,
+                "same_top": statistics.mean(row["same_top"] for row in rows)}
+
     def stories(self, passes):
         return self.eval("stories260K/hf", "stories260K/tinystories_sample.txt", passes, "--kv", "32")
 
@@ -121,23 +131,65 @@ def curve(lab):
     """Sizes from 3.3 to 7 MB with bits allocated to layers, and formats as a whole, against llama.cpp's curve."""
     print("\nquality over size, pycode7m, a8: KL against llama.cpp's lower envelope at the same bytes\n")
     print(f"{'recipe':<34} {'bytes':>9} {'KL':>10} {'+-':>9} {'llama.cpp':>10} {'ratio':>6} {'same top':>9}")
-    recipes = [(f"allocate {size / 1e6:.1f} MB", f'allocate-bits{{text="TEXT",bytes={size - 155000}}},gptq{{text="TEXT"}}')
+    recipes = [(f"allocate {size / 1e6:.1f} MB", f'allocate-bits{{text="TEXT",bytes={size - VOCABULARY}}},gptq{{text="TEXT"}}')
                for size in (3300000, 3700000, 4000000, 4400000, 4800000, 5200000, 5500000)]
     recipes += [(spec, f'quantize{{spec={spec}}},gptq{{text="TEXT"}}')
                 for spec in ("w3g128z", "w3g32z", "w4g128z", "w4g32z", "w5g32z", "w6g32")]
     recipes += [("w8g32", "quantize{spec=w8g32}")]
+    texts = lab.texts()
     for name, passes in recipes:
-        rows = [lab.code(passes.replace("TEXT", text)) for text in (lab.texts() if "TEXT" in passes else [""])]
-        (kl, half), size = spread([row["kl"] for row in rows]), max(row["bytes"] for row in rows)
-        peer = llama_at(size)
-        top = statistics.mean(row["same_top"] for row in rows)
-        ratio = "" if peer is None else f"{kl / peer:.2f}"
-        print(f"{name:<34} {size:>9} {kl:>10.6f} {half:>9.6f} {'' if peer is None else f'{peer:.6f}':>10} {ratio:>6} "
-              f"{100 * top:>8.2f}%", flush=True)
-        yield {"table": "curve", "recipe": name, "bytes": size, "kl": kl, "spread": half, "llama": peer, "same_top": top}
+        row = lab.row(passes, texts)
+        peer = llama_at(row["bytes"])
+        ratio = "" if peer is None else f"{row['kl'] / peer:.2f}"
+        print(f"{name:<34} {row['bytes']:>9} {row['kl']:>10.6f} {row['spread']:>9.6f} "
+              f"{'' if peer is None else f'{peer:.6f}':>10} {ratio:>6} {100 * row['same_top']:>8.2f}%", flush=True)
+        yield {"table": "curve", "recipe": name, "llama": peer, **row}
 
 
-PARTS = {"weights": weights, "curve": curve}
+# The formats whose bytes, for all layers alike, are the budget of the ablation.
+UNIFORM = {"4": "w4g128z", "3": "w3g128z", "2.5": "w2g64z"}
+
+# What is left out of the default recipe, or put into it, as arguments of gptq and passes before the rounding.
+INGREDIENTS = {
+    "as it is": ("", ""),
+    "without scale search": ("search=false", ""),
+    "without refinement": ("refinements=0", ""),
+    "without activation order": ("order=none", ""),
+    "without sequential Hessians": ("inputs=original", ""),
+    "without aiming at the original": ("inputs=sequential", ""),
+    "with token weights": ("tokenWeight=attention", ""),
+    "with rotation": ("", "rotate,"),
+    "with smoothing": ("", "smooth,"),
+}
+
+
+def ablation(lab):
+    """The default recipe with each ingredient left out once, or put in where it is off by default."""
+    print("\nablation, pycode7m, a8: KL, and its ratio to the default recipe at the same bits\n")
+    print(f"{'bits':>5} {'recipe':<32} {'bytes':>9} {'KL':>10} {'+-':>9} {'ratio':>6}")
+    texts = lab.texts()
+    for name, spec in UNIFORM.items():
+        alike = f"quantize{{spec={spec}}}"
+        budget = lab.code(alike)["bytes"] - VOCABULARY
+        allocated = f'allocate-bits{{text="TEXT",bytes={budget}}}'
+        recipes = [(label, f'{before}{allocated},gptq{{text="TEXT"{"," + option if option else ""}}}')
+                   for label, (option, before) in INGREDIENTS.items()]
+        recipes += [("without bit allocation", f'{alike},gptq{{text="TEXT"}}'), ("without GPTQ", allocated),
+                    ("to the nearest, all alike", alike)]
+        usual = None
+        for label, passes in recipes:
+            try:
+                row = lab.row(passes, texts)
+            except Failed as error:
+                print(f"{name:>5} {label:<32} not measured: {error}", flush=True)
+                continue
+            usual = usual or row["kl"]
+            ratio = row["kl"] / usual
+            print(f"{name:>5} {label:<32} {row['bytes']:>9} {row['kl']:>10.6f} {row['spread']:>9.6f} {ratio:>6.2f}", flush=True)
+            yield {"table": "ablation", "bits": name, "recipe": label, "ratio": ratio, **row}
+
+
+PARTS = {"weights": weights, "curve": curve, "ablation": ablation}
 
 
 def main():

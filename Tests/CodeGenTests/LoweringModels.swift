@@ -3,11 +3,11 @@ import Tensors
 
 /// Small models for tests of lowering, scheduling and emission; weights are random numbers.
 enum LoweringModels {
-  private static func random(_ name: String, _ sizes: [Int], _ seed: UInt64) -> Constant {
+  static func random(_ name: String, _ sizes: [Int], _ seed: UInt64) -> Constant {
     Constant(name: name, type: TensorType(.f32, sizes), source: .random(seed: seed, deviation: 0.3 as Double))
   }
 
-  private static func model(_ name: String, _ builder: GraphBuilder) -> Model {
+  static func model(_ name: String, _ builder: GraphBuilder) -> Model {
     var model = Model(name: name, stage: .transform)
     model.functions = [builder.graph]
     model.constants = builder.constants

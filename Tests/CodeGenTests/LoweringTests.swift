@@ -69,6 +69,34 @@ import Testing
     for (a, b) in zip(found, expected) { #expect(abs(a - b) <= 1e-5 * (1 + abs(b))) }
   }
 
+  /// Part of the channels of a convolution, scaled and added to an image that no convolution computes: the sum stays where it is, and
+  /// what was tried before its last operand leaves nothing to begin anew with.
+  @Test func transpositionsMoveThroughSlicesAndStopAtImagesOfOthers() throws {
+    var builder = GraphBuilder(name: "main", role: "main")
+    let x = builder.input("image", TensorType(.f32, [1, 3, 9, 7]))
+    let other = builder.input("other", TensorType(.f32, [1, 4, 9, 7]))
+    let weight = builder.constant(LoweringModels.random("w", [8, 3, 3, 3], 3))
+    let scale = builder.constant(LoweringModels.random("s", [1, 4, 1, 1], 4))
+    let all = try builder.emit(Conv2D(padding: [1, 1, 1, 1]), x, weight)
+    let part = try builder.emit(Slice(axis: 1, start: 2, size: 4), all)
+    let rows = try builder.emit(Slice(axis: -2, start: 1, size: 4, step: 2), part)
+    let op = FusedElementwise(.binary(.add, .binary(.multiply, .input(0), .input(1)), .input(2)))
+    builder.output("sum", try builder.emit(op, part, scale, other))
+    builder.output("rows", rows)
+    var model = LoweringModels.model("parts", builder)
+    let before = model
+    var context = PassContext()
+    try PassManager().run(Pipeline([ChannelsLast()]), on: &model, &context)
+    let graph = model.functions[0]
+    let slices = graph.nodeIDs.compactMap { graph[$0].op as? Slice }
+    #expect(slices.map(\.axis).sorted() == [1, 3])
+    var random = SplitMix64(seed: 6)
+    let images = [Tensor(.f32, [1, 3, 9, 7], random.floats(189)), Tensor(.f32, [1, 4, 9, 7], random.floats(252))]
+    let expected = try Evaluator(before).run(images).outputs.map { $0.array(of: Float.self) }
+    let found = try Evaluator(model).run(images).outputs.map { $0.array(of: Float.self) }
+    for (a, b) in zip(found.joined(), expected.joined()) { #expect(abs(a - b) <= 1e-5 * (1 + abs(b))) }
+  }
+
   @Test func everyConstantHasOneLayoutInAllFunctions() throws {
     let model = try lowered(try LoweringModels.decoder(layers: 2))
     var layouts: [String: Set<PackedLayout?>] = [:]

@@ -171,6 +171,11 @@ package struct ChannelsLast: Pass {
       op.axis = Self.toFirst[op.axis < 0 ? op.axis + 4 : op.axis]
       try replace(id, with: op, inputs, in: &graph)
       return true
+    case var op as Slice:
+      guard let x = source(of: node.inputs[0], in: graph) else { return false }
+      op.axis = Self.toFirst[op.axis < 0 ? op.axis + 4 : op.axis]
+      try replace(id, with: op, [x], in: &graph)
+      return true
     case var op as Pad:
       guard let x = source(of: node.inputs[0], in: graph) else { return false }
       op.before = Self.toLast.map { op.before[$0] }
@@ -181,9 +186,20 @@ package struct ChannelsLast: Pass {
     }
   }
 
+  /// Whether an operand has its channels last already, or costs nothing to transpose: it is broadcast over pixels, or known at
+  /// compile time.
+  private func isMovable(_ value: ValueID, in graph: Graph) -> Bool {
+    let shape = graph.type(of: value).shape
+    if source(of: value, in: graph) != nil || shape.dims.allSatisfy({ $0 == 1 }) { return true }
+    guard shape.rank <= 4 else { return false }
+    return ConstantEvaluator.isRecipe(value, in: graph) || (shape.rank == 4 && shape[2] == 1 && shape[3] == 1)
+  }
+
   private func moveThroughElementwise(_ id: NodeID, in graph: inout Graph) throws -> Bool {
     let node = graph[id]
-    guard graph.type(of: node.results[0]).rank == 4 else { return false }
+    guard graph.type(of: node.results[0]).rank == 4, node.inputs.allSatisfy({ isMovable($0, in: graph) }) else {
+      return false
+    }
     var inputs: [ValueID] = []
     for input in node.inputs {
       if let x = source(of: input, in: graph) {
@@ -195,10 +211,6 @@ package struct ChannelsLast: Pass {
         inputs.append(input)
         continue
       }
-      // What is broadcast over pixels, or known at compile time, costs nothing to transpose.
-      let isCheap =
-        ConstantEvaluator.isRecipe(input, in: graph) || (shape.rank == 4 && shape[2] == 1 && shape[3] == 1)
-      guard isCheap, shape.rank <= 4 else { return false }
       var value = input
       if shape.rank < 4 {
         let full = [Dim](repeating: 1, count: 4 - shape.rank) + shape.dims
