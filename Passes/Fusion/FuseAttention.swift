@@ -68,8 +68,8 @@ let fuseGroupedAttention = RewriteRule("fuse-grouped-attention", on: Transpose.s
     query.op.permutation == [0, 2, 3, 1, 4],
     case let dims = rewriter.type(of: query.inputs[0]).shape.dims, let groups = dims[2].fixedValue,
     let repeats = dims[3].fixedValue, let width = dims[4].fixedValue,
-    let k = try rewriter.rowsOfGroups(core.k, dims[0], groups, queries: dims[1]),
-    let v = try rewriter.rowsOfGroups(core.v, dims[0], groups, queries: dims[1]),
+    let k = try rewriter.rowsOfGroups(core.k, dims[0], groups),
+    let v = try rewriter.rowsOfGroups(core.v, dims[0], groups),
     rewriter.type(of: k).element == rewriter.type(of: query.inputs[0]).element
   else { return nil }
   var inputs = [
@@ -264,21 +264,17 @@ extension Rewriter {
     guard !transposed, rank == 3 || rank == 4, let joined = match(value, Concat.self, .shared),
       type(of: value).shape.normalizedAxis(joined.op.axis) == rank - 2
     else { return nil }
-    guard Self.turningPays(type(of: queries).shape[rank - 3]) else { return refuse(Self.fewQueries) }
+    guard type(of: queries).shape[rank - 3].bounds.lowerBound >= Self.queriesOfTurnedCache else {
+      return refuse("for few queries it takes longer to turn the cache than to attend to it")
+    }
     return try emit(Transpose(headPermutation(rank)), value)
   }
 
   /// The queries from which on a cache with heads before rows is worth turning, measured with heads of 64 numbers.
   private static var queriesOfTurnedCache: Int { 16 }
 
-  private static func turningPays(_ queries: Dim) -> Bool { queries.bounds.lowerBound >= queriesOfTurnedCache }
-
-  private static var fewQueries: String { "for few queries it takes longer to turn the cache than to attend to it" }
-
   /// `[B, S, G * D]` of keys or values `[B, G, 1, S, D]`, which are a reshape of `[B, G, S, D]`.
-  fileprivate mutating func rowsOfGroups(
-    _ value: ValueID, _ batch: Dim, _ groups: Int, queries: Dim
-  ) throws -> ValueID? {
+  fileprivate mutating func rowsOfGroups(_ value: ValueID, _ batch: Dim, _ groups: Int) throws -> ValueID? {
     guard let split = match(value, Reshape.self, .shared), case let inner = split.inputs[0],
       case let dims = type(of: inner).shape.dims, dims.count == 4, dims[0] == batch, dims[1] == .fixed(groups),
       type(of: value).shape.dims == [dims[0], dims[1], 1, dims[2], dims[3]]
@@ -287,7 +283,6 @@ extension Rewriter {
     if let transpose = match(inner, Transpose.self, .shared), transpose.op == turned {
       return try joiningHeads(transpose.inputs[0])
     }
-    guard Self.turningPays(queries) else { return refuse(Self.fewQueries) }
     return try joiningHeads(try emit(turned, inner))
   }
 

@@ -70,11 +70,11 @@ extension AttackCatalogueTests {
     ] {
       var json = Self.llama
       json = path.count == 1 ? json.setting(path[0], to: "@") : json.setting(path[0], path[1], to: "@")
-      let watch = Stopwatch()
+      let watch = ThreadTime()
       expectFailure(.input, "tokenizer.json") {
         _ = try tokenizer("tokenizer.json", Array(json.text().replacing("\"@\"", with: text).utf8))
       }
-      #expect(watch.seconds < 10)
+      #expect(watch.seconds < 2)
     }
     let split: JSON = ["type": "Split", "pattern": ["Regex": "(a+)+$"], "behavior": "Isolated", "invert": false]
     expectFailure(.unsupported, "the regular expression '(a+)+$'") {
@@ -88,11 +88,11 @@ extension AttackCatalogueTests {
   /// tokenizer.json: ten million added tokens. Their tree would take gigabytes.
   @Test func tenMillionAddedTokens() throws {
     let list = FileBytes.repeating(Array("{},".utf8), 10_000_000)
-    let watch = Stopwatch()
+    let watch = ThreadTime()
     expectFailure(.input, "too many values", "tokenizer.json") {
       _ = try tokenizer("tokenizer.json", Array("{\"added_tokens\":[".utf8) + list + Array("{}]}".utf8))
     }
-    #expect(watch.seconds < 20)
+    #expect(watch.seconds < 2)
   }
 
   /// CVE-2024-34359, CVE-2026-5760: templates that reach for classes, or never end, are text for mcc, and the audit names them.
@@ -147,10 +147,10 @@ extension AttackCatalogueTests {
     let folder = try TemporaryFolder()
     let bytes = ZipBytes.archive([.init("a.npy", [0x03, 0x00], method: 8, size: 1 << 30)])
     let path = try folder.write("m.npz", bytes)
-    let watch = Stopwatch()
+    let watch = ThreadTime()
     #expect(throws: CompileError.self) { try NumPyArchive(path: path) }
     #expect(try !Audit.run(path).isAccepted)
-    #expect(watch.seconds < 10)
+    #expect(watch.seconds < 2)
   }
 
   /// Numbers that are no numbers are weights like others.

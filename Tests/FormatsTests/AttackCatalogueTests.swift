@@ -245,7 +245,7 @@ struct Attack: Sendable, CustomTestStringConvertible {
   func isRefused(attack: Attack) throws {
     let folder = try TemporaryFolder()
     let path = try folder.write(attack.file, attack.bytes)
-    let watch = Stopwatch()
+    let watch = ThreadTime()
     do {
       if attack.file.hasSuffix("safetensors"), !attack.bytes.starts(with: [0x50, 0x4B]) {
         _ = try SafetensorsFile(MappedFile(path: path))
@@ -318,7 +318,7 @@ struct Attack: Sendable, CustomTestStringConvertible {
     while header.utf8.count % 8 != 0 { header += " " }
     let folder = try TemporaryFolder()
     let path = try folder.write("m.safetensors", FileBytes.safetensors(header, [7]))
-    let watch = Stopwatch()
+    let watch = ThreadTime()
     let report = try Audit.run(path)
     #expect(report.isAccepted, "\(report.lines)")
     #expect(report.facts.contains { $0.key == "tensors" && $0.value == 20_001 })
