@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import os
+import re
 import statistics
 import sys
 
@@ -71,17 +72,57 @@ class Lab:
                 file.write(text[start:] + text[:start])
         return paths
 
-    def tales(self):
+    def tales(self, count=24):
         """A calibration text per seed for stories260K: what the model itself tells, as there is no other text of its kind."""
         program = os.path.join(self.options.folder, "stories")
         output([self.options.mcc, "compile", "-q", self.path("stories260K/hf"), "-o", program])
         paths = []
         for seed in range(self.options.seeds):
             tales = [output([program, "--temperature", "1", "--seed", str(100 * seed + number), "-n", "400", "--threads", "1",
-                             "Once upon a time"]) for number in range(24)]
+                             "Once upon a time"]) for number in range(count)]
             paths.append(os.path.join(self.options.folder, f"tales-{seed}.txt"))
             with open(paths[-1], "w", encoding="utf-8") as file:
                 file.write("\n".join(tales))
+        return paths
+
+    def prose(self, name):
+        """Comments and lines of documentation in a Python source that read as sentences, each once."""
+        found = {}
+        with open(self.path(name), encoding="utf-8") as file:
+            for line in file:
+                line = line.strip().lstrip("#").strip().strip('"').strip()
+                words = re.findall(r"[A-Za-z][a-z']+", line)
+                plain = re.fullmatch(r"[A-Z][A-Za-z0-9 ,.'`()\-/:;]+", line)
+                if plain and len(words) >= 6 and len(" ".join(words)) > 0.7 * len(line):
+                    found[line] = None
+        return list(found)
+
+    def sentences(self):
+        """What encoders are judged on: the sentences of tinystories_sample.txt, the prose of eval.txt, the texts that embeddings
+        were recorded of."""
+        with open(self.path("stories260K/tinystories_sample.txt"), encoding="utf-8") as file:
+            stories = re.split(r"(?<=[.!?])[\"']?\s+", file.read().replace("<|endoftext|>", "\n"))
+        with open(self.path("minilm/expected.json"), encoding="utf-8") as file:
+            recorded = [case["text"] for case in json.load(file)]
+        lines = [line.strip() for line in stories if len(line.split()) >= 4] + self.prose("pycode7m/eval.txt") + recorded
+        path = os.path.join(self.options.folder, "sentences.txt")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("\n".join(dict.fromkeys(" ".join(line.split()) for line in lines)))
+        return path
+
+    def lessons(self):
+        """A calibration text for encoders per seed, of other sentences: stories that stories260K tells, and the prose of
+        calibration.txt."""
+        with open(self.sentences(), encoding="utf-8") as file:
+            taken = set(file.read().split("\n"))
+        paths = []
+        for seed, tale in enumerate(self.tales(100)):
+            with open(tale, encoding="utf-8") as file:
+                lines = re.split(r"(?<=[.!?])[\"']?\s+", file.read())
+            lines = [" ".join(line.split()) for line in lines + self.prose("pycode7m/calibration.txt")]
+            paths.append(os.path.join(self.options.folder, f"lessons-{seed}.txt"))
+            with open(paths[-1], "w", encoding="utf-8") as file:
+                file.write("\n".join(line for line in dict.fromkeys(lines) if line and line not in taken))
         return paths
 
     def eval(self, model, text, passes, *arguments):
@@ -189,7 +230,25 @@ def ablation(lab):
             yield {"table": "ablation", "bits": name, "recipe": label, "ratio": ratio, **row}
 
 
-PARTS = {"weights": weights, "curve": curve, "ablation": ablation}
+def encoder(lab):
+    """MiniLM: cosine of sentence embeddings to those of the original, on sentences that nothing was calibrated on."""
+    print("\nMiniLM, cosine of embeddings to the original's on other sentences than those of the calibration\n")
+    print(f"{'recipe':<22} {'sentences':>9} {'bytes':>9} {'cosine':>9} {'+-':>9} {'least':>9} {'bar':>7}")
+    sentences, lessons = lab.sentences(), lab.lessons()
+    for recipe, bar, calibrated in (("w8a8", 0.9995, False), ("w8a8", 0.9995, True), ("w4", None, False), ("w4", 0.995, True)):
+        rows = []
+        for lesson in lessons if calibrated else [None]:
+            command = [lab.options.mcc, "eval", lab.path("minilm"), "--json", "--quantize", recipe, "--text", sentences]
+            rows.append(json.loads(output(command + (["--calibrate", lesson] if lesson else [])))["results"][-1])
+        (mean, half), least = spread([row["cosine"] for row in rows]), min(row["smallest_cosine"] for row in rows)
+        name = recipe + (" --calibrate" if calibrated else "")
+        print(f"{name:<22} {rows[0]['count']:>9} {rows[0]['bytes']:>9} {mean:>9.6f} {half:>9.6f} {least:>9.6f} {bar or '':>7}",
+              flush=True)
+        yield {"table": "encoder", "recipe": name, "count": rows[0]["count"], "bytes": rows[0]["bytes"], "cosine": mean,
+               "spread": half, "least": least, "bar": bar}
+
+
+PARTS = {"weights": weights, "curve": curve, "ablation": ablation, "encoder": encoder}
 
 
 def main():

@@ -11,11 +11,12 @@ import Tensors
 ///     // -> %c = constant of the same format, with codes and scales chosen for the numbers that %x has on the samples
 ///
 /// Layers are matmuls whose right factor is such a recipe and the products of experts, each with the tokens that are routed to
-/// it; a table that is gathered from as well is chosen for the layer. Samples go through the graph node by node, all at once
-/// (``SampleWalk``), so that the statistics of one layer exist at a time.
+/// it; a table that is gathered from as well is chosen for the layer, and of one that is gathered from alone (`tables`) each group
+/// for the least square error. Samples go through the graph node by node, all at once (``SampleWalk``), so that the statistics of
+/// one layer exist at a time. The functions of a model follow one another, with the states that those before leave.
 ///
 /// `text` is a text, which the model's tokenizer reads, or token ids (.npy, .npz); for networks without tokens an archive of
-/// inputs. `samples` windows of `length` tokens are spread evenly over it. `damping`, `order`, `search` and `refinements` are
+/// inputs. `samples` windows of `length` tokens are spread evenly over it; an encoder reads its lines. `damping`, `order`, `search` and `refinements` are
 /// those of ``GPTQ``. `inputs` says whose inputs a layer is chosen for:
 ///
 /// - `sequential`: those that the layers before give with the codes chosen for them, activations rounded as the graph says;
@@ -30,7 +31,7 @@ package struct ChooseCodes: TokenSampled {
   package static let name = "gptq"
   package static let summary = "chooses the codes of quantized weights by their effect on samples, as in GPTQ"
   package static let legality =
-    "after quantize: where the right factor of a layer is a constant rounded to blocks; for models of one function"
+    "after quantize: where the right factor of a layer, or a table that rows are taken from, is a constant rounded to blocks"
   package static let source =
     "E. Frantar and others, 2023, arXiv:2210.17323; Y.-L. Sung and others, 2025, arXiv:2503.01820"
 
@@ -56,6 +57,8 @@ package struct ChooseCodes: TokenSampled {
   package var inputs: Inputs = .stream
   package var tokenWeight: TokenWeight = .none
   package var leastWeight: Double = 0.1
+  /// Whether the codes of tables that are no layers are chosen as well.
+  package var tables: Bool = true
 
   package init() {}
 
@@ -65,19 +68,22 @@ package struct ChooseCodes: TokenSampled {
 
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
     try check()
-    let runs = try windows(for: model, context, "codes are chosen from samples")
-    var work = try CodeChoice(self, model, runs)
-    let spill = try SpillFile(path: context.spillPath, name: "\(model.name).codes")
-    let layers = try work.run(spill, progress: context.progress)
-    guard !layers.isEmpty else {
+    let runs = try windows(for: model, context)
+    let key = try context.results.map { try ResultKey(withoutText, model, runs, $0.salt).text }
+    var kept = try key.flatMap { try self.kept($0, model, context) }
+    if let layers = kept?.layers { context.count("weights from the cache", by: layers.count) }
+    if kept == nil {
+      kept = try choose(model, runs, context)
+      if let kept, let key { context.results?.keep(Self.result(kept), under: key) }
+    }
+    guard let (layers, file) = kept else {
       return context.remark("no layer is quantized, so that there are no codes to choose")
     }
-    let archive = model.addArchive(try spill.finish())
-    for layer in layers { try replace(layer, &model, archive) }
-    _ = model.functions[0].eraseDeadCode()
+    let archive = model.addArchive(file)
+    for index in model.functions.indices { replace(layers, &model, function: index, archive) }
 
     context.count("weights chosen", by: layers.count)
-    context.count("samples", by: runs.count)
+    context.count("samples", by: runs.first?.count ?? 0)
     for layer in layers { context.report(layer.name, layer.relativeError) }
     let damped = layers.filter { $0.damping > damping }
     if let worst = damped.max(by: { $0.damping < $1.damping }) {
@@ -85,6 +91,23 @@ package struct ChooseCodes: TokenSampled {
         "the inputs of \(damped.count) layers depend on one another; up to \(worst.damping) of the mean of the diagonal "
           + "was added to it, at '\(worst.name)'")
     }
+  }
+
+  /// The layers with their codes in a file; nil if there are none.
+  private func choose(
+    _ model: Model, _ runs: [[FunctionInputs]], _ context: PassContext
+  ) throws -> (layers: [CodeChoice.Layer], file: MappedFile)? {
+    let spill = try SpillFile(path: context.spillPath, name: "\(model.name).codes")
+    var layers: [CodeChoice.Layer] = []
+    var taken: Set<RecipeIdentity> = []
+    var remains = CodeChoice.Remains()
+    for (index, graph) in model.functions.enumerated() {
+      let goesOn = index < model.functions.count - 1
+      var work = try CodeChoice(self, model, graph, runs[index], from: remains, keepsStates: goesOn)
+      layers += try work.run(spill, taken: &taken, keepsStates: goesOn, progress: context.progress)
+      if goesOn { remains = try work.remains() }
+    }
+    return layers.isEmpty ? nil : (layers, try spill.finish())
   }
 
   private func check() throws {
@@ -99,15 +122,22 @@ package struct ChooseCodes: TokenSampled {
     try expect(leastWeight > 0 && leastWeight <= 1, "leastWeight", "\(leastWeight)", "more than 0, at most 1")
   }
 
-  /// Puts a constant in the place of rounding.
-  private func replace(_ layer: CodeChoice.Layer, _ model: inout Model, _ archive: Int) throws {
-    let old = layer.codes
-    let (name, type) = (model.functions[0][old].name, model.functions[0].type(of: old))
-    guard let node = model.functions[0].definingNode(of: old) else { return }
-    let constant = model.constants.insert(Constant(name: name, type: type, source: .archive(archive, layer.range)))
-    let new = model.functions[0].addConstant(constant, name, type)
-    model.functions[0].replaceUses(of: old, with: new)
-    model.functions[0].erase(node)
-    model.functions[0].rename(new, to: name)
+  /// Puts constants in the place of rounding wherever a function rounds what was chosen.
+  private func replace(_ layers: [CodeChoice.Layer], _ model: inout Model, function index: Int, _ archive: Int) {
+    let places = Dictionary(
+      layers.compactMap { layer in layer.identity.map { ($0, layer) } }, uniquingKeysWith: { first, _ in first })
+    for node in model.functions[index].topologicalOrder() where model.functions[index][node].op is Quantize {
+      let graph = model.functions[index]
+      let old = graph[node].results[0]
+      guard let layer = RecipeIdentity(old, in: graph).flatMap({ places[$0] }) else { continue }
+      let (name, type) = (graph[old].name, graph.type(of: old))
+      let constant = model.constants.insert(
+        Constant(name: layer.codesName, type: type, source: .archive(archive, layer.range)))
+      let new = model.functions[index].addConstant(constant, name, type)
+      model.functions[index].replaceUses(of: old, with: new)
+      model.functions[index].erase(node)
+      model.functions[index].rename(new, to: name)
+    }
+    _ = model.functions[index].eraseDeadCode()
   }
 }

@@ -4,12 +4,15 @@ import Tensors
 
 /// The walk of ``ChooseCodes`` through a function.
 struct CodeChoice {
-  /// A layer whose codes were chosen.
+  /// A layer or a table whose codes were chosen.
   struct Layer {
-    /// The value that rounding gave.
-    var codes: ValueID
+    /// What was rounded, for whoever rounds the same.
+    var identity: RecipeIdentity?
+    var function: String
     /// The origin of the layer, or the name of its weight.
     var name: String
+    /// The name of what rounding gave.
+    var codesName: String
     /// The bytes in the spill.
     var range: Range<Int>
     /// The error on the samples over that of rounding to nearest.
@@ -17,12 +20,19 @@ struct CodeChoice {
     var damping: Double
   }
 
-  /// A product whose right factor is a constant rounded to blocks.
+  /// The states that samples leave to the functions that go on, with the codes chosen and in the original model.
+  struct Remains {
+    var states: [[String: Tensor]] = []
+    var originals: [[String: Tensor]] = []
+  }
+
+  /// A product whose right factor is a constant rounded to blocks, or a table that rows are taken from.
   private struct Product {
     var node: NodeID
-    /// The numbers before rounding, the codes, and what they stand for.
+    /// The numbers before rounding, the codes, and what they stand for, or the codes once more where rows of them are taken.
     var source, codes, numbers: ValueID
     var format: BlockFormat
+    var isTable: Bool { codes == numbers }
   }
 
   private let options: ChooseCodes
@@ -37,9 +47,13 @@ struct CodeChoice {
   /// The weights of the tokens of each sample; empty where they are equal.
   private var tokenWeights: [[Float]] = []
 
-  init(_ options: ChooseCodes, _ model: Model, _ samples: [FunctionInputs]) throws {
+  /// A walk through a function, of which the states begin as others left them, by name, else with zeros.
+  init(
+    _ options: ChooseCodes, _ model: Model, _ graph: Graph, _ samples: [FunctionInputs], from before: Remains,
+    keepsStates: Bool
+  ) throws {
     self.options = options
-    graph = model.functions[0]
+    self.graph = graph
     var method = GPTQ()
     method.damping = options.damping
     method.order = options.order
@@ -48,9 +62,12 @@ struct CodeChoice {
     self.method = method
     let order = graph.topologicalOrder()
     let exact = options.inputs == .sequential ? graph : try Self.withoutRounding(graph)
-    walk = try SampleWalk(model, options.inputs == .original ? exact : graph, order: order, samples)
+    walk = try SampleWalk(
+      model, options.inputs == .original ? exact : graph, order: order,
+      samples.begun(before.states, model, graph), keepsStates: keepsStates)
     if options.inputs == .corrected || options.inputs == .stream {
-      original = try SampleWalk(model, exact, order: order, samples)
+      original = try SampleWalk(
+        model, exact, order: order, samples.begun(before.originals, model, graph), keepsStates: keepsStates)
     }
   }
 
@@ -71,19 +88,29 @@ struct CodeChoice {
     return copy
   }
 
-  /// Chooses the codes of all layers in the order of the graph and hands each to the spill.
-  mutating func run(_ spill: SpillFile, progress: Progress?) throws -> [Layer] {
+  /// Chooses the codes of the layers but those of `taken` in the order of the graph and hands each to the spill; adds them to
+  /// `taken`. A walk that keeps states goes on to the end.
+  mutating func run(
+    _ spill: SpillFile, taken: inout Set<RecipeIdentity>, keepsStates: Bool, progress: Progress?
+  ) throws -> [Layer] {
     var products: [NodeID: Product] = [:]
     for id in walk.order { products[id] = product(at: id) }
-    guard let end = walk.order.lastIndex(where: { products[$0] != nil }) else { return [] }
+    let multiplied = Set(products.values.filter { !$0.isTable }.map(\.codes))
+    products = products.filter { !$0.value.isTable || !multiplied.contains($0.value.codes) }
+    let last = walk.order.lastIndex { products[$0] != nil }
+    guard let end = keepsStates ? walk.order.count - 1 : last else { return [] }
+    let effort = Effort(walk.order.map { id in products[id].map { Effort.Step(codes: $0.codes, work: work($0)) } })
     var layers: [Layer] = []
     var chosen: Set<ValueID> = []
     while let id = walk.next, walk.step <= end {
-      progress?.update("choosing codes", done: walk.step, of: end + 1)
       if let product = products[id], chosen.insert(product.codes).inserted {
-        layers.append(try choose(product, spill))
+        progress?.update(effort.label(chosen.count), done: effort.done(before: walk.step), of: effort.all)
+        let identity = RecipeIdentity(product.codes, in: graph)
+        if identity.map({ taken.insert($0).inserted }) ?? true {
+          layers.append(try choose(product, identity, spill))
+        }
       }
-      if walk.step == end { break }
+      if !keepsStates, walk.step == end { break }
       try noteAttention(id)
       let others = walk.graph[id].inputs.reduce(into: [ValueID: Tensor]()) { $0[$1] = numbers[$1] }
       try walk.advance(replacing: others)
@@ -93,41 +120,116 @@ struct CodeChoice {
     return layers
   }
 
+  /// What a walk that keeps states leaves at its end.
+  mutating func remains() throws -> Remains {
+    while original?.next != nil { try original?.advance() }
+    return Remains(
+      states: try (0..<walk.count).map { try walk.states(of: $0) },
+      originals: try original.map { original in try (0..<original.count).map { try original.states(of: $0) } } ?? [])
+  }
+
+  /// How much of the work is done, from the operations that each layer takes.
+  private struct Effort {
+    struct Step {
+      var codes: ValueID
+      var work: Int
+    }
+
+    private let sums: [Int]
+    private let count: Int
+
+    init(_ steps: [Step?]) {
+      var seen: Set<ValueID> = []
+      var sum = 0
+      sums = steps.map { step in
+        if let step, seen.insert(step.codes).inserted { sum += step.work }
+        return sum
+      }
+      count = seen.count
+    }
+
+    var all: Int { sums.last ?? 0 }
+
+    func done(before step: Int) -> Int { step > 0 ? sums[step - 1] : 0 }
+
+    func label(_ number: Int) -> String { "choosing codes, layer \(number) of \(count)" }
+  }
+
+  /// About how many thousands of operations a layer takes: products of its rows with the metric, the sums and their factors.
+  private func work(_ product: Product) -> Int {
+    let sizes = graph.type(of: product.codes).shape.maximumSizes
+    let columns = Double(sizes.last ?? 1), rows = Double(sizes.dropLast().reduce(1, *))
+    if product.isTable { return Int(rows * columns) }
+    return Int(columns * columns * (20 * rows + columns + 8192) / 1000) + 1
+  }
+
   private func product(at id: NodeID) -> Product? {
     let node = graph[id]
-    guard node.inputs.count >= 2, !walk.isRecipe(walk.graph[id].inputs[0]),
-      (node.op as? MatMul)?.transposeB ?? (node.op is ExpertMatMul),
+    guard node.inputs.count >= 2 else { return nil }
+    func rounded(_ codes: ValueID) -> (source: ValueID, format: BlockFormat)? {
+      guard let forth = graph.definingNode(of: codes), let op = graph[forth].op as? Quantize,
+        ConstantEvaluator.isRecipe(graph[forth].inputs[0], in: graph)
+      else { return nil }
+      return (graph[forth].inputs[0], op.format)
+    }
+    if options.tables, node.op is Gather, let found = rounded(node.inputs[0]), let group = found.format.group,
+      let columns = graph.type(of: found.source).shape.last.fixedValue, group <= columns, columns % group == 0
+    {
+      return Product(
+        node: id, source: found.source, codes: node.inputs[0], numbers: node.inputs[0], format: found.format)
+    }
+    guard !walk.isRecipe(walk.graph[id].inputs[0]), (node.op as? MatMul)?.transposeB ?? (node.op is ExpertMatMul),
       let back = graph.definingNode(of: node.inputs[1]), graph[back].op is Dequantize,
-      let forth = graph.definingNode(of: graph[back].inputs[0]), let op = graph[forth].op as? Quantize,
-      ConstantEvaluator.isRecipe(graph[forth].inputs[0], in: graph)
+      let found = rounded(graph[back].inputs[0])
     else { return nil }
     return Product(
-      node: id, source: graph[forth].inputs[0], codes: graph[back].inputs[0], numbers: node.inputs[1],
-      format: op.format)
+      node: id, source: found.source, codes: graph[back].inputs[0], numbers: node.inputs[1], format: found.format)
   }
 
   // MARK: A layer
 
-  private mutating func choose(_ product: Product, _ spill: SpillFile) throws -> Layer {
+  private mutating func choose(
+    _ product: Product, _ identity: RecipeIdentity?, _ spill: SpillFile
+  ) throws -> Layer {
     let node = graph[product.node]
     let name = node.origin?.text ?? graph[product.source].name
     do {
       let weights = try walk.recipe(product.source).floats()
       let blocks = Tensor(graph.type(of: product.codes))
       let report =
-        try node.op is ExpertMatMul
-        ? chooseExperts(product, weights, into: blocks) : chooseRows(product, weights, into: blocks)
-      let type = graph.type(of: product.numbers)
-      let stands = Tensor(type)
-      try Dequantize(type.element).evaluate([blocks.view], into: [stands.mutableView])
-      if options.inputs != .original { numbers[product.numbers] = stands }
+        if product.isTable {
+          try chooseTable(product, weights, into: blocks)
+        } else if node.op is ExpertMatMul {
+          try chooseExperts(product, weights, into: blocks)
+        } else {
+          try chooseRows(product, weights, into: blocks)
+        }
+      if options.inputs != .original {
+        numbers[product.numbers] =
+          try product.isTable ? blocks : Self.dequantized(blocks, graph.type(of: product.numbers))
+      }
       let range = try spill.add(blocks.view.bytes)
       return Layer(
-        codes: product.codes, name: name, range: range,
+        identity: identity, function: graph.name, name: name, codesName: graph[product.codes].name, range: range,
         relativeError: report.nearestError > 0 ? report.error / report.nearestError : 1, damping: report.damping)
     } catch let error as CompileError {
       throw error.located(.init(object: "the layer '\(name)'"))
     }
+  }
+
+  private static func dequantized(_ blocks: Tensor, _ type: TensorType) throws -> Tensor {
+    let result = Tensor(type)
+    try Dequantize(type.element).evaluate([blocks.view], into: [result.mutableView])
+    return result
+  }
+
+  private static func addresses(
+    _ weights: Tensor, _ blocks: Tensor
+  ) throws -> (UnsafePointer<Float>, UnsafeMutableRawPointer) {
+    guard let source = weights.view.elements(as: Float.self).baseAddress,
+      let target = blocks.mutableView.bytes.baseAddress
+    else { throw CompileError(.internal, "a weight without numbers") }
+    return (source, target)
   }
 
   /// The rows of a linear layer.
@@ -138,22 +240,20 @@ struct CodeChoice {
     let right = weighted(inputs, columns)
     let metric = try method.metric(
       ProductSums.gram(right, columns: columns), columns: columns, product.format)
-    let correction = try self.correction(product, inputs, weighted: right, rows: rows, columns: columns)
-    guard let source = weights.view.elements(as: Float.self).baseAddress,
-      let target = blocks.mutableView.bytes.baseAddress
-    else { throw CompileError(.internal, "a weight without numbers") }
+    let correction = try self.correction(product, weighted: right, rows: rows, columns: columns)
+    let (source, target) = try Self.addresses(weights, blocks)
     return try method.quantize(
       source, rows: rows, metric, product.format, correction: correction, into: target)
   }
 
   /// What the layer is to make up for, if the results of the original model are aimed at.
   private func correction(
-    _ product: Product, _ inputs: [SampleRows], weighted right: [SampleRows], rows: Int, columns: Int
+    _ product: Product, weighted right: [SampleRows], rows: Int, columns: Int
   ) throws -> GPTQ.Correction? {
     guard let original else { return nil }
     let wanted = try self.inputs(of: original, product.node, columns)
     let shift = ProductSums.cross(
-      weighted(differences(wanted, inputs, columns), columns), columns: columns, right, columns: columns)
+      weighted(wanted, columns), minus: right, columns: columns, right, columns: columns)
     var correction = GPTQ.Correction(shift: shift.map { Float($0) })
     if options.inputs == .stream, let op = graph[product.node].op as? MatMul, op.epilogue.activation == .none,
       !op.epilogue.gated, let index = op.epilogue.residualIndex
@@ -161,10 +261,19 @@ struct CodeChoice {
       let before = try original.rows(of: original.graph[product.node].inputs[index], columns: rows)
       let now = try walk.rows(of: graph[product.node].inputs[index], columns: rows)
       let offset = ProductSums.cross(
-        weighted(differences(before, now, rows), rows), columns: rows, right, columns: columns)
+        weighted(before, rows), minus: weighted(now, rows), columns: rows, right, columns: columns)
       correction.offset = offset.map { Float($0) }
     }
     return correction
+  }
+
+  /// The rows of a table, all numbers of which count alike: the groups of each are chosen on their own.
+  private func chooseTable(_ product: Product, _ weights: Tensor, into blocks: Tensor) throws -> GPTQ.Report {
+    let group = product.format.group ?? 1
+    let gram = (0..<group * group).map { $0 % (group + 1) == 0 ? 1.0 : 0 }
+    let metric = try method.metric(gram, columns: group, product.format)
+    let (source, target) = try Self.addresses(weights, blocks)
+    return try method.quantize(source, rows: weights.view.count / group, metric, product.format, into: target)
   }
 
   /// The rows of each expert, for the tokens that are routed to it.
@@ -177,9 +286,7 @@ struct CodeChoice {
     }
     let expertBytes = rows * product.format.rowBytes(columns: columns)
     var total = GPTQ.Report()
-    guard let source = weights.view.elements(as: Float.self).baseAddress,
-      let target = blocks.mutableView.bytes.baseAddress
-    else { throw CompileError(.internal, "a weight without numbers") }
+    let (source, target) = try Self.addresses(weights, blocks)
     for expert in 0..<experts {
       var routed = zip(inputs, ids).map { rows, ids in
         // One row per slot, or per token for all its slots.
@@ -220,14 +327,6 @@ struct CodeChoice {
     }
     fill(target)
     return SampleRows(target, rows: rows, owner: tensor)
-  }
-
-  private func differences(_ a: [SampleRows], _ b: [SampleRows], _ columns: Int) -> [SampleRows] {
-    zip(a, b).map { a, b in
-      made(a.rows, columns) { target in
-        for i in 0..<a.rows * columns { target[i] = a.numbers[i] - b.numbers[i] }
-      }
-    }
   }
 
   private func gathered(_ rows: SampleRows, _ places: [Int], _ columns: Int) -> SampleRows {

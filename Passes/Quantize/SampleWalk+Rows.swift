@@ -25,3 +25,18 @@ extension Tensor {
     return result
   }
 }
+
+extension [FunctionInputs] {
+  /// The same with states as a function before left them, by name, for each sample; with zeros where there are none of the name.
+  func begun(_ known: [[String: Tensor]], _ model: Model, _ graph: Graph) throws -> [FunctionInputs] {
+    guard !known.isEmpty, !graph.states.isEmpty else { return self }
+    let zeros = try Evaluator(model, graph).initialStates()
+    return zip(self, known).map { sample, known in
+      var sample = sample
+      sample.states = zip(graph.states, sample.states ?? zeros).map { state, other in
+        known[graph[state.value].name] ?? other
+      }
+      return sample
+    }
+  }
+}

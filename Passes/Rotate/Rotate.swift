@@ -17,8 +17,8 @@ import Tensors
 /// - `down`: what a layer reads of a nonlinear one before it, at run time; the columns of its weight undo it.
 ///
 /// The matrices are products of Paley's and Sylvester's (``HadamardMatrix``); where a width has none, blocks of such. `random`
-/// multiplies them by signs that follow from the seed. (Ashkboos and others, "QuaRot", 2024; Liu and others, "SpinQuant", 2024.)
-package struct Rotate: Pass {
+/// multiplies them by signs that follow from the seed; `auto` takes for each place what loses least (``RotationTrial``). (Ashkboos and others, "QuaRot", 2024; Liu and others, "SpinQuant", 2024.)
+package struct Rotate: TokenSampled {
   package static let name = "rotate"
   package static let summary = "turns activations and weights into bases without outliers, by Hadamard matrices"
   package static let legality =
@@ -28,6 +28,8 @@ package struct Rotate: Pass {
   /// The matrices.
   package enum Kind: String, Hashable, Codable, Sendable, CaseIterable {
     case none, hadamard, random
+    /// For each place the one of these with which rounding loses least on a text.
+    case auto
   }
 
   /// What is turned.
@@ -41,6 +43,16 @@ package struct Rotate: Pass {
   package var seed: Int = 0
   /// Whether a stream may be crossed at run time in every layer.
   package var online: Bool = false
+  /// How weights and activations will be rounded, for `auto`.
+  package var spec = Rotate.defaultSpec
+  /// What `auto` measures on: a text or token ids.
+  package var text: String = ""
+  /// Windows; nil for 4 or as many as there are.
+  package var samples: Int?
+  /// Tokens of a window.
+  package var length: Int? = 256
+
+  private static let defaultSpec = QuantizationSpec(weights: .bits4, group: 32, activationBits: 8)
 
   package init() {}
 
@@ -55,6 +67,13 @@ package struct Rotate: Pass {
 
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
     guard kind != .none else { return }
+    guard kind != .auto else {
+      for rotation in try RotationTrial(self, model, context).best() {
+        try rotation.run(&model, &context)
+        context.count("places turned by \(rotation.kind.rawValue)", by: rotation.at.count)
+      }
+      return
+    }
     for index in model.functions.indices {
       if at.contains(.residual) { try rotateStreams(function: index, of: &model, &context) }
       if at.contains(.values) { try rotateValues(function: index, of: &model, &context) }

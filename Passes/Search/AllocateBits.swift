@@ -14,8 +14,9 @@ import Tensors
 /// The loss of a unit in a format is `c tr(D H D^T)`, with `D` the change of the weight by rounding to nearest and `H` the sum of
 /// `x x^T` over the layer's inputs on the samples; a table that is only gathered from has `H = 1`. The factor `c` is by `score`:
 ///
-/// - `divergence`: the divergence of the next token's distribution when this unit alone is rounded to the candidate of fewest bits,
-///   over its `tr(D H D^T)`: a second-order model whose curvature is measured;
+/// - `divergence`: the divergence of the next token's distribution (of a network without logits the relative square error of its
+///   last output) when this unit alone is rounded to the candidate of fewest bits, over its `tr(D H D^T)`: a second-order model
+///   whose curvature is measured;
 /// - `error`: the reciprocal of `tr(W H W^T)`, the relative error of the layer's results, without further runs.
 ///
 /// Losses are taken to add up; the best choice is found by ``BudgetedChoice``. With `generations` above 0 it is then improved by

@@ -24,9 +24,8 @@ struct BitSearch {
   private let model: Model
   private let samples: [FunctionInputs]
   private var units: [Unit]
-  /// The logits of the original model on each sample.
-  private var reference: [Tensor] = []
-  private let columns: Int
+  /// The distance from the original model.
+  private let distance: OutputDistance
 
   init(_ options: AllocateBits, _ model: Model, _ samples: [FunctionInputs]) throws {
     self.options = options
@@ -48,21 +47,13 @@ struct BitSearch {
     guard !units.isEmpty else {
       throw CompileError(.unsupported, "there is no weight that could be rounded", subject: .init(object: graph.name))
     }
-    guard graph.outputNames.first == "logits", let columns = graph.type(of: graph.outputs[0]).shape.last.fixedValue
-    else {
-      throw CompileError(
-        .unsupported, "bits are allocated by the divergence of next tokens, and the model has no logits")
-    }
-    self.columns = columns
+    distance = try OutputDistance(model, samples)
   }
 
   /// The format of each unit.
   mutating func run(_ context: inout PassContext) throws -> [String: QuantizationSpec] {
-    let progress = context.progress
-    try measureErrors(progress)
     let budget = try budget()
-    reference = try logits(of: model)
-    try weigh(progress)
+    try findLosses(&context)
     let table = units.map(\.options)
     guard var choice = BudgetedChoice.choose(table, budget: budget) else {
       let least = BudgetedChoice.least(table)
@@ -120,6 +111,52 @@ struct BitSearch {
   }
 
   // MARK: Losses
+
+  /// Fills in what each format costs and loses: as it was kept, else measured. Neither depends on the budget.
+  private mutating func findLosses(_ context: inout PassContext) throws {
+    var pass = options
+    pass.text = ""
+    (pass.samples, pass.length, pass.bits, pass.bytes) = (nil, nil, nil, nil)
+    (pass.generations, pass.offspring, pass.seed) = (0, 1, 0)
+    let key = try context.results.map { try ResultKey(pass, model, [samples], $0.salt).text }
+    if let key, let result = context.results?.find(key), let known = losses(in: result.facts) {
+      for index in units.indices { units[index].options = known[index] }
+      return context.count("losses from the cache", by: units.count)
+    }
+    try measureErrors(context.progress)
+    try weigh(context.progress)
+    if let key { context.results?.keep(CachedResult(facts: facts), under: key) }
+  }
+
+  /// The losses of all units; numbers by their bits, of which none gets lost in text.
+  private var facts: JSON {
+    let units = self.units.map { unit -> JSON in
+      let options = unit.options.map { option -> JSON in
+        ["bytes": .int(option.bytes), "loss": .string("\(option.loss.bitPattern)")]
+      }
+      return ["name": .string(unit.name), "options": .array(options)]
+    }
+    return ["units": .array(units)]
+  }
+
+  /// What ``facts`` say, if that is of these units.
+  private func losses(in facts: JSON) -> [[BudgetedChoice.Option]]? {
+    guard let entries = facts["units"]?.array, entries.map({ $0["name"]?.string }) == units.map(\.name) else {
+      return nil
+    }
+    var losses: [[BudgetedChoice.Option]] = []
+    for entry in entries {
+      let found = (entry["options"]?.array ?? []).compactMap { option -> BudgetedChoice.Option? in
+        guard let bytes = option["bytes"]?.int, bytes >= 0,
+          let loss = option["loss"]?.string.flatMap({ UInt64($0) }).map({ Double(bitPattern: $0) }), !loss.isNaN
+        else { return nil }
+        return BudgetedChoice.Option(bytes: bytes, loss: loss)
+      }
+      guard found.count == options.formats.count else { return nil }
+      losses.append(found)
+    }
+    return losses
+  }
 
   /// Walks through the graph and fills in what each format costs and the error of its rounding.
   private mutating func measureErrors(_ progress: Progress?) throws {
@@ -241,25 +278,7 @@ struct BitSearch {
       pass.spec.weights = .f32
     }
     try pass.quantize(&copy, function: 0, &context, specs: specs)
-    var sum = LogitDivergence()
-    for (found, wanted) in zip(try logits(of: copy), reference) {
-      let (x, y) = (found.view.elements(as: Float.self), wanted.view.elements(as: Float.self))
-      for start in stride(from: 0, to: x.count - x.count % max(1, columns), by: max(1, columns)) {
-        let row = start..<(start + columns)
-        sum.add(LogitRow(x[row]), reference: LogitRow(y[row]))
-      }
-    }
-    return sum.mean
-  }
-
-  private func logits(of model: Model) throws -> [Tensor] {
-    let evaluator = try Evaluator(model, function: model.functions[0].name)
-    return try samples.map { sample in
-      guard let output = try evaluator.run(sample.inputs, states: sample.states, symbols: sample.symbols).outputs.first,
-        output.type.element == .f32, output.type.isDense
-      else { throw CompileError(.unsupported, "the model has no output of type f32 to compare") }
-      return output
-    }
+    return try distance(copy)
   }
 
   // MARK: Evolution

@@ -10,13 +10,14 @@ import Tensors
 ///     //    %y = matmul(%n, multiply(%w, %s)) {transposeB = true}
 ///
 /// `(X / s) (s W) = X W`. The scale of each channel follows from the largest activations and weights, the strength from a search
-/// (``SmoothingSearch``). Activations are those of the pass `calibrate`, where it ran; else a norm's gain stands for them, and
-/// the lengths of the rows of weights that compute them.
+/// (``SmoothingSearch``). Activations are measured on `samples` windows of `length` tokens of `text`, a text or token ids, where one
+/// is named, or are those of the pass `calibrate`, where it ran; else a norm's gain stands for them, and the lengths of the rows of
+/// weights that compute them.
 ///
 /// - `norms`: the gain, and the bias, of a norm, and all layers behind;
 /// - `down`: rows that compute what is gated, and columns of the layer behind;
 /// - `values`: rows of the value projection, and columns of the output projection, where no cache keeps the values.
-package struct Smooth: Pass {
+package struct Smooth: TokenSampled {
   package static let name = "smooth"
   package static let summary = "moves scale between activations and weights, so that both round well"
   package static let legality =
@@ -40,10 +41,20 @@ package struct Smooth: Pass {
   package var spec = Smooth.defaultSpec
   /// Strengths that are tried, but for no scaling.
   package var steps: Int = 20
+  /// What activations are measured on; empty for nothing.
+  package var text: String = ""
+  /// Windows; nil for 16 or as many as there are.
+  package var samples: Int?
+  /// Tokens of a window; nil for the usual number.
+  package var length: Int?
+
+  private static let usualSamples = 16
 
   private static let defaultSpec = QuantizationSpec(weights: .bits4, group: 32, activationBits: 8)
 
   package init() {}
+
+  package init(_ kind: Kind) { self.kind = kind }
 
   package var fidelity: Fidelity { .exact }
 
@@ -52,13 +63,50 @@ package struct Smooth: Pass {
       throw CompileError(.usage, "'smooth' tries \(steps) strengths, expected 1 to 1000")
     }
     guard let format = spec.weightFormat else { return }
+    let channels = try text.isEmpty ? context.calibration?.channels ?? [:] : measure(model, context)
     for index in model.functions.indices {
-      try smooth(function: index, of: &model, SmoothingSearch(format: format, kind: kind, steps: steps), &context)
+      let search = SmoothingSearch(format: format, kind: kind, steps: steps)
+      try smooth(function: index, of: &model, search, channels[model.functions[index].name] ?? [:], &context)
     }
   }
 
+  /// The channels between weights on the windows, by function and value.
+  private func measure(
+    _ model: Model, _ context: PassContext
+  ) throws -> [String: [String: ChannelStatistics]] {
+    var runs = try windows(for: model, context)
+    if samples == nil {
+      runs = runs.map { all in
+        let count = min(all.count, Self.usualSamples)
+        return (0..<count).map { all[$0 * all.count / count] }
+      }
+    }
+    var channels: [String: [String: ChannelStatistics]] = [:]
+    var states: [[String: Tensor]] = []
+    for (graph, samples) in zip(model.functions, runs) {
+      let values = Set(SmoothingPair.all(in: RecipeGraph(graph), at: at) { _, _ in }.map(\.value))
+      var walk = try SampleWalk(model, graph, samples.begun(states, model, graph), keepsStates: true)
+      while let node = walk.next {
+        context.progress?.update("measuring channels", done: walk.step, of: walk.order.count)
+        try walk.advance()
+        for value in graph[node].results where values.contains(value) {
+          var statistics = ChannelStatistics()
+          for sample in 0..<walk.count { statistics.add(try walk.tensor(value, of: sample).view) }
+          guard statistics.rows > 0 else {
+            throw CompileError(
+              .input, "the value '%\(graph[value].name)' has numbers that are not finite in all samples")
+          }
+          channels[graph.name, default: [:]][graph[value].name] = statistics
+        }
+      }
+      states = try (0..<walk.count).map { try walk.states(of: $0) }
+    }
+    return channels
+  }
+
   private func smooth(
-    function index: Int, of model: inout Model, _ search: SmoothingSearch, _ context: inout PassContext
+    function index: Int, of model: inout Model, _ search: SmoothingSearch, _ channels: [String: ChannelStatistics],
+    _ context: inout PassContext
   ) throws {
     let graph = model.functions[index]
     let pairs = SmoothingPair.all(in: RecipeGraph(graph), at: at) { [context] value, reason in
@@ -71,7 +119,8 @@ package struct Smooth: Pass {
       let evaluator = context.constantEvaluator(for: now, in: model)
       let weights = try pair.multiplied.map { try Self.weights($0, pair, now, evaluator) }
       let (maxima, squares) =
-        try measured(pair, now, context) ?? pair.estimate(now) { try Self.numbers($0, evaluator, now) }
+        try measured(pair, channels[graph[pair.value].name])
+        ?? pair.estimate(now) { try Self.numbers($0, evaluator, now) }
       guard let found = search.scales(weights, maxima: maxima, squares: squares) else { continue }
       var builder = GraphBuilder(graph: now, constants: model.constants)
       try builder.apply(found.scales, to: pair)
@@ -83,13 +132,11 @@ package struct Smooth: Pass {
     }
   }
 
-  /// What `calibrate` saw of the channels; nil if it did not.
+  /// What was seen of the channels; nil if nothing was.
   private func measured(
-    _ pair: SmoothingPair, _ graph: Graph, _ context: PassContext
+    _ pair: SmoothingPair, _ channels: ChannelStatistics?
   ) -> (maxima: [Float], squares: [Double])? {
-    guard let channels = context.calibration?.channels[graph.name]?[graph[pair.value].name], channels.rows > 0,
-      channels.maxima.count == pair.width * pair.repeats
-    else { return nil }
+    guard let channels, channels.rows > 0, channels.maxima.count == pair.width * pair.repeats else { return nil }
     return (pair.joined(channels.maxima) { max($0, $1) }, pair.joined(channels.meanSquares) { $0 + $1 })
   }
 

@@ -28,7 +28,8 @@ package struct CalibrationSamples {
     } else {
       runs = try await TokenText(path, model, most: count * length).windows(count: count, length: length)
     }
-    return try runs.prefix(count).map { try Self.inputs($0, of: function, model, path) }
+    try Self.check(runs, model, path)
+    return runs.prefix(count).map { Self.inputs($0, of: function) }
   }
 
   /// Whether a function reads token ids, perhaps from a position on.
@@ -46,19 +47,56 @@ package struct CalibrationSamples {
   }
 
   /// The inputs for a run of ids from position 0, with results for all of them.
-  ///
-  /// - Throws: `CompileError` of kind `.input` if an id is outside of the vocabulary.
-  package static func inputs(
-    _ ids: [Int32], of function: Graph, _ model: Model, _ path: String
-  ) throws -> FunctionInputs {
-    let vocabulary = model[metadata: "vocabulary"].flatMap { Int($0) } ?? .max
-    if let outside = ids.first(where: { $0 < 0 || $0 >= vocabulary }) {
-      throw CompileError(.input, "'\(path)' has the id \(outside), which no token of \(vocabulary) has")
-    }
+  private static func inputs(_ ids: [Int32], of function: Graph) -> FunctionInputs {
     var inputs = [Tensor(.i32, [ids.count], ids)]
     if function.inputs.count > 1 { inputs.append(Tensor(function.type(of: function.inputs[1]))) }
     let hasRows = function.symbols.contains { $0.name == "L" }
     return FunctionInputs(inputs: inputs, symbols: hasRows ? ["L": ids.count] : [:])
+  }
+
+  /// The inputs of each function of a model for runs of ids. A decoder that answers a source goes on, behind its first token, with
+  /// the second half of each run, of which the first half is the source.
+  ///
+  /// - Throws: `CompileError`: `.input` if an id is outside of the vocabulary or a run has a single one, `.unsupported` if a
+  ///   function takes something else than tokens.
+  package static func inputs(_ runs: [[Int32]], of model: Model, _ path: String) throws -> [[FunctionInputs]] {
+    try check(runs, model, path)
+    guard model.functions.count > 1 else {
+      return model.functions.map { function in runs.map { inputs($0, of: function) } }
+    }
+    guard model.functions.count == 2, model.functions[0].role == "cross", model.functions.allSatisfy(takesTokens) else {
+      throw CompileError(
+        .unsupported,
+        "samples are for models of one function and those that answer a source text; '\(model.name)' has the functions "
+          + model.functions.map { "'@\($0.name)'" }.joined(separator: ", "))
+    }
+    guard runs.allSatisfy({ $0.count > 1 }) else {
+      throw CompileError(.input, "'\(path)' has a window of a single token, too short for a source and an answer")
+    }
+    let begin = Int32(model.generation?.beginID ?? 0)
+    let sources = runs.map { Array($0[..<($0.count / 2)]) }
+    let answers = runs.map { [begin] + $0[($0.count / 2)...].dropLast() }
+    return [
+      sources.map { inputs($0, of: model.functions[0]) },
+      zip(sources, answers).map { source, answer in
+        var run = inputs(answer, of: model.functions[1])
+        run.symbols["S"] = source.count
+        return run
+      },
+    ]
+  }
+
+  /// Checks that all ids are those of tokens.
+  ///
+  /// - Throws: `CompileError` of kind `.input` with the place of the first that is not.
+  package static func check(_ rows: [[Int32]], _ model: Model, _ path: String) throws {
+    let vocabulary = model[metadata: "vocabulary"].flatMap { Int($0) } ?? .max
+    for (number, row) in rows.enumerated() {
+      guard let place = row.firstIndex(where: { $0 < 0 || $0 >= vocabulary }) else { continue }
+      throw CompileError(
+        .input,
+        "'\(path)' has the id \(row[place]), which no token of \(vocabulary) has, at place \(place) of row \(number)")
+    }
   }
 
   /// Ids of shape `[T]` or `[N, T]`, by row.

@@ -20,12 +20,16 @@ package struct FrontendOptions: Sendable {
   package var method: QuantizationMethod?
   /// The texts that passes read, by path, as ``readTexts(for:)`` finds them.
   package var texts: [String: TokenText] = [:]
+  /// Keeps what passes compute on samples; nil for nowhere.
+  package var calibrationCache: CalibrationCache?
   /// The file that keeps new data of passes; nil for one that goes away with the model.
   package var spillPath: String?
   /// Gives each layer a format of its own in place of one quantization for all; nil for not at all.
   package var budget: QuantizationBudget?
   /// Turns activations and weights before the quantization; nil for not at all.
   package var rotation: Rotate?
+  /// Moves scale between activations and weights before the quantization; nil for not at all.
+  package var smoothing: Smooth?
   /// Passes that replace the preset and the quantization.
   package var pipeline: Pipeline?
   package var rewriteLimit: Int?
@@ -70,8 +74,7 @@ package struct Frontend {
       try advance(&model, to: .simplify, options.pipeline ?? Presets.simplify(options.level))
     }
     if model.stage < .transform, last >= .transform {
-      let rotation: [any Pass] = options.pipeline == nil ? options.rotation.map { [$0] } ?? [] : []
-      try advance(&model, to: .transform, Pipeline(rotation + (quantization(of: model)?.passes ?? [])))
+      try advance(&model, to: .transform, transformation(of: model) ?? Pipeline([]))
     }
     return model
   }
@@ -90,8 +93,49 @@ package struct Frontend {
     return model
   }
 
+  /// The passes that change a model on purpose as the options say, but for those of a pipeline; nil for none.
+  package func transformation(of model: Model) throws -> Pipeline? {
+    let passes = try preparation(of: model) + (quantization(of: model)?.passes ?? [])
+    return passes.isEmpty ? nil : Pipeline(passes)
+  }
+
+  /// The passes that change the numbers of a model so that they round well.
+  private func preparation(of model: Model) throws -> [any Pass] {
+    guard options.pipeline == nil else { return [] }
+    var passes: [any Pass] = []
+    if var rotation = options.rotation {
+      if rotation.kind == .auto {
+        guard let calibration = options.calibration, isLanguage(model) else {
+          throw CompileError(
+            .usage,
+            "--rotate auto chooses by what rounding does to a text; name one with --calibrate, for a model that reads it"
+          )
+        }
+        rotation.text = calibration.samples
+        if let spec = options.quantization, spec.weights.isQuantized { rotation.spec = spec }
+      }
+      passes.append(rotation)
+    }
+    guard var smoothing = options.smoothing else { return passes }
+    if let calibration = options.calibration {
+      guard isLanguage(model) else {
+        throw CompileError(
+          .usage,
+          "--smooth and --calibrate go together for models that read text; in a pipeline write 'calibrate,smooth'")
+      }
+      smoothing.text = calibration.samples
+    }
+    if let spec = options.quantization, spec.weights.isQuantized { smoothing.spec = spec }
+    passes.append(smoothing)
+    return passes
+  }
+
+  private func isLanguage(_ model: Model) -> Bool {
+    model.functions.first.map { CalibrationSamples.takesTokens($0) } ?? false
+  }
+
   /// The passes that quantize a model as the options say; nil for none.
-  package func quantization(of model: Model) throws -> Pipeline? {
+  private func quantization(of model: Model) throws -> Pipeline? {
     guard options.pipeline == nil else { return nil }
     if let budget = options.budget {
       guard let text = options.calibration?.samples else {
@@ -102,7 +146,7 @@ package struct Frontend {
     guard let spec = options.quantization else { return nil }
     return try Presets.quantize(
       spec, calibration: options.calibration, method: options.method ?? .best,
-      isLanguage: model.functions.first.map { CalibrationSamples.takesTokens($0) } ?? false)
+      isLanguage: isLanguage(model))
   }
 
   private mutating func advance(_ model: inout Model, to stage: Stage, _ pipeline: Pipeline) throws {
@@ -120,6 +164,7 @@ package struct Frontend {
     var context = PassContext()
     context.workFolder = options.reproducerFolder
     context.spillPath = options.spillPath
+    context.results = options.calibrationCache
     context.samples = { try TensorArchives.samples($0, of: $1) }
     context.tokenSamples = { [texts = options.texts] in try FrontendOptions.windows($0, $1, $2, $3, texts) }
     let progress = Progress()

@@ -32,10 +32,10 @@ extension FrontendOptions {
     return tokens.overflow || tokens.partialValue > 1 << 28 ? 1 << 31 : tokens.partialValue * spread
   }
 
-  /// The windows for a pass; see `PassContext.tokenSamples`.
+  /// The samples for a pass, for each function of the model; see `PassContext.tokenSamples`.
   static func windows(
     _ path: String, _ count: Int?, _ length: Int?, _ model: Model, _ texts: [String: TokenText]
-  ) throws -> [FunctionInputs] {
+  ) throws -> [[FunctionInputs]] {
     guard let function = model.functions.first else { throw CompileError(.input, "'\(model.name)' has no function") }
     let isArchive = try CalibrationSamples.isArchive(path)
     guard CalibrationSamples.takesTokens(function) else {
@@ -43,8 +43,13 @@ extension FrontendOptions {
         throw CompileError(
           .usage, "'\(model.name)' does not read text; '\(path)' is no archive of inputs (.npy, .npz)")
       }
+      guard model.functions.count == 1 else {
+        throw CompileError(
+          .unsupported,
+          "'@\(function.name)' of '\(model.name)' does not read text, and samples are for models of one function then")
+      }
       let samples = try TensorArchives.samples(path, of: function)
-      return samples.prefix(count ?? samples.count).map { FunctionInputs(inputs: $0) }
+      return [samples.prefix(count ?? samples.count).map { FunctionInputs(inputs: $0) }]
     }
     let limit = function.type(of: function.inputs[0]).shape.maximumSizes.first ?? 1
     if let length, length > limit {
@@ -54,6 +59,7 @@ extension FrontendOptions {
     let runs: [[Int32]]
     if isArchive {
       let rows = try CalibrationSamples.ids(path)
+      try CalibrationSamples.check(rows, model, path)
       let windows = rows.flatMap { row in
         stride(from: 0, to: row.count, by: each).map { Array(row[$0..<min($0 + each, row.count)]) }
       }
@@ -63,14 +69,31 @@ extension FrontendOptions {
       runs = Array(windows.prefix(count ?? usualSamples))
     } else {
       guard let text = texts[path] else { throw CompileError(.usage, "the text '\(path)' is not read by this command") }
+      runs = try windows(path, text, count, each)
+    }
+    return try CalibrationSamples.inputs(runs, of: model, path)
+  }
+
+  /// The windows of a text; at least one must be full.
+  private static func windows(_ path: String, _ text: TokenText, _ count: Int?, _ each: Int) throws -> [[Int32]] {
+    guard text.lines != nil else {
       let needed = count ?? 1
-      guard text.fullWindows(length: each) >= needed else {
+      guard text.windowCount(length: each) >= needed else {
         throw CompileError(
           .input,
           "'\(path)' has \(text.ids.count) tokens, \(needed) windows of \(each) need \(needed * text.step(each))")
       }
-      runs = text.spread(count: count ?? usualSamples, length: each)
+      return text.spread(count: count ?? usualSamples, length: each)
     }
-    return try runs.map { try CalibrationSamples.inputs($0, of: function, model, path) }
+    guard text.ids.count >= text.step(each) else {
+      throw CompileError(
+        .input, "the lines of '\(path)' have \(text.ids.count) tokens, at least \(text.step(each)) are needed")
+    }
+    if let count, text.windowCount(length: each) < count {
+      throw CompileError(
+        .input, "the lines of '\(path)' give \(text.windowCount(length: each)) samples, expected \(count)")
+    }
+    return text.spread(
+      count: count ?? text.windowCount(holding: usualSamples * usualLength, length: each), length: each)
   }
 }

@@ -47,19 +47,42 @@ struct TokenizerProgram {
     return Array(ids.prefix(most))
   }
 
+  /// The ids of each line of a text file that has any, likewise, until there are `most` of all together.
+  func lines(of file: String, most: Int) async throws -> [[Int32]] {
+    let text = try MappedFile.contents(path: file)
+    var lines: [[Int32]] = []
+    var (rest, count) = (text[...], 0)
+    while !rest.isEmpty, count < most {
+      let piece = Self.head(of: rest, at: [UInt8(ascii: "\n")])
+      rest = rest[piece.endIndex...]
+      for line in try await answer(Array(piece), []).split(separator: "\n") where count < most {
+        let ids = line.split(separator: " ").compactMap { Int32($0) }.prefix(most - count)
+        if !ids.isEmpty { lines.append(Array(ids)) }
+        count += ids.count
+      }
+    }
+    return lines
+  }
+
   /// The first part of a text, up to a space or a line if it is longer than a piece.
-  private static func head(of text: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
+  private static func head(
+    of text: ArraySlice<UInt8>, at ends: [UInt8] = [UInt8(ascii: " "), UInt8(ascii: "\n")]
+  ) -> ArraySlice<UInt8> {
     guard text.count > pieceBytes else { return text }
     let head = text.prefix(pieceBytes)
-    let isSpace: (UInt8) -> Bool = { $0 == UInt8(ascii: " ") || $0 == UInt8(ascii: "\n") }
-    guard let space = head.lastIndex(where: isSpace), space > head.startIndex else { return head }
-    return text[text.startIndex..<space]
+    guard let end = head.lastIndex(where: { ends.contains($0) }), end > head.startIndex else { return head }
+    return text[text.startIndex..<end]
   }
 
   private func ids(_ text: [UInt8]) async throws -> [Int32] {
+    try await answer(text, ["--zero"]).split { $0 == " " || $0 == "\n" }.compactMap { Int32($0) }
+  }
+
+  /// The ids of texts, a line for each.
+  private func answer(_ text: [UInt8], _ options: [String]) async throws -> String {
     let file = folder.file("text")
     try AtomicFile.write(text, to: file)
-    let answer = try await ChildProcess.run(path, ["tokens", "--zero", "--plain", "--file", file])
-    return try answer.printed(by: "the tokenizer").split { $0 == " " || $0 == "\n" }.compactMap { Int32($0) }
+    let answer = try await ChildProcess.run(path, ["tokens", "--plain", "--file", file] + options)
+    return try answer.printed(by: "the tokenizer")
   }
 }

@@ -29,7 +29,7 @@ struct Opt: AsyncParsableCommand {
     var frontend = Frontend(options)
     var model = try frontend.load(self.model)
     let pipeline =
-      try options.pipeline ?? frontend.quantization(of: model) ?? Presets.simplify(options.level)
+      try options.pipeline ?? frontend.transformation(of: model) ?? Presets.simplify(options.level)
     try frontend.run(pipeline, on: &model)
     if statistics || options.check != nil { for line in Summary.passes(frontend.reports) { Standard.error(line) } }
     let text = try Printer.print(model, relativeTo: output.map { ArchivePath.folder(of: $0) })

@@ -170,11 +170,30 @@ struct PassArguments: ParsableArguments {
       """)
   var method: QuantizationMethod?
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      Keeps what is computed on --calibrate in a folder, for the next time; none for not at all. (default: \
+      mcc/calibration in XDG_CACHE_HOME, if that is set)
+      """, valueName: "folder"))
+  var calibrationCache: String?
+
   @Option(help: "How ranges follow from samples: minmax, percentile (99.99) or percentile:P. (default: minmax)")
   var calibrationRange: String?
 
-  @Option(help: "Turns activations and weights before they are quantized: hadamard, random or none. (default: none)")
+  @Option(
+    help: """
+      Turns activations and weights before they are quantized: hadamard, random, auto (whichever loses least on --calibrate) or \
+      none. (default: none)
+      """)
   var rotate: String?
+
+  @Option(
+    help: """
+      Moves scale between activations and weights before they are quantized: smoothquant, awq or none; by the activations \
+      on --calibrate where that is a text. (default: none)
+      """)
+  var smooth: String?
 
   @Option(help: "Passes that replace the preset, such as canonicalize,fuse.")
   var pipeline: String?
@@ -238,6 +257,9 @@ struct PassArguments: ParsableArguments {
     guard rotate == nil || quantizes else {
       throw CompileError(.usage, "--rotate needs --quantize; in a pipeline write 'rotate,quantize'")
     }
+    guard smooth == nil || quantizes else {
+      throw CompileError(.usage, "--smooth needs --quantize; in a pipeline write 'smooth,quantize'")
+    }
     guard calibrationRange == nil || calibrate != nil else {
       throw CompileError(.usage, "--calibration-range needs --calibrate")
     }
@@ -254,6 +276,7 @@ struct PassArguments: ParsableArguments {
     options.calibration = try calibrate.map {
       Calibrate(samples: $0, range: try calibrationRange.map { try Calibrate.Range(parsing: $0) } ?? .minmax)
     }
+    options.calibrationCache = CalibrationCache.chosen(calibrationCache)
     options.method = method
     options.budget = try bits.map { .bits($0) } ?? maxSize.map { try QuantizationBudget(parsingSize: $0) }
     options.rotation = try rotate.map { text in
@@ -265,6 +288,16 @@ struct PassArguments: ParsableArguments {
             + suggestion(for: text, in: kinds))
       }
       return Rotate(kind)
+    }
+    options.smoothing = try smooth.flatMap { text in
+      guard text != "none" else { return nil }
+      guard let kind = Smooth.Kind(rawValue: text) else {
+        let kinds = Smooth.Kind.allCases.map(\.rawValue) + ["none"]
+        throw CompileError(
+          .usage,
+          "--smooth is '\(text)', expected one of \(kinds.joined(separator: ", "))" + suggestion(for: text, in: kinds))
+      }
+      return Smooth(kind)
     }
     if let type = options.quantization?.cacheType { options.load.cacheType = type }
     options.pipeline = try pipeline.map { try Pipeline(parsing: $0, registry: Presets.registry) }

@@ -52,7 +52,9 @@ import Testing
     func codes(_ name: String, _ command: [String]) throws -> [UInt8] {
       let output = folder.path(name)
       let path = try #require(MCCProgram.path)
-      let arguments = [path, "opt", Self.model, "--quantize", "w4", "--calibrate", text, "-o", output]
+      let arguments = [
+        path, "opt", Self.model, "--quantize", "w4", "--calibrate", text, "-o", output, "--calibration-cache", "none",
+      ]
       let outcome = try Command.run((command + arguments)[0], Array((command + arguments).dropFirst()))
       try #require(outcome.exitCode == 0, "\(outcome.errors)")
       return try MappedFile.contents(path: output + ".weights")
@@ -89,7 +91,15 @@ import Testing
     let ids = folder.path("ids.npy")
     try NumPyArray([Int64](repeating: 600, count: 64), [1, 64]).write(to: ids)
     try expect(
-      compile(["--quantize", "w4", "--calibrate", ids]), exits: 65, says: "has the id 600, which no token of 512 has")
+      compile(["--quantize", "w4", "--calibrate", ids]), exits: 65,
+      says: "has the id 600, which no token of 512 has, at place 0 of row 0")
+    var rows = [Int64](repeating: 5, count: 96)
+    rows[70] = -1
+    try NumPyArray(rows, [3, 32]).write(to: ids)
+    try expect(compile(["--quantize", "w4", "--calibrate", ids]), exits: 65, says: "the id -1")
+    try expect(compile(["--quantize", "w4", "--calibrate", ids]), exits: 65, says: "at place 6 of row 2")
+    try expect(compile(["--smooth", "awq"]), exits: 64, says: "--smooth needs --quantize")
+    try expect(compile(["--quantize", "w4", "--smooth", "aqw"]), exits: 64, says: "'aqw', expected one of")
     let network = Fixtures.packageRoot + "/Examples/keyword_spotting/kws.onnx"
     try expect(
       ["compile", network, "-o", folder.path("p"), "--quantize", "w8", "--calibrate", text], exits: 64,

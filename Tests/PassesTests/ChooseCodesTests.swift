@@ -45,7 +45,7 @@ import Testing
     let before = try Parser.parse(text)
     var after = before
     var context = PassContext()
-    context.tokenSamples = { _, _, _, model in samples(model.functions[0]) }
+    context.tokenSamples = { _, _, _, model in [samples(model.functions[0])] }
     let reports = try PassManager().run(Pipeline(parsing: pipeline, registry: .all), on: &after, &context)
     return Outcome(before: before, after: after, context: context, reports: reports)
   }

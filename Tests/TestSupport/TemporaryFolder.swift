@@ -40,7 +40,7 @@ package final class TemporaryFolder: Sendable {
   /// The names in the folder, hidden ones too, sorted.
   package func names() -> [String] { Self.names(in: path) }
 
-  private static func names(in path: String) -> [String] {
+  package static func names(in path: String) -> [String] {
     guard let folder = opendir(path) else { return [] }
     defer { closedir(folder) }
     var names: [String] = []

@@ -5,7 +5,7 @@ import Tensors
 /// samples, and only live values take memory.
 ///
 /// States are zeros at the beginning of each sample. Samples run at the same time, each on one thread, so that results do not
-/// depend on the number of threads. Outputs and updated states are not kept.
+/// depend on the number of threads. Outputs are not kept, and updated states only where they are asked for.
 package struct SampleWalk {
   /// A sample on its way through the graph.
   private struct Run {
@@ -24,10 +24,12 @@ package struct SampleWalk {
   package private(set) var step = 0
 
   /// A walk through `graph`, a function of `model` or one that reads the same constants. `order` has all nodes, each after those
-  /// it depends on; nodes that `graph` does not have are passed over.
+  /// it depends on; nodes that `graph` does not have are passed over. With `keepsStates` the end has ``states(of:)``.
   ///
   /// - Throws: `CompileError` if the samples do not fit the inputs.
-  package init(_ model: Model, _ graph: Graph, order: [NodeID]? = nil, _ samples: [FunctionInputs]) throws {
+  package init(
+    _ model: Model, _ graph: Graph, order: [NodeID]? = nil, _ samples: [FunctionInputs], keepsStates: Bool = false
+  ) throws {
     self.graph = graph
     let flags = RecipeSet(graph).flags
     let order = (order ?? graph.topologicalOrder()).filter { id in
@@ -35,7 +37,9 @@ package struct SampleWalk {
     }
     self.order = order
     isRecipe = flags
-    lastUse = graph.lastUses(in: order)
+    var lastUse = graph.lastUses(in: order)
+    if keepsStates { for state in graph.states { lastUse[Int(state.update.index)] = .max } }
+    self.lastUse = lastUse
     constants = ConstantEvaluator(model, graph)
     let evaluator = try Evaluator(model, graph)
     let states = try evaluator.initialStates()
@@ -64,6 +68,14 @@ package struct SampleWalk {
       throw CompileError(.internal, "'%\(graph[value].name)' is used before it is computed")
     }
     return tensor
+  }
+
+  /// The updated states of a sample by name, at the end of a walk that keeps them.
+  package func states(of sample: Int) throws -> [String: Tensor] {
+    try graph.states.reduce(into: [:]) { states, state in
+      states[graph[state.value].name] =
+        try isRecipe(state.update) ? recipe(state.update) : tensor(state.update, of: sample)
+    }
   }
 
   /// Evaluates the next node for all samples, with other tensors in place of some recipes, and drops what is not read again.

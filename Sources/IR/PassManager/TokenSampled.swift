@@ -11,19 +11,28 @@ package protocol TokenSampled: Pass {
 }
 
 extension TokenSampled {
-  /// The windows for the pass; `purpose` says what is done on them.
+  /// The windows for the pass on a model of one function; `purpose` says what is done on them.
   ///
   /// - Throws: `CompileError` of kind `.usage` where samples cannot be read, `.unsupported` for models of several functions, `.input`
   ///   if there are none.
   package func windows(for model: Model, _ context: PassContext, _ purpose: String) throws -> [FunctionInputs] {
-    guard let read = context.tokenSamples else {
-      throw CompileError(.usage, "samples cannot be read here", notes: ["the pass '\(name)' needs 'mcc'"])
-    }
     guard model.functions.count == 1 else {
       throw CompileError(.unsupported, "\(purpose) for models of one function, found \(model.functions.count)")
     }
+    return try windows(for: model, context)[0]
+  }
+
+  /// The windows for the pass, for each function of the model; equally many for all.
+  ///
+  /// - Throws: `CompileError` of kind `.usage` where samples cannot be read, `.input` if there are none.
+  package func windows(for model: Model, _ context: PassContext) throws -> [[FunctionInputs]] {
+    guard let read = context.tokenSamples else {
+      throw CompileError(.usage, "samples cannot be read here", notes: ["the pass '\(name)' needs 'mcc'"])
+    }
     let runs = try read(text, samples, length, model)
-    guard !runs.isEmpty else { throw CompileError(.input, "'\(text)' holds no samples") }
+    guard runs.count == model.functions.count, let count = runs.first?.count, runs.allSatisfy({ $0.count == count })
+    else { throw CompileError(.internal, "samples for \(runs.count) of \(model.functions.count) functions") }
+    guard count > 0 else { throw CompileError(.input, "'\(text)' holds no samples") }
     return runs
   }
 }

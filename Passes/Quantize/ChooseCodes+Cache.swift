@@ -1,0 +1,73 @@
+import Base
+import IR
+import Tensors
+
+extension ChooseCodes {
+  /// The pass with the options that the codes follow from beside the samples.
+  var withoutText: ChooseCodes {
+    var copy = self
+    copy.text = ""
+    copy.samples = nil
+    copy.length = nil
+    return copy
+  }
+
+  /// The codes of layers, to be kept.
+  static func result(_ found: (layers: [CodeChoice.Layer], file: MappedFile)) -> CachedResult {
+    let layers = found.layers.map { layer -> JSON in
+      [
+        "function": .string(layer.function), "codes": .string(layer.codesName), "name": .string(layer.name),
+        "start": .int(layer.range.lowerBound), "end": .int(layer.range.upperBound),
+        "error": bits(layer.relativeError), "damping": bits(layer.damping),
+      ]
+    }
+    return CachedResult(facts: ["layers": .array(layers)], data: found.file.bytes, owner: found.file)
+  }
+
+  /// The codes of layers that were chosen before, in a file of their own; nil if there are none that fit the model.
+  func kept(
+    _ key: String, _ model: Model, _ context: PassContext
+  ) throws -> (layers: [CodeChoice.Layer], file: MappedFile)? {
+    guard let result = context.results?.find(key), let entries = result.facts["layers"]?.array, !entries.isEmpty
+    else { return nil }
+    var layers: [CodeChoice.Layer] = []
+    for entry in entries {
+      guard let layer = Self.layer(entry, model), let bytes = Self.byteCount(layer, model),
+        layer.range.count == bytes, layer.range.upperBound <= result.data.count
+      else { return nil }
+      layers.append(layer)
+    }
+    let spill = try SpillFile(path: context.spillPath, name: "\(model.name).codes")
+    for index in layers.indices {
+      layers[index].range = try spill.add(UnsafeRawBufferPointer(rebasing: result.data[layers[index].range]))
+    }
+    return (layers, try spill.finish())
+  }
+
+  private static func layer(_ entry: JSON, _ model: Model) -> CodeChoice.Layer? {
+    guard let function = entry["function"]?.string, let codes = entry["codes"]?.string,
+      let name = entry["name"]?.string, let start = entry["start"]?.int, let end = entry["end"]?.int, start >= 0,
+      end >= start, let error = number(entry["error"]), let damping = number(entry["damping"]),
+      let graph = model.functions.first(where: { $0.name == function }), let value = graph.value(named: codes)
+    else { return nil }
+    return CodeChoice.Layer(
+      identity: RecipeIdentity(value, in: graph), function: function, name: name, codesName: codes, range: start..<end,
+      relativeError: error, damping: damping)
+  }
+
+  private static func byteCount(_ layer: CodeChoice.Layer, _ model: Model) -> Int? {
+    guard let graph = model.functions.first(where: { $0.name == layer.function }),
+      let value = graph.value(named: layer.codesName),
+      graph.definingNode(of: value).map({ graph[$0].op is Quantize })
+        ?? false
+    else { return nil }
+    return graph.type(of: value).byteCount
+  }
+
+  /// A number by its bits, of which none gets lost in text.
+  private static func bits(_ value: Double) -> JSON { .string("\(value.bitPattern)") }
+
+  private static func number(_ json: JSON?) -> Double? {
+    json?.string.flatMap { UInt64($0) }.map { Double(bitPattern: $0) }
+  }
+}

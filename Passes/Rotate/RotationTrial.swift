@@ -1,0 +1,68 @@
+import Base
+import IR
+import Tensors
+
+/// Chooses rotations by what rounding loses with them: the distance of the rounded model's results from the original's on samples.
+///
+/// Place by place none, a Hadamard matrix and one with random signs are tried, with those chosen for the places before; the best of
+/// these choices and of the same kind at all places is taken.
+struct RotationTrial {
+  private static let usualSamples = 4
+
+  private let options: Rotate
+  private let model: Model
+  private let distance: OutputDistance
+  private let context: PassContext
+
+  /// - Throws: `CompileError` of kind `.usage` if no text is named, `.unsupported` for models of several functions.
+  init(_ options: Rotate, _ model: Model, _ context: PassContext) throws {
+    guard !options.text.isEmpty else {
+      throw CompileError(.usage, "rotate{kind=auto} needs a text: rotate{kind=auto,text=\"FILE\"}")
+    }
+    var runs = try options.windows(for: model, context, "rotations are chosen")
+    if options.samples == nil, runs.count > Self.usualSamples {
+      let all = runs
+      runs = (0..<Self.usualSamples).map { all[$0 * all.count / Self.usualSamples] }
+    }
+    self.options = options
+    self.model = model
+    self.context = context
+    distance = try OutputDistance(model, runs)
+  }
+
+  /// The rotations to apply, one after the other.
+  func best() throws -> [Rotate] {
+    let kinds: [Rotate.Kind] = [.hadamard, .random]
+    var found = (rotations: [Rotate](), loss: try loss([]))
+    let places = options.at.reduce(into: [Rotate.Site]()) { if !$0.contains($1) { $0.append($1) } }
+    for (number, place) in places.enumerated() {
+      context.progress?.update("trying rotations", done: number, of: places.count + 1)
+      let before = found.rotations
+      for kind in kinds {
+        let rotations = before + [rotation(kind, [place])]
+        let loss = try loss(rotations)
+        if loss < found.loss { found = (rotations, loss) }
+      }
+    }
+    for kind in kinds where places.count > 1 {
+      let rotations = [rotation(kind, places)]
+      let loss = try loss(rotations)
+      if loss < found.loss { found = (rotations, loss) }
+    }
+    return found.rotations
+  }
+
+  private func rotation(_ kind: Rotate.Kind, _ places: [Rotate.Site]) -> Rotate {
+    Rotate(kind, at: places, seed: options.seed, online: options.online)
+  }
+
+  /// What rounding loses behind the rotations.
+  private func loss(_ rotations: [Rotate]) throws -> Double {
+    var copy = model
+    var silent = PassContext()
+    for rotation in rotations { try rotation.run(&copy, &silent) }
+    try QuantizeWeights(options.spec).quantize(&copy, function: 0, &silent)
+    let loss = try distance(copy)
+    return loss.isNaN ? .infinity : loss
+  }
+}
