@@ -24,12 +24,16 @@ import Tensors
 /// - `corrected`: as `sequential`, and the layer aims at its original results (as in Zhang and others, "Qronos", 2025);
 /// - `stream`: as `corrected`, also for what is added to the results of the layer.
 ///
+/// A layer with a bias of its own gets one with which its sums have the means that they have in the original model, activations of
+/// both included (`bias`; M. Nagel and others, "Data-free quantization through weight equalization and bias correction", 2019).
+///
 /// With `tokenWeight = attention` the tokens that receive more attention count more, `H = sum_t r_t^2 x_t x_t^T` (Sung and others,
 /// "RSQ: learning from important tokens leads to better quantized LLMs", 2025): `r_t` grows from `leastWeight` to 1 with the
 /// attention that a token receives from all queries and heads in the attention before the layer.
 package struct ChooseCodes: TokenSampled {
   package static let name = "gptq"
-  package static let summary = "chooses the codes of quantized weights by their effect on samples, as in GPTQ"
+  package static let summary =
+    "chooses the codes of quantized weights by their effect on samples, as in GPTQ"
   package static let legality =
     "after quantize: where the right factor of a layer, or a table that rows are taken from, is a constant rounded to blocks"
   package static let source =
@@ -57,6 +61,8 @@ package struct ChooseCodes: TokenSampled {
   package var inputs: Inputs = .stream
   package var tokenWeight: TokenWeight = .none
   package var leastWeight: Double = 0.1
+  /// Whether biases make up for what the codes change in the means of the results, where the layer has one.
+  package var bias: Bool = true
   /// Whether the codes of tables that are no layers are chosen as well.
   package var tables: Bool = true
 
@@ -112,21 +118,31 @@ package struct ChooseCodes: TokenSampled {
 
   private func check() throws {
     func expect(_ holds: Bool, _ option: String, _ found: String, _ wanted: String) throws {
-      guard holds else { throw CompileError(.usage, "'\(option)' of the pass 'gptq' is \(found), expected \(wanted)") }
+      guard holds else {
+        throw CompileError(.usage, "'\(option)' of the pass 'gptq' is \(found), expected \(wanted)")
+      }
     }
-    guard !text.isEmpty else { throw CompileError(.usage, "gptq needs a text: gptq{text=\"FILE\"}") }
+    guard !text.isEmpty else {
+      throw CompileError(.usage, "gptq needs a text: gptq{text=\"FILE\"}")
+    }
     if let samples { try expect(samples > 0, "samples", "\(samples)", "at least 1") }
     if let length { try expect(length > 0, "length", "\(length)", "at least 1") }
     try expect(damping >= 0 && damping <= 1, "damping", "\(damping)", "0 to 1")
     try expect((0...100).contains(refinements), "refinements", "\(refinements)", "0 to 100")
-    try expect(leastWeight > 0 && leastWeight <= 1, "leastWeight", "\(leastWeight)", "more than 0, at most 1")
+    try expect(
+      leastWeight > 0 && leastWeight <= 1, "leastWeight", "\(leastWeight)", "more than 0, at most 1"
+    )
   }
 
   /// Puts constants in the place of rounding wherever a function rounds what was chosen.
-  private func replace(_ layers: [CodeChoice.Layer], _ model: inout Model, function index: Int, _ archive: Int) {
+  private func replace(
+    _ layers: [CodeChoice.Layer], _ model: inout Model, function index: Int, _ archive: Int
+  ) {
     let places = Dictionary(
-      layers.compactMap { layer in layer.identity.map { ($0, layer) } }, uniquingKeysWith: { first, _ in first })
-    for node in model.functions[index].topologicalOrder() where model.functions[index][node].op is Quantize {
+      layers.compactMap { layer in layer.identity.map { ($0, layer) } },
+      uniquingKeysWith: { first, _ in first })
+    for node in model.functions[index].topologicalOrder()
+    where model.functions[index][node].op is Quantize {
       let graph = model.functions[index]
       let old = graph[node].results[0]
       guard let layer = RecipeIdentity(old, in: graph).flatMap({ places[$0] }) else { continue }
@@ -137,6 +153,15 @@ package struct ChooseCodes: TokenSampled {
       model.functions[index].replaceUses(of: old, with: new)
       model.functions[index].erase(node)
       model.functions[index].rename(new, to: name)
+    }
+    for case (let layer, let term?) in layers.map({ ($0, $0.bias) })
+    where layer.function == model.functions[index].name {
+      guard let old = model.functions[index].value(named: term.name) else { continue }
+      let type = model.functions[index].type(of: old)
+      let constant = model.constants.insert(
+        Constant(name: term.name, type: type, source: .archive(archive, term.range)))
+      let new = model.functions[index].addConstant(constant, term.name, type)
+      model.functions[index].replaceUses(of: old, with: new)
     }
     _ = model.functions[index].eraseDeadCode()
   }

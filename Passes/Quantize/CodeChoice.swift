@@ -15,9 +15,18 @@ struct CodeChoice {
     var codesName: String
     /// The bytes in the spill.
     var range: Range<Int>
+    /// The bias that goes with the codes.
+    var bias: Term?
     /// The error on the samples over that of rounding to nearest.
     var relativeError: Double
     var damping: Double
+  }
+
+  /// Numbers in f32 that take the place of a recipe of the function.
+  struct Term {
+    var name: String
+    /// The bytes in the spill.
+    var range: Range<Int>
   }
 
   /// The states that samples leave to the functions that go on, with the codes chosen and in the original model.
@@ -49,7 +58,8 @@ struct CodeChoice {
 
   /// A walk through a function, of which the states begin as others left them, by name, else with zeros.
   init(
-    _ options: ChooseCodes, _ model: Model, _ graph: Graph, _ samples: [FunctionInputs], from before: Remains,
+    _ options: ChooseCodes, _ model: Model, _ graph: Graph, _ samples: [FunctionInputs],
+    from before: Remains,
     keepsStates: Bool
   ) throws {
     self.options = options
@@ -67,7 +77,8 @@ struct CodeChoice {
       samples.begun(before.states, model, graph), keepsStates: keepsStates)
     if options.inputs == .corrected || options.inputs == .stream {
       original = try SampleWalk(
-        model, exact, order: order, samples.begun(before.originals, model, graph), keepsStates: keepsStates)
+        model, exact, order: order, samples.begun(before.originals, model, graph),
+        keepsStates: keepsStates)
     }
   }
 
@@ -75,7 +86,8 @@ struct CodeChoice {
   private static func withoutRounding(_ graph: Graph) throws -> Graph {
     var copy = graph
     for id in graph.topologicalOrder() where graph[id].op is Quantize {
-      let source = copy[id].inputs[0], codes = graph[id].results[0]
+      let source = copy[id].inputs[0]
+      let codes = graph[id].results[0]
       for user in copy.users(of: codes) {
         if copy[user].op is Dequantize {
           copy.replaceUses(of: copy[user].results[0], with: source)
@@ -99,12 +111,14 @@ struct CodeChoice {
     products = products.filter { !$0.value.isTable || !multiplied.contains($0.value.codes) }
     let last = walk.order.lastIndex { products[$0] != nil }
     guard let end = keepsStates ? walk.order.count - 1 : last else { return [] }
-    let effort = Effort(walk.order.map { id in products[id].map { Effort.Step(codes: $0.codes, work: work($0)) } })
+    let effort = Effort(
+      walk.order.map { id in products[id].map { Effort.Step(codes: $0.codes, work: work($0)) } })
     var layers: [Layer] = []
     var chosen: Set<ValueID> = []
     while let id = walk.next, walk.step <= end {
       if let product = products[id], chosen.insert(product.codes).inserted {
-        progress?.update(effort.label(chosen.count), done: effort.done(before: walk.step), of: effort.all)
+        progress?.update(
+          effort.label(chosen.count), done: effort.done(before: walk.step), of: effort.all)
         let identity = RecipeIdentity(product.codes, in: graph)
         if identity.map({ taken.insert($0).inserted }) ?? true {
           layers.append(try choose(product, identity, spill))
@@ -125,7 +139,9 @@ struct CodeChoice {
     while original?.next != nil { try original?.advance() }
     return Remains(
       states: try (0..<walk.count).map { try walk.states(of: $0) },
-      originals: try original.map { original in try (0..<original.count).map { try original.states(of: $0) } } ?? [])
+      originals: try original.map { original in
+        try (0..<original.count).map { try original.states(of: $0) }
+      } ?? [])
   }
 
   /// How much of the work is done, from the operations that each layer takes.
@@ -158,7 +174,8 @@ struct CodeChoice {
   /// About how many thousands of operations a layer takes: products of its rows with the metric, the sums and their factors.
   private func work(_ product: Product) -> Int {
     let sizes = graph.type(of: product.codes).shape.maximumSizes
-    let columns = Double(sizes.last ?? 1), rows = Double(sizes.dropLast().reduce(1, *))
+    let columns = Double(sizes.last ?? 1)
+    let rows = Double(sizes.dropLast().reduce(1, *))
     if product.isTable { return Int(rows * columns) }
     return Int(columns * columns * (20 * rows + columns + 8192) / 1000) + 1
   }
@@ -172,18 +189,23 @@ struct CodeChoice {
       else { return nil }
       return (graph[forth].inputs[0], op.format)
     }
-    if options.tables, node.op is Gather, let found = rounded(node.inputs[0]), let group = found.format.group,
-      let columns = graph.type(of: found.source).shape.last.fixedValue, group <= columns, columns % group == 0
+    if options.tables, node.op is Gather, let found = rounded(node.inputs[0]),
+      let group = found.format.group,
+      let columns = graph.type(of: found.source).shape.last.fixedValue, group <= columns,
+      columns % group == 0
     {
       return Product(
-        node: id, source: found.source, codes: node.inputs[0], numbers: node.inputs[0], format: found.format)
+        node: id, source: found.source, codes: node.inputs[0], numbers: node.inputs[0],
+        format: found.format)
     }
-    guard !walk.isRecipe(walk.graph[id].inputs[0]), (node.op as? MatMul)?.transposeB ?? (node.op is ExpertMatMul),
+    guard !walk.isRecipe(walk.graph[id].inputs[0]),
+      (node.op as? MatMul)?.transposeB ?? (node.op is ExpertMatMul),
       let back = graph.definingNode(of: node.inputs[1]), graph[back].op is Dequantize,
       let found = rounded(graph[back].inputs[0])
     else { return nil }
     return Product(
-      node: id, source: found.source, codes: graph[back].inputs[0], numbers: node.inputs[1], format: found.format)
+      node: id, source: found.source, codes: graph[back].inputs[0], numbers: node.inputs[1],
+      format: found.format)
   }
 
   // MARK: A layer
@@ -204,14 +226,24 @@ struct CodeChoice {
         } else {
           try chooseRows(product, weights, into: blocks)
         }
+      var bias: Term?
       if options.inputs != .original {
-        numbers[product.numbers] =
+        let stands =
           try product.isTable ? blocks : Self.dequantized(blocks, graph.type(of: product.numbers))
+        numbers[product.numbers] = stands
+        if options.bias, !product.isTable,
+          let (value, new) = try self.bias(product.node, weights, stands.floats())
+        {
+          numbers[value] = new
+          bias = Term(name: graph[value].name, range: try spill.add(new.view.bytes))
+        }
       }
       let range = try spill.add(blocks.view.bytes)
       return Layer(
-        identity: identity, function: graph.name, name: name, codesName: graph[product.codes].name, range: range,
-        relativeError: report.nearestError > 0 ? report.error / report.nearestError : 1, damping: report.damping)
+        identity: identity, function: graph.name, name: name, codesName: graph[product.codes].name,
+        range: range,
+        bias: bias, relativeError: report.nearestError > 0 ? report.error / report.nearestError : 1,
+        damping: report.damping)
     } catch let error as CompileError {
       throw error.located(.init(object: "the layer '\(name)'"))
     }
@@ -233,7 +265,9 @@ struct CodeChoice {
   }
 
   /// The rows of a linear layer.
-  private func chooseRows(_ product: Product, _ weights: Tensor, into blocks: Tensor) throws -> GPTQ.Report {
+  private func chooseRows(_ product: Product, _ weights: Tensor, into blocks: Tensor) throws
+    -> GPTQ.Report
+  {
     let sizes = weights.view.sizes
     let (rows, columns) = (sizes[0], sizes[1])
     let inputs = try self.inputs(of: walk, product.node, columns)
@@ -255,7 +289,8 @@ struct CodeChoice {
     let shift = ProductSums.cross(
       weighted(wanted, columns), minus: right, columns: columns, right, columns: columns)
     var correction = GPTQ.Correction(shift: shift.map { Float($0) })
-    if options.inputs == .stream, let op = graph[product.node].op as? MatMul, op.epilogue.activation == .none,
+    if options.inputs == .stream, let op = graph[product.node].op as? MatMul,
+      op.epilogue.activation == .none,
       !op.epilogue.gated, let index = op.epilogue.residualIndex
     {
       let before = try original.rows(of: original.graph[product.node].inputs[index], columns: rows)
@@ -267,17 +302,53 @@ struct CodeChoice {
     return correction
   }
 
+  /// The bias with which the sums of a layer have the means that they have in the original model; nil if there is no bias of its
+  /// own or nothing to compare with.
+  private func bias(_ id: NodeID, _ weights: Tensor, _ stands: Tensor) throws -> (
+    value: ValueID, Tensor
+  )? {
+    guard let original, let op = graph[id].op as? MatMul, let index = op.epilogue.biasIndex,
+      case let value = graph[id].inputs[index], walk.isRecipe(value),
+      graph.users(of: value).count == 1,
+      graph[value].uses.count == 1, graph.type(of: value).element == .f32,
+      graph.type(of: value).isDense,
+      weights.view.sizes.count == 2
+    else { return nil }
+    let (rows, columns) = (weights.view.sizes[0], weights.view.sizes[1])
+    let wanted = try inputs(of: original, id, columns).mean(columns)
+    let found = try inputs(of: walk, id, columns).mean(columns)
+    let bias = try walk.recipe(value)
+    var sums = weights.times(wanted).map { Double($0) }
+    for (row, sum) in stands.times(found).enumerated() { sums[row] -= Double(sum) }
+    if let residual = op.epilogue.residualIndex,
+      op.epilogue.residual == .beforeActivation
+        || op.epilogue.activation == .none && !op.epilogue.gated
+    {
+      let before = try original.rows(of: original.graph[id].inputs[residual], columns: rows).mean(
+        rows)
+      let now = try walk.rows(of: graph[id].inputs[residual], columns: rows).mean(rows)
+      for row in 0..<rows { sums[row] += Double(before[row]) - Double(now[row]) }
+    }
+    let numbers = zip(bias.array(of: Float.self), sums).map { Float(Double($0) + $1) }
+    return (value, Tensor(.f32, [rows], numbers))
+  }
+
   /// The rows of a table, all numbers of which count alike: the groups of each are chosen on their own.
-  private func chooseTable(_ product: Product, _ weights: Tensor, into blocks: Tensor) throws -> GPTQ.Report {
+  private func chooseTable(_ product: Product, _ weights: Tensor, into blocks: Tensor) throws
+    -> GPTQ.Report
+  {
     let group = product.format.group ?? 1
     let gram = (0..<group * group).map { $0 % (group + 1) == 0 ? 1.0 : 0 }
     let metric = try method.metric(gram, columns: group, product.format)
     let (source, target) = try Self.addresses(weights, blocks)
-    return try method.quantize(source, rows: weights.view.count / group, metric, product.format, into: target)
+    return try method.quantize(
+      source, rows: weights.view.count / group, metric, product.format, into: target)
   }
 
   /// The rows of each expert, for the tokens that are routed to it.
-  private func chooseExperts(_ product: Product, _ weights: Tensor, into blocks: Tensor) throws -> GPTQ.Report {
+  private func chooseExperts(_ product: Product, _ weights: Tensor, into blocks: Tensor) throws
+    -> GPTQ.Report
+  {
     let sizes = weights.view.sizes
     let (experts, rows, columns) = (sizes[0], sizes[1], sizes[2])
     let inputs = weighted(try self.inputs(of: walk, product.node, columns), columns)
@@ -296,9 +367,11 @@ struct CodeChoice {
       }
       // An expert that no token reached takes those of all.
       if routed.allSatisfy({ $0.rows == 0 }) { routed = inputs }
-      let metric = try method.metric(ProductSums.gram(routed, columns: columns), columns: columns, product.format)
+      let metric = try method.metric(
+        ProductSums.gram(routed, columns: columns), columns: columns, product.format)
       let report = try method.quantize(
-        source + expert * rows * columns, rows: rows, metric, product.format, into: target + expert * expertBytes)
+        source + expert * rows * columns, rows: rows, metric, product.format,
+        into: target + expert * expertBytes)
       total.error += report.error
       total.nearestError += report.nearestError
       total.damping = max(total.damping, report.damping)
@@ -315,12 +388,16 @@ struct CodeChoice {
     for (sample, rows) in rows.enumerated()
     where !isAllFinite(UnsafeBufferPointer(start: rows.numbers, count: rows.rows * columns)) {
       throw CompileError(
-        .input, "the value '%\(walk.graph[value].name)' has numbers that are not finite in sample \(sample)")
+        .input,
+        "the value '%\(walk.graph[value].name)' has numbers that are not finite in sample \(sample)"
+      )
     }
     return rows
   }
 
-  private func made(_ rows: Int, _ columns: Int, _ fill: (UnsafeMutablePointer<Float>) -> Void) -> SampleRows {
+  private func made(_ rows: Int, _ columns: Int, _ fill: (UnsafeMutablePointer<Float>) -> Void)
+    -> SampleRows
+  {
     let tensor = Tensor(TensorType(.f32, [max(rows, 1), max(columns, 1)]))
     guard let target = tensor.mutableView.elements(as: Float.self).baseAddress else {
       preconditionFailure("a tensor of a number or more has an address")
@@ -354,7 +431,9 @@ struct CodeChoice {
 
   /// Takes the weights of the tokens from the attention that they receive at a node that is about to be evaluated.
   private mutating func noteAttention(_ id: NodeID) throws {
-    guard options.tokenWeight == .attention, let op = walk.graph[id].op as? Attention else { return }
+    guard options.tokenWeight == .attention, let op = walk.graph[id].op as? Attention else {
+      return
+    }
     let least = Float(options.leastWeight)
     let inputs = walk.graph[id].inputs
     tokenWeights = try (0..<walk.count).map { sample in

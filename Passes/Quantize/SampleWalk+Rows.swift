@@ -28,7 +28,8 @@ extension Tensor {
 
 extension [FunctionInputs] {
   /// The same with states as a function before left them, by name, for each sample; with zeros where there are none of the name.
-  func begun(_ known: [[String: Tensor]], _ model: Model, _ graph: Graph) throws -> [FunctionInputs] {
+  func begun(_ known: [[String: Tensor]], _ model: Model, _ graph: Graph) throws -> [FunctionInputs]
+  {
     guard !known.isEmpty, !graph.states.isEmpty else { return self }
     let zeros = try Evaluator(model, graph).initialStates()
     return zip(self, known).map { sample, known in
@@ -38,5 +39,36 @@ extension [FunctionInputs] {
       }
       return sample
     }
+  }
+}
+
+extension [SampleRows] {
+  /// The mean of all rows; zeros if there are none. Each sample is added in f32, the sums of samples in f64.
+  func mean(_ columns: Int) -> [Float] {
+    var sums = [Double](repeating: 0, count: columns)
+    var part = [Float](repeating: 0, count: columns)
+    for sample in self where sample.rows > 0 {
+      let ones = [Float](repeating: 1, count: sample.rows)
+      withSingleThreadedBLAS {
+        MatrixProduct(rows: 1, columns: columns, depth: sample.rows)(
+          ones, sample.numbers, into: &part)
+      }
+      for column in 0..<columns { sums[column] += Double(part[column]) }
+    }
+    let count = Double(Swift.max(1, reduce(0) { $0 + $1.rows }))
+    return sums.map { Float($0 / count) }
+  }
+}
+
+extension Tensor {
+  /// The product of a matrix of f32 with a vector.
+  func times(_ vector: [Float]) -> [Float] {
+    let sizes = view.sizes
+    var result = [Float](repeating: 0, count: sizes[0])
+    guard let matrix = view.elements(as: Float.self).baseAddress else { return result }
+    withSingleThreadedBLAS {
+      MatrixProduct(rows: sizes[0], columns: 1, depth: sizes[1])(matrix, vector, into: &result)
+    }
+    return result
   }
 }

@@ -129,10 +129,48 @@ import Testing
     let rounded = try Self.error(Self.run("quantize{spec=w3}", text).model, original)
     let outcome = try Self.run("quantize{spec=w3},gptq{text=\"t\"}", text)
     let found = try Self.error(outcome.model, original)
-    #expect(found < 0.9 * rounded, "\(found) of \(rounded)")
-    #expect(outcome.reports.last?.figures.first.map { $0.value < 0.9 && $0.value > 0 } == true)
+    #expect(found < 0.95 * rounded, "\(found) of \(rounded)")
+    #expect(outcome.reports.last?.figures.first.map { $0.value < 0.95 && $0.value > 0 } == true)
     let left = try Self.run("quantize{spec=w3},gptq{text=\"t\",tables=false}", text)
     #expect(left.counter("weights chosen") == nil && left.context.remarks.count == 1)
+  }
+
+  /// The means of a layer's results are those of the original model on the samples, by its bias, up to roundings; codes alone
+  /// leave them further away. What is kept has the bias as well.
+  @Test(arguments: [
+    "matmul(%x, %w, %b) {transposeB = true, epilogue = {bias = true}}",
+    "matmul(%x, %w, %b, %x) {transposeB = true, epilogue = {bias = true, residual = after_activation}}",
+  ]) func biasesKeepMeans(layer: String) throws {
+    let text = """
+      model @biases {
+        func @main role = main <T in 1...32> (%tokens: i32[T]) -> (y: f32[T, 64]) {
+          %table = constant random(seed = 1, deviation = 0.5) : f32[50, 64]
+          %w = constant random(seed = 3, deviation = 0.2) : f32[64, 64]
+          %b = constant random(seed = 4, deviation = 0.2) : f32[64]
+          %x = gather(%table, %tokens) {axis = 0}
+          %y = \(layer)
+          return %y
+        }
+      }
+      """
+    let original = try Parser.parse(text), samples = Self.samples(8)[1]
+    func distance(_ model: Model) throws -> Double {
+      var difference = [Double](repeating: 0, count: 64)
+      for sample in samples {
+        let found = try Evaluator(model).run(sample.inputs).outputs[0].array(of: Float.self)
+        let wanted = try Evaluator(original).run(sample.inputs).outputs[0].array(of: Float.self)
+        for (place, (x, y)) in zip(found, wanted).enumerated() { difference[place % 64] += Double(x - y) / 256 }
+      }
+      return difference.map(\.magnitude).max() ?? 0
+    }
+    let shelf = Shelf(), pipeline = "quantize{spec=w3a32},gptq{text=\"t\""
+    let outcome = try Self.run(pipeline + "}", text, cache: shelf)
+    let without = try distance(Self.run(pipeline + ",bias=false}", text).model)
+    // Sums of 256 numbers of about 1 in f32.
+    #expect(try distance(outcome.model) < 3e-6 && without > 3e-5, "\(without)")
+    let again = try Self.run(pipeline + "}", text, cache: shelf)
+    #expect(again.counter("weights from the cache") == 2)
+    #expect(try Self.codes(again.model) == Self.codes(outcome.model))
   }
 
   /// Keeps results in memory.
