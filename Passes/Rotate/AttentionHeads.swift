@@ -38,6 +38,7 @@ struct AttentionHeads {
   /// The new rows of keys (1) or values (2), which nothing but this attention reads, perhaps through a cache.
   func rows(of operand: Int) throws(Refusal) -> Rows {
     let value = inputs[operand]
+    guard op.recent == nil else { throw Refusal(reason: "the last keys and values lie apart from the cache") }
     guard let id = graph.definingNode(of: value), graph[id].op is CacheUpdate else {
       guard graph[value].uses.count == 1 else {
         throw Refusal(reason: "'%\(graph[value].name)' has other users")
