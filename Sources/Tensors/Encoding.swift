@@ -73,7 +73,9 @@ package struct BlockFormat: Hashable, Sendable {
   }
 
   /// A cache of keys or values: four bits with one f32 scale for each token and head of `headDim` numbers.
-  package static func cache4PerToken(_ headDim: Int) -> BlockFormat { BlockFormat(bits: 4, group: headDim, scale: .f32) }
+  package static func cache4PerToken(_ headDim: Int) -> BlockFormat {
+    BlockFormat(bits: 4, group: headDim, scale: .f32)
+  }
 
   /// The widths of the planes that codes are stored in, lowest bits first; nil for a width without format.
   package static func planes(ofBits bits: Int) -> [Int]? {
