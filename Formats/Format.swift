@@ -25,9 +25,8 @@ package struct LoadOptions: Sendable {
   /// Rows of the KV cache, at most the context length of the checkpoint; nil for the smaller of that and
   /// ``defaultContext``.
   package var context: Int?
-  /// The element type of the KV cache, `i8` for codes with a scale per token and head; nil for f32 where the weights
-  /// are f32, else f16.
-  package var cacheType: DType?
+  /// How the KV cache keeps keys and values; nil for f32 where the weights are f32, else f16.
+  package var cacheType: CacheType?
   /// Ranges of named symbolic sizes of inputs.
   package var dimensions: [String: ClosedRange<Int>] = [:]
   /// A folder with a low-rank adapter of the checkpoint; nil for none.
@@ -44,7 +43,7 @@ package struct LoadOptions: Sendable {
   package init() {}
 
   package init(
-    context: Int? = nil, cacheType: DType? = nil, dimensions: [String: ClosedRange<Int>] = [:],
+    context: Int? = nil, cacheType: CacheType? = nil, dimensions: [String: ClosedRange<Int>] = [:],
     limits: LoadLimits = LoadLimits()
   ) {
     self.context = context

@@ -13,8 +13,8 @@ extension LoadOptions {
     return context
   }
 
-  /// The element type of caches beside weights of that type: what the caller wants, else f32 beside f32, else f16.
-  func cacheElement(beside weight: TensorType?) -> DType {
+  /// The type of caches beside weights of that type: what the caller wants, else f32 beside f32, else f16.
+  func cacheType(beside weight: TensorType?) -> CacheType {
     cacheType ?? (weight.map { $0.isDense && $0.element == .f32 } ?? false ? .f32 : .f16)
   }
 }

@@ -15,7 +15,7 @@ extension Decoder {
   /// Adds the function to `model`, taking the weights from `tensors`.
   func build(_ tensors: inout CheckpointTensors, into model: inout Model, options: LoadOptions) throws {
     let rows = try cacheRows(options)
-    let cacheType = options.cacheType ?? defaultCacheType(tensors[embedding.module + ".weight"]?.type)
+    let cacheType = options.cacheType(beside: tensors[embedding.module + ".weight"]?.type)
     let length = Symbol("T", in: 1...rows)
     let wanted = Symbol("L", in: 1...rows)
     var emitter = ModuleEmitter(
@@ -53,10 +53,6 @@ extension Decoder {
     model[metadata: "context"] = "\(rows)"
     model[metadata: "cache"] = cacheType.rawValue
     model[metadata: "context.maximum"] = "\(context)"
-  }
-
-  private func defaultCacheType(_ embedding: TensorType?) -> DType {
-    embedding.map { $0.isDense && $0.element == .f32 } ?? false ? .f32 : .f16
   }
 
   /// The numbers of the tokens before the first block.

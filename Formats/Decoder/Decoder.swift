@@ -82,7 +82,7 @@ struct DecoderContext {
   var width: Int
   /// Rows of the cache.
   var rows: Int
-  var cacheType: DType
+  var cacheType: CacheType
   /// Tokens of a call.
   var length: Symbol
   /// Tokens before those of a call: `i32[1]`.

@@ -95,14 +95,11 @@ struct DecoderAttention: DecoderPart {
     q = try prepare(q, heads, queryNorm, context, in: &emitter)
     k = try prepare(k, kvHeads, keyNorm, context, in: &emitter)
     emitter.at(module)
-    let keys = try emitter.cached(k, "k", heads: kvHeads, headDim: headDim, context)
-    let values = try emitter.cached(v, "v", heads: kvHeads, headDim: headDim, context)
-    var inputs = [q, keys, values, context.position]
-    if let slopes { inputs.append(try emitter.bias(slopes, &context)) }
     let window = window.flatMap { $0 < context.rows ? $0 : nil }
     let attention = Attention(
       heads: heads, kvHeads: kvHeads, scale: scale, window: window, softcap: softcap)
-    let a = try emitter.builder.emit(attention, inputs)
+    let bias = try slopes.map { try emitter.bias($0, &context) }
+    let a = try emitter.cachedAttention(attention, q, k, v, bias: bias, headDim: headDim, valueDim: headDim, context)
     return try emitter.linear(a, output, heads * headDim, context.width)
   }
 
@@ -203,8 +200,42 @@ struct DecoderAttention: DecoderPart {
 }
 
 extension ModuleEmitter {
+  /// Attention over a cache of keys and values: the states `k0` and `v0` in block 0, and where the cache type keeps the
+  /// last tokens apart, `recent_k0` and `recent_v0` with the rows of those before the call.
+  mutating func cachedAttention(
+    _ attention: Attention, _ q: ValueID, _ k: ValueID, _ v: ValueID, bias: ValueID?, headDim: Int, valueDim: Int,
+    _ context: DecoderContext
+  ) throws -> ValueID {
+    var attention = attention
+    let keys = try cached(k, "k", heads: attention.kvHeads, headDim: headDim, context)
+    let values = try cached(v, "v", heads: attention.kvHeads, headDim: valueDim, context)
+    var inputs = [q, keys, values, context.position]
+    if let bias { inputs.append(bias) }
+    // With a context that is no longer the cache would not be read at all.
+    if let recent = context.cacheType.recent, recent < context.rows {
+      attention.recent = recent
+      inputs.append(try last(recent, of: k, "recent_k", context))
+      inputs.append(try last(recent, of: v, "recent_v", context))
+    }
+    return try builder.emit(attention, inputs)
+  }
+
+  /// The rows of the last `count` tokens before the call, which a state keeps, and behind them those of the call.
+  private mutating func last(
+    _ count: Int, of rows: ValueID, _ name: String, _ context: DecoderContext
+  ) throws -> ValueID {
+    guard let width = builder.graph.type(of: rows).shape.last.fixedValue else { return rows }
+    let index = builder.graph.states.count
+    let state = builder.state("\(name)\(context.layer)", TensorType(.f32, [count, width]))
+    let all = try builder.emit(Concat(axis: 0), state, rows)
+    let next = try builder.emit(Slice(axis: 0, start: .symbol(context.length), size: .fixed(count)), all)
+    let start = builder.constant(.inline("start", .i32, [1], [Int32(0)]))
+    builder.graph.setUpdate(ofState: index, to: try builder.emit(CacheUpdate(), state, next, start))
+    return all
+  }
+
   /// Rows written into a new state of the decoder, `k0` for the name `k` in block 0; the value is all of the state.
-  mutating func cached(
+  private mutating func cached(
     _ rows: ValueID, _ name: String, heads: Int, headDim: Int, _ context: DecoderContext
   ) throws -> ValueID {
     let type = try TensorType(context.cacheType, rows: context.rows, heads: heads, headDim: headDim)

@@ -24,6 +24,12 @@ struct AttentionHeads {
     var value: ValueID
     var update: NodeID?
     var state: Int?
+    /// What puts the rows behind those of the last tokens, and the state of these, where they lie apart from the cache.
+    var last: NodeID?
+    var lastState: Int?
+
+    /// The states that hold such rows.
+    var states: [Int] { [state, lastState].compactMap { $0 } }
   }
 
   private var graph: Graph { lookup.graph }
@@ -49,17 +55,37 @@ struct AttentionHeads {
       graph[value].uses.allSatisfy({ $0 == .operand(node, operand) || $0 == .update(state) }),
       graph[value].uses.count == 2
     else { throw Refusal(reason: "the cache '%\(graph[value].name)' has other users") }
-    return Rows(value: graph[id].inputs[1], update: id, state: state)
+    var rows = Rows(value: graph[id].inputs[1], update: id, state: state)
+    if let range = op.recentInputs(inputs.count) {
+      (rows.last, rows.lastState) = try last(inputs[range.lowerBound + operand - 1], rows.value)
+    }
+    return rows
   }
 
-  /// The outputs of the layer that computes `value`, which nothing else reads.
-  func outputs(giving value: ValueID) throws(Refusal) -> Outputs {
-    guard let width = graph.type(of: value).shape.last.fixedValue else {
-      throw Refusal(reason: "'%\(graph[value].name)' has no fixed width")
+  /// The node that puts `rows` behind the rows of the last tokens, and their state, which is what becomes of both.
+  private func last(_ joined: ValueID, _ rows: ValueID) throws(Refusal) -> (NodeID, Int) {
+    let refusal = Refusal(reason: "the last rows '%\(graph[joined].name)' are not kept as the import does it")
+    guard let id = graph.definingNode(of: joined), graph[id].op is Concat, graph[id].inputs.count == 2,
+      graph[id].inputs[1] == rows, case .state(let state) = graph[graph[id].inputs[0]].definition
+    else { throw refusal }
+    for user in graph.users(of: joined) where user != node {
+      guard graph[user].op is Slice, graph.users(of: graph[user].results[0]).count == 1,
+        let update = graph.users(of: graph[user].results[0]).first, graph[update].op is CacheUpdate,
+        graph[graph[update].results[0]].uses == [.update(state)]
+      else { throw refusal }
     }
-    var (value, range) = (value, 0..<width)
+    return (id, state)
+  }
+
+  /// The outputs of the layer that computes rows, which nothing else reads.
+  func outputs(giving rows: Rows) throws(Refusal) -> Outputs {
+    let readers = rows.last == nil ? 1 : 2
+    guard let width = graph.type(of: rows.value).shape.last.fixedValue else {
+      throw Refusal(reason: "'%\(graph[rows.value].name)' has no fixed width")
+    }
+    var (value, range) = (rows.value, 0..<width)
     while let id = graph.definingNode(of: value), let slice = graph[id].op as? Slice {
-      guard graph[value].uses.count == 1, let part = columns(of: slice, value) else {
+      guard graph[value].uses.count == (value == rows.value ? readers : 1), let part = columns(of: slice, value) else {
         throw Refusal(reason: "'%\(graph[value].name)' is a part that has other users")
       }
       range = part.lowerBound + range.lowerBound..<part.lowerBound + range.upperBound
@@ -72,7 +98,7 @@ struct AttentionHeads {
       throw Refusal(reason: "an activation or a residual stands between '%\(graph[value].name)' and its sums")
     }
     if let reason = lookup.obstacle(toTurning: layer.weight) { throw Refusal(reason: reason) }
-    if graph[value].uses.count > 1 {
+    if graph[value].uses.count > (value == rows.value ? readers : 1) {
       for use in graph[value].uses {
         guard case .operand(let user, _) = use, let slice = graph[user].op as? Slice,
           let part = columns(of: slice, graph[user].results[0])

@@ -30,8 +30,9 @@ extension Rotate {
 
   /// Notes that the rows of a state lie turned.
   private func note(_ rows: AttentionHeads.Rows, _ rotation: Hadamard, _ graph: Graph, in model: inout Model) throws {
-    guard let state = rows.state else { return }
-    try model.setBasis(rotation, ofState: graph[graph.states[state].value].name, in: graph.name)
+    for state in rows.states {
+      try model.setBasis(rotation, ofState: graph[graph.states[state].value].name, in: graph.name)
+    }
   }
 
   /// Turns what every attention weighs: rows of the value projection and columns of the output projection, head by head.
@@ -44,9 +45,9 @@ extension Rotate {
         let reader = rotation(ofHeads: heads.op.heads, width: width, isOnline: false)
       else { throw AttentionHeads.Refusal(reason: "the heads have no Hadamard matrix") }
       let rows = try heads.rows(of: 2)
-      let values = try heads.outputs(giving: rows.value)
+      let values = try heads.outputs(giving: rows)
       let output = try heads.outputProjection()
-      if let state = rows.state { try heads.check(state, of: model, function: index) }
+      for state in rows.states { try heads.check(state, of: model, function: index) }
       var builder = GraphBuilder(graph: graph, constants: model.constants)
       try builder.turn(values, by: writer)
       try builder.turn(output, by: reader)
@@ -67,11 +68,11 @@ extension Rotate {
         let keys = rotation(ofHeads: heads.op.kvHeads, width: width, isOnline: true)
       else { throw AttentionHeads.Refusal(reason: "the heads have no Hadamard matrix that a kernel computes") }
       let rows = try heads.rows(of: 1)
-      if let state = rows.state { try heads.check(state, of: model, function: index) }
+      for state in rows.states { try heads.check(state, of: model, function: index) }
       var builder = GraphBuilder(graph: graph, constants: model.constants)
       builder.origin = graph[heads.node].origin
-      try builder.turnInput(0, of: heads.node, by: queries)
-      try builder.turnInput(1, of: rows.update ?? heads.node, by: keys)
+      try builder.turnInput(0, of: [heads.node], by: queries)
+      try builder.turnInput(1, of: [rows.update ?? heads.node] + (rows.last.map { [$0] } ?? []), by: keys)
       (model.functions[index], model.constants) = (builder.graph, builder.constants)
       try note(rows, keys, graph, in: &model)
       count += 1
@@ -111,7 +112,7 @@ extension Rotate {
         continue
       }
       builder.origin = node.origin
-      try builder.turnInput(0, of: id, by: rotation)
+      try builder.turnInput(0, of: [id], by: rotation)
       try builder.turn(ResidualStream.Recipe(node: id, operand: 1, axis: axis), by: rotation)
       context.count("hidden layers turned")
     }
@@ -132,10 +133,11 @@ extension Rotate {
 }
 
 extension GraphBuilder {
-  /// Turns what a node reads when the program runs.
-  fileprivate mutating func turnInput(_ operand: Int, of node: NodeID, by rotation: Hadamard) throws {
-    let value = graph[node].inputs[operand]
-    graph.setInput(operand, of: node, to: try emit(rotation, value, name: graph[value].name + "_turned"))
+  /// Turns what nodes read when the program runs, all of them the same value.
+  fileprivate mutating func turnInput(_ operand: Int, of nodes: [NodeID], by rotation: Hadamard) throws {
+    let value = graph[nodes[0]].inputs[operand]
+    let turned = try emit(rotation, value, name: graph[value].name + "_turned")
+    for node in nodes { graph.setInput(operand, of: node, to: turned) }
   }
 
   /// Turns some outputs of a layer: rows of its weight, and of its bias.

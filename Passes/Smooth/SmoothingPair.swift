@@ -89,7 +89,7 @@ struct SmoothingPair {
   private static func values(_ heads: AttentionHeads) throws(AttentionHeads.Refusal) -> SmoothingPair {
     let rows = try heads.rows(of: 2)
     guard rows.state == nil else { throw AttentionHeads.Refusal(reason: "the cache would hold scaled values") }
-    let outputs = try heads.outputs(giving: rows.value)
+    let outputs = try heads.outputs(giving: rows)
     let reader = try heads.outputProjection()
     guard let width = heads.width(of: 2) else { throw AttentionHeads.Refusal(reason: "the heads have no fixed width") }
     let range = outputs.range == 0..<outputs.layer.outputs ? nil : outputs.range

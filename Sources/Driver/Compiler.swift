@@ -56,6 +56,7 @@ package struct Compiler {
     summary.weightsBytes = schedule.weightsBytes
     summary.arenaBytes = schedule.arenaBytes
     summary.cacheBytesPerToken = schedule.cacheBytesPerToken
+    summary.fixedStateBytes = schedule.fixedStateBytes
     if options.lastStage == .schedule {
       try write("\(schedule)\n")
       summary.seconds = watch.seconds

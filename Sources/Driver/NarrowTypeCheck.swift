@@ -21,7 +21,7 @@ package struct NarrowTypeCheck {
     case .bits8: [nil]
     default:
       [
-        QuantizationSpec(weights: .bits8, group: nil, activationBits: spec.activationBits, cacheBits: spec.cacheBits),
+        QuantizationSpec(weights: .bits8, group: nil, activationBits: spec.activationBits, cacheType: spec.cacheType),
         nil,
       ]
     }

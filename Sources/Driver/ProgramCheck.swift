@@ -74,7 +74,7 @@ package struct ProgramCheck {
   private func loadOptions(_ manifest: JSON) -> LoadOptions {
     var options = load
     options.context = options.context ?? manifest["metadata"]?["context"]?.string.flatMap { Int($0) }
-    options.cacheType = options.cacheType ?? manifest["metadata"]?["cache"]?.string.flatMap { DType(rawValue: $0) }
+    options.cacheType = options.cacheType ?? manifest["metadata"]?["cache"]?.string.flatMap { CacheType(rawValue: $0) }
     let isLanguageModel = manifest["metadata"]?["context"] != nil
     for function in manifest["functions"]?.array ?? [] where !isLanguageModel {
       for symbol in function["symbols"]?.array ?? [] {

@@ -15,6 +15,8 @@ package struct Summary: Sendable {
   package var objects: Toolchain.Report?
   /// Bytes of all caches for one token.
   package var cacheBytesPerToken: Int?
+  /// Bytes of the states beside them, whatever the number of tokens.
+  package var fixedStateBytes = 0
   package var seconds = 0.0
 
   package init() {}
@@ -35,7 +37,10 @@ package struct Summary: Sendable {
         "planned memory: \(Quantity.bytes(weightsBytes)) of weights, mapped, and \(Quantity.bytes(arenaBytes)) of "
           + "activations and states")
     }
-    if let cacheBytesPerToken { lines.append("KV cache: \(Quantity.bytes(cacheBytesPerToken)) per token") }
+    if let cacheBytesPerToken {
+      let fixed = fixedStateBytes > 0 ? ", and \(Quantity.bytes(fixedStateBytes)) for any number of tokens" : ""
+      lines.append("KV cache: \(Quantity.bytes(cacheBytesPerToken)) per token\(fixed)")
+    }
     return lines
   }
 
@@ -70,6 +75,7 @@ package struct Summary: Sendable {
     if let weightsBytes { object["weights_bytes"] = .int(weightsBytes) }
     if let arenaBytes { object["arena_bytes"] = .int(arenaBytes) }
     if let cacheBytesPerToken { object["cache_bytes_per_token"] = .int(cacheBytesPerToken) }
+    if fixedStateBytes > 0 { object["fixed_state_bytes"] = .int(fixedStateBytes) }
     if let objects { object["objects"] = ["compiled": .int(objects.compiled), "cached": .int(objects.cached)] }
     return .object(object)
   }

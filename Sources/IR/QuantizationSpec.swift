@@ -11,7 +11,7 @@ import Tensors
 /// - group: `g32`, `g64`, `g128`, or `gc` for one scale per output channel (`w8` only). Without: `gc` for `w8`, otherwise
 ///   `g32`. A `z` behind it (`w4g128z`, `w4z`) gives each group a zero point; `w6` to `w2` only.
 /// - activations: `a8` (without: the same, for quantized weights) or `a32`, which leaves them as they are.
-/// - cache: `kv32`, `kv16`, or `kv8` with a scale per token and head; without, the checkpoint decides.
+/// - cache: `kv32`, `kv16`, `kv8`, `kv4` or `kv4t`, see ``CacheType``; without, the checkpoint decides.
 package struct QuantizationSpec: Hashable, Sendable {
   /// How the weights of linear layers are stored.
   package enum Weights: String, Hashable, Sendable, CaseIterable {
@@ -51,18 +51,18 @@ package struct QuantizationSpec: Hashable, Sendable {
   package var hasZeroPoints = false
   /// Bits of activations: 8 or 32.
   package var activationBits: Int
-  /// Bits of the KV cache, if it is said: 32, 16 or 8.
-  package var cacheBits: Int?
+  /// How the KV cache keeps keys and values, if it is said.
+  package var cacheType: CacheType?
 
   /// The group lengths that can be asked for.
   package static let groups = [32, 64, 128]
 
   /// Quantized weights with everything spelt out.
-  package init(weights: Weights, group: Int?, activationBits: Int, cacheBits: Int? = nil) {
+  package init(weights: Weights, group: Int?, activationBits: Int, cacheType: CacheType? = nil) {
     self.weights = weights
     self.group = weights.isQuantized ? group : nil
     self.activationBits = weights.isQuantized ? activationBits : 32
-    self.cacheBits = cacheBits
+    self.cacheType = cacheType
   }
 
   /// The block format of weights; nil where they stay numbers.
@@ -97,9 +97,6 @@ package struct QuantizationSpec: Hashable, Sendable {
   /// scale per channel; nil where activations stay numbers.
   package var activationFormat: BlockFormat? { activationBits == 8 ? .a8(group ?? 32) : nil }
 
-  /// The element type of the KV cache, if it is said; `i8` for codes with scales.
-  package var cacheType: DType? { cacheBits.map { $0 == 32 ? .f32 : $0 == 16 ? .f16 : .i8 } }
-
   /// Bits of one weight, its share of the scale included, in rows of `columns` numbers.
   package func bitsPerWeight(columns: Int) -> Double {
     guard let format = weightFormat, columns > 0 else { return Double((weightType ?? .f32).byteCount * 8) }
@@ -116,7 +113,7 @@ extension QuantizationSpec: CustomStringConvertible {
     if weights.isQuantized {
       text += (group.map { "g\($0)" } ?? "gc") + (hasZeroPoints ? "z" : "") + "a\(activationBits)"
     }
-    if let cacheBits { text += "kv\(cacheBits)" }
+    if let cacheType { text += "kv" + cacheType.spelling }
     return text
   }
 
@@ -189,15 +186,13 @@ extension QuantizationSpec: CustomStringConvertible {
       activationBits = digits == "8" ? 8 : 32
     }
 
-    cacheBits = nil
+    cacheType = nil
     if take("kv") {
-      switch word() {
-      case "32": cacheBits = 32
-      case "16": cacheBits = 16
-      case "8": cacheBits = 8
-      case "4": throw fail("a 4-bit KV cache is not supported yet (choices: kv32, kv16, kv8)", .unsupported)
-      case let digits: throw fail("unknown KV cache 'kv\(digits)' (choices: kv32, kv16, kv8)")
+      let spelling = word() + (take("t") ? "t" : "")
+      guard let type = CacheType(spelling: spelling) else {
+        throw fail("unknown KV cache 'kv\(spelling)' (choices: kv32, kv16, kv8, kv4, kv4t)")
       }
+      cacheType = type
     }
     guard rest.isEmpty else {
       throw fail("unexpected '\(rest)' (the order is w, g, a, kv, as in w4g32a8kv16)")

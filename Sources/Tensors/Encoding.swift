@@ -65,6 +65,18 @@ package struct BlockFormat: Hashable, Sendable {
   /// A cache of keys or values: eight bits with an f32 scale for each token and head of `headDim` numbers.
   package static func cache8(_ headDim: Int) -> BlockFormat { a8(headDim) }
 
+  /// A cache of keys or values: four bits with an f16 scale and a zero point for each token and group of a head. Groups are
+  /// equal, even and of at most 32 numbers; a head that has none such of at least 16 is one group.
+  package static func cache4(_ headDim: Int) -> BlockFormat {
+    let group = stride(from: 32, through: 16, by: -2).first { headDim % $0 == 0 } ?? headDim
+    return BlockFormat(bits: 4, group: group, scale: .f16, codes: .zeroPoint)
+  }
+
+  /// A cache of keys or values: four bits with one f32 scale for each token and head of `headDim` numbers.
+  package static func cache4PerToken(_ headDim: Int) -> BlockFormat {
+    BlockFormat(bits: 4, group: headDim, scale: .f32)
+  }
+
   /// The widths of the planes that codes are stored in, lowest bits first; nil for a width without format.
   package static func planes(ofBits bits: Int) -> [Int]? {
     switch bits {

@@ -11,8 +11,9 @@ struct LoadArguments: ParsableArguments {
   @Option(help: "Rows of the KV cache. (default: the smaller of the checkpoint's and 2048)")
   var context: Int?
 
-  @Option(help: "Element type of the KV cache: 32, 16 or 8 bits. (default: 32 for f32 checkpoints, else 16)")
-  var kv: Int?
+  @Option(
+    help: "Bits of the KV cache: 32, 16, 8, 4, or 4t for one scale a head. (default: 32 for f32 checkpoints, else 16)")
+  var kv: String?
 
   @Option(
     name: .customLong("dim"), help: ArgumentHelp("A symbolic size of an input: N or A...B.", valueName: "name=range"))
@@ -41,12 +42,12 @@ struct LoadArguments: ParsableArguments {
     guard adapter != nil || !keepAdapter else { throw CompileError(.usage, "--keep-adapter needs --adapter") }
     options.adapter = adapter
     options.keepsAdapter = keepAdapter
-    switch kv {
-    case nil: break
-    case 32?: options.cacheType = .f32
-    case 16?: options.cacheType = .f16
-    case 8?: options.cacheType = .i8
-    case let other?: throw CompileError(.usage, "--kv is \(other), expected 32, 16 or 8")
+    options.cacheType = try kv.map { text in
+      guard let type = CacheType(spelling: text) else {
+        let choices = CacheType.allCases.map(\.spelling).joined(separator: ", ")
+        throw CompileError(.usage, "--kv is '\(text)', expected one of \(choices)")
+      }
+      return type
     }
     for text in dims {
       let (name, range) = try Self.dimension(text)

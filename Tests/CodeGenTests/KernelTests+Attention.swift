@@ -5,15 +5,102 @@ import Testing
 
 /// Attention, caches and rotary embedding.
 extension KernelTests {
-  /// A cache in the given type, `i8` for codes with scales.
-  private func cache(_ element: DType, _ rows: Int, heads: Int, dim: Int, seed: UInt64) throws -> Tensor {
-    guard element == .i8 else { return try random(element, [rows, heads * dim], seed: seed) }
+  /// A cache in the given type.
+  private func cache(_ type: CacheType, _ rows: Int, heads: Int, dim: Int, seed: UInt64) throws -> Tensor {
+    if let element = type.element { return try random(element, [rows, heads * dim], seed: seed) }
     let numbers = try random([rows, heads * dim], seed: seed)
-    let tensor = Tensor(TensorType(.f32, [rows, heads * dim], encoding: .block(.cache8(dim))))
+    let format = try #require(type.format(headDim: dim))
+    let tensor = Tensor(TensorType(.f32, [rows, heads * dim], encoding: .block(format)))
     let old = Tensor(tensor.type)
     let all = Tensor(.i32, [1], [Int32(0)])
     try CacheUpdate().evaluate([old.view, numbers.view, all.view], into: [tensor.mutableView])
     return tensor
+  }
+
+  /// Four-bit caches: heads of one group and of several, halves of groups that are no whole vectors, odd halves; one token
+  /// and many, the window of the attention shorter and longer than the rows that lie apart, positions before they are
+  /// full. Sums of up to 90 products in f32, 1e-5.
+  private func narrowCaches() throws -> [KernelCase] {
+    var cases: [KernelCase] = []
+    for (heads, kvHeads, dim, type) in [
+      (4, 2, 32, CacheType.i4), (2, 2, 64, .i4), (8, 2, 8, .i4), (3, 1, 80, .i4), (4, 2, 34, .i4), (16, 2, 128, .i4),
+      (2, 1, 20, .i4t),
+    ] {
+      let k = try cache(type, 90, heads: kvHeads, dim: dim, seed: 61)
+      let v = try cache(type, 90, heads: kvHeads, dim: dim, seed: 62)
+      for (tokens, position) in [(1, 0), (1, 64), (37, 53), (5, 2)] {
+        let q = try random([tokens, heads * dim], seed: 63, in: -2...2)
+        let at = Tensor(.i32, [1], [Int32(position)])
+        for (recent, window) in [(nil, nil), (32, nil), (7, 19), (7, 5)] as [(Int?, Int?)] {
+          let op = Attention(
+            heads: heads, kvHeads: kvHeads, scale: 1 / Float(dim).squareRoot(), window: window,
+            softcap: window == nil ? nil : 2, recent: recent)
+          let last = try recent.map { count in
+            try [64, 65].map { try random([count + tokens, kvHeads * dim], seed: $0) }
+          }
+          let inputs = [q, k, v, at] + (last ?? [])
+          var types = inputs.map(\.type)
+          if tokens > 1 {
+            types[0] = symbolic(q.type)
+            for index in 4..<inputs.count { types[index].shape[0] = types[0].shape[0] + .fixed(recent ?? 0) }
+          }
+          cases.append(
+            KernelCase(
+              "attention \(heads)/\(kvHeads) x\(dim) \(type) \(tokens)@\(position) recent \(recent ?? 0)",
+              op, inputs,
+              types: types, symbols: tokens > 1 ? ["T": tokens] : [:], tolerance: 1e-5))
+        }
+      }
+    }
+    // Numbers added to the scores of each head.
+    let (k, v) = (try cache(.i4, 40, heads: 2, dim: 16, seed: 66), try cache(.i4, 40, heads: 2, dim: 16, seed: 67))
+    let inputs = [
+      try random([5, 64], seed: 68), k, v, Tensor(.i32, [1], [Int32(30)]), try random([4, 1, 40], seed: 69),
+      try random([13, 32], seed: 70), try random([13, 32], seed: 71),
+    ]
+    cases.append(
+      KernelCase(
+        "attention with recent rows and slopes", Attention(heads: 4, kvHeads: 2, scale: 0.25, recent: 8), inputs,
+        tolerance: 1e-5))
+    return cases
+  }
+
+  /// Codes, scales and zero points are the evaluator's, byte by byte.
+  private func narrowCacheUpdates() throws -> [KernelCase] {
+    var cases: [KernelCase] = []
+    for type in [CacheType.i4, .i4t] {
+      for (tokens, dim) in [(3, 8), (1, 32), (2, 64), (4, 80), (2, 6), (3, 34), (1, 128)] {
+        let old = try cache(type, 9, heads: 3, dim: dim, seed: 72)
+        var numbers = try random([tokens, 3 * dim], seed: 73, in: -5...5).array(of: Float.self)
+        let at = Tensor(.i32, [1], [Int32(5)])
+        cases.append(
+          KernelCase(
+            "cache_update \(type) \(dim)", CacheUpdate(), [old, Tensor(.f32, [tokens, 3 * dim], numbers), at],
+            tolerance: 0))
+        // A head of zeros, one of a single sign with equal ends, one of tiny numbers with both ends.
+        for i in 0..<dim {
+          numbers[i] = 0
+          numbers[dim + i] = i % 2 == 0 ? 3 : 1
+          numbers[2 * dim + i] = i == 1 ? -1e-7 : i == 2 ? 1e-7 : 1e-9 * Float(i)
+        }
+        cases.append(
+          KernelCase(
+            "cache_update \(type) \(dim) of zeros", CacheUpdate(),
+            [old, Tensor(.f32, [tokens, 3 * dim], numbers), at],
+            tolerance: 0))
+        // Numbers that are none leave the others of their group as they are.
+        if type == .i4 {
+          numbers[2] = .nan
+          numbers[dim + 1] = -.nan
+          cases.append(
+            KernelCase(
+              "cache_update \(type) \(dim) of nan", CacheUpdate(),
+              [old, Tensor(.f32, [tokens, 3 * dim], numbers), at],
+              tolerance: 0))
+        }
+      }
+    }
+    return cases
   }
 
   /// Several tiles of queries and blocks of keys, the last ones in part; groups of heads; caches of int8, whose numbers
@@ -21,7 +108,7 @@ extension KernelTests {
   private func attentionTiles() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     for (heads, kvHeads, dim, element) in [
-      (6, 2, 20, DType.f32), (2, 2, 32, .f16), (8, 1, 8, .i8), (2, 1, 80, .i8), (3, 3, 4, .i8),
+      (6, 2, 20, CacheType.f32), (2, 2, 32, .f16), (8, 1, 8, .i8), (2, 1, 80, .i8), (3, 3, 4, .i8),
     ] {
       let k = try cache(element, 90, heads: kvHeads, dim: dim, seed: 41)
       let v = try cache(element, 90, heads: kvHeads, dim: dim, seed: 42)
@@ -40,7 +127,7 @@ extension KernelTests {
       }
     }
     // One token leaves lanes free, which take neighbouring keys: two and four of them, blocks that end in between.
-    for (heads, kvHeads, dim, element) in [(16, 2, 64, DType.f16), (4, 1, 32, .i8)] {
+    for (heads, kvHeads, dim, element) in [(16, 2, 64, CacheType.f16), (4, 1, 32, .i8)] {
       let k = try cache(element, 90, heads: kvHeads, dim: dim, seed: 51)
       let v = try cache(element, 90, heads: kvHeads, dim: dim, seed: 52)
       let q = try random([1, heads * dim], seed: 53, in: -2...2)
@@ -188,4 +275,8 @@ extension KernelTests {
   }
 
   @Test(arguments: targets) func attentionKernels(_ target: String) throws { try check(try attention(), on: target) }
+
+  @Test(arguments: targets) func narrowCacheKernels(_ target: String) throws {
+    try check(try narrowCaches() + narrowCacheUpdates(), on: target)
+  }
 }

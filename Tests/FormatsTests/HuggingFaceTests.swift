@@ -96,7 +96,6 @@ import Testing
     #expect(try cache(LoadOptions(context: 5, cacheType: .f16)) == TensorType(.f16, [5, 2]))
     expectFailure(.usage, "context of 17", "1 to 16") { _ = try cache(LoadOptions(context: 17)) }
     expectFailure(.usage, "context of 0") { _ = try cache(LoadOptions(context: 0)) }
-    expectFailure(.usage, "type i16") { _ = try cache(LoadOptions(cacheType: .i16)) }
     expectFailure(.unsupported, "8-bit KV cache needs heads of a multiple of 4") {
       _ = try cache(LoadOptions(cacheType: .i8))
     }

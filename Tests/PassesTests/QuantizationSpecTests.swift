@@ -7,7 +7,7 @@ import Testing
   @Test(arguments: [
     ("w8", "w8gca8"), ("w8gc", "w8gca8"), ("w8g32", "w8g32a8"), ("w8a32", "w8gca32"), ("w4", "w4g32a8"),
     ("w4g32", "w4g32a8"), ("w4g64a32", "w4g64a32"), ("w4g128a8kv16", "w4g128a8kv16"), ("w4kv32", "w4g32a8kv32"),
-    ("w8gckv8", "w8gca8kv8"),
+    ("w8gckv8", "w8gca8kv8"), ("w4kv4", "w4g32a8kv4"), ("wf16kv4t", "wf16kv4t"),
     ("wf16", "wf16"), ("wbf16", "wbf16"), ("wf32kv16", "wf32kv16"), ("wf16a32", "wf16"),
     ("w6", "w6g32a8"), ("w5g64", "w5g64a8"), ("w3a32", "w3g32a32"), ("w2g128", "w2g128a8"), ("wt", "wtg32a8"),
     ("w4z", "w4g32za8"), ("w4g128za32kv16", "w4g128za32kv16"), ("w2g64z", "w2g64za8"),
@@ -46,6 +46,7 @@ import Testing
     ("w4g33", "unknown group 'g33' (choices: g32, g64, g128)"),
     ("w8g16", "unknown group 'g16' (choices: gc, g32, g64, g128)"), ("wf16g32", "have no group"),
     ("w8a16", "unknown activations 'a16' (choices: a8, a32)"), ("w8kv12", "unknown KV cache 'kv12'"),
+    ("w8kv8t", "unknown KV cache 'kv8t' (choices: kv32, kv16, kv8, kv4, kv4t)"), ("w8kv", "unknown KV cache 'kv'"),
     ("w8kv16a8", "unexpected 'a8' (the order is w, g, a, kv, as in w4g32a8kv16)"), ("w8 ", "unexpected ' '"),
     ("w8g99999999999999999999", "unknown group"), ("w٤", "unknown weights"),
     ("w8g32z", "zero points are for w6, w5, w4, w3 and w2: unexpected 'z'"), ("wtz", "zero points are for"),
@@ -60,7 +61,6 @@ import Testing
   @Test(arguments: [
     ("wmxfp4", "weights 'wmxfp4' are not supported yet"), ("wnf4", "weights 'wnf4'"),
     ("w4gc", "weights of fewer than 8 bits need a group"),
-    ("w8kv4", "a 4-bit KV cache"),
     ("wf16a8", "8-bit activations need quantized weights"),
   ]) func saysWhatIsNotThereYet(_ text: String, _ message: String) throws {
     let error = #expect(throws: CompileError.self) { try QuantizationSpec(parsing: text) }

@@ -186,10 +186,9 @@ struct LatentAttention: DecoderPart {
     let all = try emitter.builder.emit(Expand([tokens, .fixed(heads), .fixed(turning)]), one)
     let k = try join(emitter.builder.emit(Concat(axis: 2), part(both, axis: 2, 0, nope), all), keyDim)
     let v = try join(part(both, axis: 2, nope, valueDim), valueDim)
-    let keys = try emitter.cached(k, "k", heads: heads, headDim: keyDim, context)
-    let values = try emitter.cached(v, "v", heads: heads, headDim: valueDim, context)
     let attention = Attention(heads: heads, kvHeads: heads, scale: scale)
-    let a = try emitter.builder.emit(attention, q, keys, values, context.position)
+    let a = try emitter.cachedAttention(
+      attention, q, k, v, bias: nil, headDim: keyDim, valueDim: valueDim, context)
     return try linear("o_proj", a, heads * valueDim, width, bias: hasBias)
   }
 }

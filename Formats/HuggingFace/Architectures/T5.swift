@@ -97,7 +97,7 @@ struct T5: Architecture {
       try encode(&tensors, into: &model, rows: rows, cache: nil)
     } else {
       let cache = TensorType(
-        options.cacheElement(beside: tensors["shared.weight"]?.type) == .f32 ? .f32 : .f16, [rows, heads * headDim])
+        options.cacheType(beside: tensors["shared.weight"]?.type) == .f32 ? .f32 : .f16, [rows, heads * headDim])
       try encode(&tensors, into: &model, rows: rows, cache: cache)
       try decode(&tensors, into: &model, rows: rows, cache: cache)
       model[metadata: "cache"] = cache.element.rawValue

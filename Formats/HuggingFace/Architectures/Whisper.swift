@@ -66,7 +66,7 @@ struct Whisper: Architecture {
   func build(_ tensors: inout CheckpointTensors, into model: inout Model, options: LoadOptions) throws {
     let rows = try options.rows(longest: longest)
     let element: DType =
-      options.cacheElement(beside: tensors["model.decoder.embed_tokens.weight"]?.type) == .f32 ? .f32 : .f16
+      options.cacheType(beside: tensors["model.decoder.embed_tokens.weight"]?.type) == .f32 ? .f32 : .f16
     let source = TensorType(element, [sourceRows, width])
     try encode(&tensors, into: &model, cache: source)
     try decode(&tensors, into: &model, cache: TensorType(element, [rows, width]), source: source)

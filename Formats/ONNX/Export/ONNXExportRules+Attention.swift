@@ -67,6 +67,9 @@ extension ONNXExportRules {
   static func attention(_ exporter: inout ONNXExporter, _ node: Node, _ op: Attention) throws -> [String] {
     let types = node.inputs.map { exporter.type($0) }
     let query = types[0]
+    guard op.recent == nil else {
+      throw exporter.failure(node, "with the last keys and values apart is not written as ONNX")
+    }
     let optional = op.optionalInputs(types)
     guard let columns = query.shape.last.fixedValue, let values = types[2].shape.last.fixedValue else {
       throw exporter.failure(node, "of open width is not written as ONNX")

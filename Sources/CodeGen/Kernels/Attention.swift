@@ -25,28 +25,23 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   package var tokens: Extent
   /// Rows of keys and values.
   package var keys: Extent
-  /// The elements of keys and values; i8 stands for an f32 scale followed by the codes, for each row and head.
-  package var key: ScalarType
-  package var value: ScalarType
+  /// The elements of keys and values.
+  package var key: CacheElement
+  package var value: CacheElement
   package var queryStride: Int
   /// From row to row, in elements, of codes in bytes.
   package var keyStride: Int
   package var valueStride: Int
-
-  /// Bytes before the codes of a head.
-  package static let scaleBytes = 4
-
-  /// From one head to the next in a row, in elements, of codes in bytes.
-  package static func headStride(_ element: ScalarType, _ size: Int) -> Int {
-    element == .i8 ? size + scaleBytes : size
-  }
+  /// How many of the last keys and values a query takes from rows of f32 in two further inputs, which begin as many rows
+  /// before the first query; nil without them.
+  package var recent: Int?
 
   package init(
     isTiled: Bool, heads: Int, kvHeads: Int, headDim: Int, valueDim: Int? = nil, scale: Float, causal: Bool,
     window: Int? = nil,
     softcap: Float? = nil, hasPosition: Bool, mask: ScalarType? = nil, maskIsBroadcast: [Bool] = [],
-    batch: Extent = .fixed(1), tokens: Extent, keys: Extent, key: ScalarType = .f32, value: ScalarType = .f32,
-    queryStride: Int? = nil, keyStride: Int? = nil, valueStride: Int? = nil
+    batch: Extent = .fixed(1), tokens: Extent, keys: Extent, key: CacheElement = .f32, value: CacheElement = .f32,
+    queryStride: Int? = nil, keyStride: Int? = nil, valueStride: Int? = nil, recent: Int? = nil
   ) {
     self.isTiled = isTiled
     self.heads = heads
@@ -66,8 +61,9 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     self.key = key
     self.value = value
     self.queryStride = queryStride ?? heads * headDim
-    self.keyStride = keyStride ?? kvHeads * Self.headStride(key, headDim)
-    self.valueStride = valueStride ?? kvHeads * Self.headStride(value, valueDim ?? headDim)
+    self.keyStride = keyStride ?? kvHeads * key.headStride(headDim)
+    self.valueStride = valueStride ?? kvHeads * value.headStride(valueDim ?? headDim)
+    self.recent = recent
   }
 
   /// A number as part of a name.
@@ -78,16 +74,17 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   package func name(target: Target) -> String {
     var parts = [isTiled ? "mcc_attention_tile" : "mcc_attention", "\(heads)x\(headDim)", "kv\(kvHeads)"]
     if valueDim != headDim { parts[2] += "x\(valueDim)" }
-    parts.append(key.rawValue)
-    if value != key { parts.append(value.rawValue) }
+    parts.append(key.name)
+    if value != key { parts.append(value.name) }
+    if let recent { parts.append("recent\(recent)") }
     if causal { parts.append("causal") }
     if let window { parts.append("window\(window)") }
     if scale != 1 / Float(headDim).squareRoot() { parts.append("scale\(Self.word(scale))") }
     if let softcap { parts.append("softcap\(Self.word(softcap))") }
     if let mask { parts.append("mask\(mask.rawValue)" + maskIsBroadcast.map { $0 ? "1" : "n" }.joined()) }
     let strides = [
-      (queryStride, heads * headDim), (keyStride, kvHeads * Self.headStride(key, headDim)),
-      (valueStride, kvHeads * Self.headStride(value, valueDim)),
+      (queryStride, heads * headDim), (keyStride, kvHeads * key.headStride(headDim)),
+      (valueStride, kvHeads * value.headStride(valueDim)),
     ]
     if strides.contains(where: { $0.0 != $0.1 }) {
       parts.append("strides" + strides.map { "\($0.0)" }.joined(separator: "_"))
@@ -101,7 +98,7 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   /// Keys scored at a time.
   private static let block = 32
 
-  /// Parameters: q, k, v, position and mask if there are any, y, then the run-time ones of batch, tokens and keys. Threads
+  /// Parameters: q, k, v, position, mask, last keys and values if there are any, y, then the run-time ones of batch, tokens and keys. Threads
   /// share the heads of all tokens, neighbouring tokens of a head together.
   package func build(name: String? = nil, target: Target) -> KernelFunction {
     let k = KernelBuilder(name ?? self.name(target: target), target: target)
@@ -110,11 +107,13 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
         + "v[\(keys.text), \(kvHeads) * \(valueDim)].",
       causal ? "Token i sees rows 0 ... position + i." + (window.map { " Only the last \($0)." } ?? "") : "All rows.",
     ]
+    if let recent { k.comment.append("Of these the last \(recent) come from rows of their own in f32.") }
     let q = k.input("q", .f32)
-    let keyPointer = k.input("k", key)
-    let valuePointer = k.input("v", value)
+    let keyPointer = k.input("k", key.scalar)
+    let valuePointer = k.input("v", value.scalar)
     let position = hasPosition ? k.input("position", .i32) : nil
     let maskPointer = mask.map { k.input("mask", $0) }
+    let last = recent.map { _ in (keys: k.input("last_k", .f32), values: k.input("last_v", .f32)) }
     let y = k.output("y", .f32)
     let batches = k.extent(batch)
     let count = k.extent(tokens)
@@ -123,7 +122,7 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     if isTiled {
       AttentionTile(
         config: self, k: k, q: q, keyPointer: keyPointer, valuePointer: valuePointer, position: position,
-        mask: maskPointer, y: y, tokens: count, rowCount: rowCount
+        mask: maskPointer, last: last, y: y, tokens: count, rowCount: rowCount
       ).build()
       return k.finish()
     }
@@ -138,11 +137,10 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
       let query = k.pointer(
         "query", q, offset: (item * count + token) * .integer(queryStride) + head * .integer(headDim))
       let keyRows = k.pointer(
-        "keys", keyPointer,
-        offset: item * rowCount * .integer(keyStride) + shared * .integer(Self.headStride(key, headDim)))
+        "keys", keyPointer, offset: item * rowCount * .integer(keyStride) + shared * .integer(key.headStride(headDim)))
       let valueRows = k.pointer(
         "values", valuePointer,
-        offset: item * rowCount * .integer(valueStride) + shared * .integer(Self.headStride(value, valueDim)))
+        offset: item * rowCount * .integer(valueStride) + shared * .integer(value.headStride(valueDim)))
       var end = rowCount
       if causal {
         end = position.map { $0[0].asIndex + token + 1 } ?? (rowCount - count + token + 1)
@@ -157,11 +155,30 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
       }
       let largest = k.variable("largest", .real(-.infinity))
       let total = k.variable("total", .real(0))
-      k.loop("first", from: begin, to: end, step: Self.block) { first in
-        let rows = k.define("rows", .minimum(end - first, .integer(Self.block)))
-        score(k, query: query, keys: keyRows, mask: maskRow, first: first, rows: rows, scores: scores)
-        let correction = weigh(k, scores: scores, rows: rows, largest: largest, total: total)
-        accumulate(k, values: valueRows, first: first, rows: rows, scores: scores, sums: sums, correction: correction)
+      func pass(
+        _ keys: CacheRows, _ values: CacheRows, from begin: Expression, to end: Expression, behind start: Expression
+      ) {
+        k.loop("first", from: begin, to: end, step: Self.block) { first in
+          let rows = k.define("rows", .minimum(end - first, .integer(Self.block)))
+          let row = k.define("first_row", first - start)
+          score(k, query: query, keys: keys, mask: maskRow, first: first, row: row, rows: rows, scores: scores)
+          let correction = weigh(k, scores: scores, rows: rows, largest: largest, total: total)
+          accumulate(k, values: values, row: row, rows: rows, scores: scores, sums: sums, correction: correction)
+        }
+      }
+      let keys = CacheRows(pointer: keyRows, element: key, stride: keyStride)
+      let values = CacheRows(pointer: valueRows, element: value, stride: valueStride)
+      if let recent, let last, let position {
+        pass(keys, values, from: begin, to: k.define("early", end - .integer(recent)), behind: 0)
+        let lastKeys = k.pointer("last_keys", last.keys, offset: shared * .integer(headDim))
+        let lastValues = k.pointer("last_values", last.values, offset: shared * .integer(valueDim))
+        pass(
+          CacheRows(pointer: lastKeys, element: .f32, stride: kvHeads * headDim),
+          CacheRows(pointer: lastValues, element: .f32, stride: kvHeads * valueDim),
+          from: k.define("late", .maximum(end - .integer(recent), begin)), to: end,
+          behind: k.define("start", position[0].asIndex - .integer(recent)))
+      } else {
+        pass(keys, values, from: begin, to: end, behind: 0)
       }
       let inverse = k.define("inverse", .broadcast(.choose(total > 0.0, 1 / total, 0.0)))
       let out = k.define("out", ((item * count + token) * .integer(heads) + head) * .integer(valueDim))
@@ -186,22 +203,39 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     return offset
   }
 
-  /// scores[r] = scale * query . keys[first + r], capped and masked; -inf beyond the last row.
+  /// Rows of keys or values of one head.
+  private struct CacheRows {
+    let pointer: Pointer
+    let element: CacheElement
+    let stride: Int
+  }
+
+  /// scores[r] = scale * query . keys[row + r] for the key `first + r`, capped and masked; -inf beyond the last row.
   private func score(
-    _ k: KernelBuilder, query: Pointer, keys: Pointer, mask: Pointer?, first: Expression, rows: Expression,
-    scores: Pointer
+    _ k: KernelBuilder, query: Pointer, keys: CacheRows, mask: Pointer?, first: Expression, row start: Expression,
+    rows: Expression, scores: Pointer
   ) {
-    let starts = Array(stride(from: 0, to: headDim, by: k.lanes))
-    func tail(_ start: Int) -> Expression? { headDim - start < k.lanes ? .integer(headDim - start) : nil }
-    let loaded = starts.count <= 8 ? starts.map { k.define("q", query.load(.integer($0), count: tail($0))) } : []
+    let parts = keys.element.parts(headDim, lanes: k.lanes)
+    func load(_ part: CacheElement.Part) -> Expression { query.load(.integer(part.start), count: part.tail(k.lanes)) }
+    let loaded = parts.count <= 8 ? parts.map { k.define("q", load($0)) } : []
     k.loop("r", to: rows) { r in
-      let row = AttentionRow(k, keys, key, at: (first + r) * .integer(keyStride))
+      let row = CacheRow(k, keys.pointer, keys.element, at: (start + r) * .integer(keys.stride), size: headDim)
       var products: [Expression?] = [nil, nil]
-      for (index, start) in starts.enumerated() {
-        let a = loaded.isEmpty ? query.load(.integer(start), count: tail(start)) : loaded[index]
-        let b = row.loadUnscaled(.integer(start), count: tail(start))
-        let sum = products[index % 2].map { Expression.multiplyAdd(a, b, $0) } ?? a * b
-        products[index % 2] = k.define("p", sum)
+      func add(_ a: Expression, _ b: Expression, to index: Int) {
+        products[index % 2] = k.define("p", products[index % 2].map { .multiplyAdd(a, b, $0) } ?? a * b)
+      }
+      var group: Expression?
+      for (index, part) in parts.enumerated() {
+        let a = loaded.isEmpty ? load(part) : loaded[index]
+        let b = row.loadUnscaled(part, lanes: k.lanes)
+        guard row.scales.count > 1, let scale = row.scales[part.group] else {
+          add(a, b, to: index)
+          continue
+        }
+        let sum = k.define("s", group.map { .multiplyAdd(a, b, $0) } ?? a * b)
+        let isLast = index + 1 == parts.count || parts[index + 1].group != part.group
+        if isLast { add(sum, .broadcast(scale), to: part.group) }
+        group = isLast ? nil : sum
       }
       let product = products.compactMap { $0 }.reduce(nil) { (sum: Expression?, next) in sum.map { $0 + next } ?? next }
       var score = Expression.reduce(.sum, product ?? .broadcast(.real(0))) * .real(scale)
@@ -246,24 +280,36 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     return k.define("factor", .broadcast(correction))
   }
 
-  /// sums = sums * correction + scores[r] * values[first + r].
+  /// sums = sums * correction + scores[r] * values[row + r].
   private func accumulate(
-    _ k: KernelBuilder, values: Pointer, first: Expression, rows: Expression, scores: Pointer, sums: Pointer,
+    _ k: KernelBuilder, values: CacheRows, row start: Expression, rows: Expression, scores: Pointer, sums: Pointer,
     correction: Expression
   ) {
-    let starts = Array(stride(from: 0, to: valueDim, by: k.lanes))
-    for chunk in stride(from: 0, to: starts.count, by: 8) {
-      let part = Array(starts[chunk..<min(starts.count, chunk + 8)])
-      let registers = part.map { k.variable("v\($0)", sums.load(.integer($0)) * correction) }
+    let parts = values.element.parts(valueDim, lanes: k.lanes)
+    // Sums are padded to whole vectors; behind parts of codes lie other sums.
+    func tail(_ part: CacheElement.Part) -> Expression? { values.element.isPacked ? part.tail(k.lanes) : nil }
+    for chunk in stride(from: 0, to: parts.count, by: 8) {
+      let part = Array(parts[chunk..<min(parts.count, chunk + 8)])
+      let registers = part.map {
+        k.variable("v\($0.start)", sums.load(.integer($0.start), count: tail($0)) * correction)
+      }
       k.loop("r", to: rows) { r in
-        let row = AttentionRow(k, values, value, at: (first + r) * .integer(valueStride))
-        let weight = k.define("weight", .broadcast(row.scale.map { scores[r] * $0 } ?? scores[r]))
-        for (start, register) in zip(part, registers) {
-          let tail = valueDim - start < k.lanes ? Expression.integer(valueDim - start) : nil
-          k.assign(register, .multiplyAdd(weight, row.loadUnscaled(.integer(start), count: tail), register))
+        let row = CacheRow(
+          k, values.pointer, values.element, at: (start + r) * .integer(values.stride), size: valueDim,
+          groups: (part.first?.group ?? 0)...(part.last?.group ?? 0))
+        var weight: Expression?
+        for (index, register) in registers.enumerated() {
+          let group = part[index].group
+          if index == 0 || row.scales.count > 1 && group != part[index - 1].group {
+            weight = k.define("weight", .broadcast(row.scales[group].map { scores[r] * $0 } ?? scores[r]))
+          }
+          guard let weight else { continue }
+          k.assign(register, .multiplyAdd(weight, row.loadUnscaled(part[index], lanes: k.lanes), register))
         }
       }
-      for (start, register) in zip(part, registers) { k.store(sums, .integer(start), register) }
+      for (part, register) in zip(part, registers) {
+        k.store(sums, .integer(part.start), register, count: tail(part))
+      }
     }
   }
 }

@@ -4,7 +4,8 @@ import Tensors
 /// Attention over keys and values, cached or not.
 package enum AttentionKernel: Kernel {
   package static let name = "attention"
-  package static let summary = "scaled dot-product attention by online softmax; f32, f16, bf16 or int8 keys and values"
+  package static let summary =
+    "scaled dot-product attention by online softmax; keys and values in f32, f16, bf16, 8 or 4 bits"
 
   package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
     guard let op = query.operation.op as? Attention, query.operands.count >= 3,
@@ -22,6 +23,7 @@ package enum AttentionKernel: Kernel {
       let valueWidth = v.shape.last.fixedValue
     else { return [] }
     if let position = optional.position, types[position].element != .i32 { return [] }
+    if let last = op.recentInputs(types.count), last.contains(where: { types[$0].element != .f32 }) { return [] }
     let rows = q.rank - 2
     var extents = ExtentTable()
     let batch = q.rank == 3 ? q.shape[0] : 1
@@ -46,7 +48,7 @@ package enum AttentionKernel: Kernel {
       mask: mask, maskIsBroadcast: broadcast, batch: extents.extent(batch, "B"),
       tokens: extents.extent(q.shape[rows], "T"), keys: extents.extent(k.shape[rows], "S"), key: key, value: value,
       queryStride: query.operands[0].rowStride, keyStride: query.operands[1].rowStride,
-      valueStride: query.operands[2].rowStride)
+      valueStride: query.operands[2].rowStride, recent: op.recent)
     let queries = Double(batch.maximum) * Double(q.shape[rows].maximum) * Double(op.heads)
     let keys = Double(k.shape[rows].maximum)
     let bytes = Double(k.maximumByteCount + v.maximumByteCount)
@@ -107,42 +109,38 @@ package enum AttentionKernel: Kernel {
     return Double(batch.maximum * config.kvHeads) * (pairs / lanes).rounded(.up) * lanes
   }
 
-  /// The element type of keys or values in memory, `i8` for quantized ones; nil if it is none that kernels read.
-  private static func cacheElement(_ type: TensorType, heads: Int) -> ScalarType? {
+  /// How keys or values lie in memory; nil if kernels do not read them.
+  private static func cacheElement(_ type: TensorType, heads: Int) -> CacheElement? {
     if case .block(let format) = type.encoding {
-      guard let columns = type.shape.last.fixedValue, format == .cache8(columns / heads), columns / heads % 4 == 0
-      else {
-        return nil
-      }
-      return .i8
+      return type.shape.last.fixedValue.flatMap { CacheElement(format, size: $0 / heads) }
     }
     guard type.isDense, let element = type.element.scalar, element.isFloat, element != .f64 else { return nil }
-    return element
+    return CacheElement(element)
   }
 }
 
 /// Rows written into a cache.
 package enum CacheUpdateKernel: Kernel {
   package static let name = "cache_update"
-  package static let summary = "rows written into a cache of f32, f16, bf16 or int8 at a position"
+  package static let summary = "rows written into a cache of f32, f16, bf16, 8 or 4 bits at a position"
 
   package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
     guard query.operation.op is CacheUpdate, query.operands.count == 3, query.operands[0].rowStride == nil,
       query.operands.allSatisfy({ $0.dequantized == nil }), query.operands[1].type.isDense
     else { return [] }
     let (cache, rows) = (query.operands[0].type, query.operands[1])
-    var group: Int?
-    if case .block(let format) = cache.encoding {
-      guard format.group.map({ format == .cache8($0) && $0 % 4 == 0 }) ?? false else { return [] }
-      group = format.group
+    var format: BlockFormat?
+    if case .block(let found) = cache.encoding {
+      guard CacheElement.isWritten(found) else { return [] }
+      format = found
     }
-    guard let element = group == nil ? cache.element.scalar : .i8, cache.element.isFloat, element != .f64,
-      rows.type.element == .f32,
-      query.operands[2].type.element == .i32, let columns = cache.shape.last.fixedValue
+    guard let element = cache.element.scalar, cache.element.isFloat, element != .f64, rows.type.element == .f32,
+      query.operands[2].type.element == .i32, let columns = cache.shape.last.fixedValue,
+      format.map({ columns % $0.groupLength(columns: columns) == 0 }) ?? true
     else { return [] }
     var extents = ExtentTable()
     let config = CacheUpdateConfig(
-      columns: columns, tokens: extents.extent(rows.type.shape[0], "T"), cache: element, group: group,
+      columns: columns, tokens: extents.extent(rows.type.shape[0], "T"), cache: element, format: format,
       inputStride: rows.rowStride)
     let size = Double(rows.type.maximumCount)
     return [

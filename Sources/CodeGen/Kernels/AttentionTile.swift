@@ -17,6 +17,8 @@ struct AttentionTile {
   let valuePointer: Pointer
   let position: Pointer?
   let mask: Pointer?
+  /// The last keys and values, if there are rows of their own for them.
+  let last: (keys: Pointer, values: Pointer)?
   let y: Pointer
   /// Rows of the queries and of the keys.
   let tokens: Expression
@@ -25,12 +27,12 @@ struct AttentionTile {
   /// Keys scored at a time.
   static let block = 32
 
-  private var lanes: Int { k.lanes }
+  var lanes: Int { k.lanes }
   private var group: Int { config.heads / config.kvHeads }
-  private var headDim: Int { config.headDim }
-  private var valueDim: Int { config.valueDim }
+  var headDim: Int { config.headDim }
+  var valueDim: Int { config.valueDim }
   private var paddedValueDim: Int { (valueDim + lanes - 1) / lanes * lanes }
-  private var paddedHeadDim: Int { (headDim + lanes - 1) / lanes * lanes }
+  var paddedHeadDim: Int { (headDim + lanes - 1) / lanes * lanes }
 
   /// Vectors of pairs in a tile: fewer where heads are wide, so that a tile stays in the first cache.
   static func vectors(_ config: AttentionConfig, lanes: Int) -> Int {
@@ -39,7 +41,7 @@ struct AttentionTile {
   }
 
   /// Lanes of a pair.
-  private var copies: Int { KeyInterleaving.copies(config, lanes: lanes) }
+  var copies: Int { KeyInterleaving.copies(config, lanes: lanes) }
 
   /// The work of a thread.
   func build() {
@@ -74,7 +76,7 @@ struct AttentionTile {
   }
 
   /// Local memory of a tile.
-  private struct Scratch {
+  struct Scratch {
     /// Pairs to a row of the arrays, whatever the number of vectors in use.
     let width: Int
     let queries, scores, sums, factors: Pointer
@@ -106,22 +108,21 @@ struct AttentionTile {
     let range = prepare(place, vectors: vectors, scratch)
     let largest = (0..<vectors).map { k.variable("largest\($0)", .broadcast(.real(-.infinity))) }
     let total = (0..<vectors).map { k.variable("total\($0)", .broadcast(.real(0))) }
-    let keys = k.pointer("keys", keyPointer, offset: offset(place, config.keyStride, config.key, headDim))
-    let values = k.pointer("values", valuePointer, offset: offset(place, config.valueStride, config.value, valueDim))
     let perPass = queriesPerPass
     let passes = k.define("passes", place.count.dividedRoundingUp(by: perPass))
-    k.loop("key", from: range.begin, to: range.end, step: Self.block) { key in
-      let rows = k.define("rows", .minimum(range.end - key, .integer(Self.block)))
-      let keyBlock =
-        copies == 1
-        ? widened(keys, config.key, key, rows, config.keyStride, headDim, paddedHeadDim, scratch.keys)
-        : interleaved(keys, key, rows, scratch)
-      score(keyBlock, rows: rows, vectors: vectors, scratch)
-      addMask(place, key, rows, vectors, scratch)
-      weigh(key, vectors: vectors, largest, total, scratch)
-      let valueBlock = widened(
-        values, config.value, key, rows, config.valueStride, valueDim, paddedValueDim, scratch.values)
-      accumulate(valueBlock, rows: rows, passes: passes, perPass: perPass, scratch)
+    for source in sources(place, range) {
+      k.loop("key", from: source.begin, to: source.end, step: Self.block) { key in
+        let rows = k.define("rows", .minimum(source.end - key, .integer(Self.block)))
+        let row = k.define("first_row", key - source.start)
+        let keyBlock =
+          copies == 1
+          ? widened(source.keys, row, rows, headDim, scratch.keys) : interleaved(source.keys, row, rows, scratch)
+        score(keyBlock, rows: rows, vectors: vectors, scratch)
+        addMask(place, key, rows, vectors, scratch)
+        weigh(key, vectors: vectors, largest, total, source, scratch)
+        let valueBlock = widened(source.values, row, rows, valueDim, scratch.values)
+        accumulate(valueBlock, rows: rows, passes: passes, perPass: perPass, scratch)
+      }
     }
     for vector in 0..<vectors {
       for distance in [1, 2] where distance < copies {
@@ -152,14 +153,48 @@ struct AttentionTile {
     return (index / .integer(group), place.shared * .integer(group) + index % .integer(group))
   }
 
-  /// Offset in elements of the first row of the keys or values of a head.
-  private func offset(_ place: Place, _ stride: Int, _ element: ScalarType, _ size: Int) -> Expression {
-    place.item * rowCount * .integer(stride) + place.shared * .integer(AttentionConfig.headStride(element, size))
+  /// Where keys and values come from, and which of them pairs see there.
+  private struct Source {
+    let keys, values: CacheRows
+    /// The range of keys that any pair sees, and the key of row 0.
+    let begin, end, start: Expression
+    /// How many of the last keys a pair leaves out, and how many it sees with those; all if nil.
+    var delay = 0
+    var window: Int?
   }
 
-  /// Transposes and scales the queries, notes the end of what each pair sees, clears the sums; the range of keys that
-  /// any pair sees.
-  private func prepare(_ place: Place, vectors: Int, _ scratch: Scratch) -> (begin: Expression, end: Expression) {
+  /// The cache, and behind it the last keys and values where they lie apart.
+  private func sources(_ place: Place, _ range: KeyRange) -> [Source] {
+    func rows(_ name: String, _ pointer: Pointer, _ element: CacheElement, _ stride: Int, _ size: Int) -> CacheRows {
+      let offset = place.item * rowCount * .integer(stride) + place.shared * .integer(element.headStride(size))
+      return CacheRows(pointer: k.pointer(name, pointer, offset: offset), element: element, stride: stride)
+    }
+    let keys = rows("keys", keyPointer, config.key, config.keyStride, headDim)
+    let values = rows("values", valuePointer, config.value, config.valueStride, valueDim)
+    guard let recent = config.recent, let last else {
+      return [
+        Source(keys: keys, values: values, begin: range.begin, end: range.end, start: 0, window: config.window)
+      ]
+    }
+    let early = Source(
+      keys: keys, values: values, begin: range.begin, end: k.define("early", range.end - .integer(recent)), start: 0,
+      delay: recent, window: config.window)
+    let oldest = range.past + tokenAndHead(place, 0).token + 1 - .integer(recent)
+    let late = Source(
+      keys: rows("last_keys", last.keys, .f32, config.kvHeads * headDim, headDim),
+      values: rows("last_values", last.values, .f32, config.kvHeads * valueDim, valueDim),
+      begin: k.define("late", .maximum(oldest, range.begin)), end: range.end,
+      start: k.define("start", range.past - .integer(recent)), window: min(recent, config.window ?? recent))
+    return [early, late]
+  }
+
+  /// The keys that any pair of a tile sees, and those before the first token.
+  private struct KeyRange {
+    let begin, end, past: Expression
+  }
+
+  /// Transposes and scales the queries, notes the end of what each pair sees, clears the sums.
+  private func prepare(_ place: Place, vectors: Int, _ scratch: Scratch) -> KeyRange {
     let zero = Expression.broadcast(.real(0))
     k.loop("d", to: .integer(headDim)) { d in
       for vector in 0..<vectors {
@@ -201,75 +236,10 @@ struct AttentionTile {
         begin = k.define("begin", .maximum(past + tokenAndHead(place, 0).token + 1 - .integer(window), 0))
       }
     }
-    return (begin, end)
+    return KeyRange(begin: begin, end: end, past: past)
   }
 
   // MARK: Steps
-
-  /// Rows of f32, and the distance between them.
-  private struct Rows {
-    let pointer: Pointer
-    let stride: Int
-  }
-
-  /// The rows from `key` on as f32: where they lie, or widened into local memory.
-  private func widened(
-    _ source: Pointer, _ element: ScalarType, _ key: Expression, _ rows: Expression, _ stride: Int, _ size: Int,
-    _ padded: Int, _ local: Pointer?
-  ) -> Rows {
-    guard let local else {
-      k.loop("r", to: rows) { prefetch(source, element, key + $0, stride, size) }
-      return Rows(pointer: k.pointer("block", source, offset: key * .integer(stride)), stride: stride)
-    }
-    k.loop("r", to: rows) { r in
-      prefetch(source, element, key + r, stride, size)
-      let row = AttentionRow(k, source, element, at: (key + r) * .integer(stride))
-      k.vectorLoop("d", count: .integer(size)) { d, tail in
-        k.store(local, r * .integer(padded) + d, row.load(d, count: tail))
-      }
-    }
-    return Rows(pointer: local, stride: padded)
-  }
-
-  /// Asks for the row a block behind `row`: rows of one head lie too far apart for the processor to foresee the next ones.
-  private func prefetch(_ source: Pointer, _ element: ScalarType, _ row: Expression, _ stride: Int, _ size: Int) {
-    let next = k.define("next", (row + .integer(Self.block)) * .integer(stride))
-    let bytes = AttentionConfig.headStride(element, size) * element.byteCount
-    for line in Swift.stride(from: 0, to: bytes, by: 64) {
-      k.prefetch(source, next + .integer(line / element.byteCount))
-    }
-  }
-
-  /// The keys from `key` on as f32 with the numbers of `copies` rows side by side; the last row stands for those behind it.
-  private func interleaved(_ source: Pointer, _ key: Expression, _ rows: Expression, _ scratch: Scratch) -> Rows {
-    guard let local = scratch.keys else { preconditionFailure("interleaved keys need local memory") }
-    let isEven = [1, 2].filter { $0 < copies }.map { distance in
-      k.define(
-        "even", (.laneNumbers & .broadcast(.integer(distance))).isEqual(to: .broadcast(.integer(0))))
-    }
-    let stride = copies * paddedHeadDim
-    k.loop("r", to: rows, step: copies) { r in
-      let sources = (0..<copies).map { copy in
-        let row = k.define("row", key + .minimum(r + .integer(copy), rows - 1))
-        prefetch(source, config.key, row, config.keyStride, headDim)
-        return AttentionRow(k, source, config.key, at: row * .integer(config.keyStride))
-      }
-      k.loop("d", to: .integer(headDim), step: lanes) { d in
-        let vectors = sources.map { k.define("x", $0.load(d, count: nil)) }
-        let mixed = KeyInterleaving.interleave(vectors) { a, b, distance in
-          let even = isEven[distance - 1]
-          return (
-            k.define("y", .choose(even, a, .exchanged(b, distance: distance))),
-            k.define("y", .choose(even, .exchanged(a, distance: distance), b))
-          )
-        }
-        for (index, vector) in mixed.enumerated() {
-          k.store(local, r * .integer(paddedHeadDim) + d * .integer(copies) + .integer(index * lanes), vector)
-        }
-      }
-    }
-    return Rows(pointer: local, stride: stride)
-  }
 
   /// scores[r, pair] = query . key r. Beyond the last row, the last one is scored again. With several lanes for a pair, r
   /// counts as many rows.
@@ -351,20 +321,22 @@ struct AttentionTile {
   /// Replaces scores by exp(score - largest), hidden ones by 0; updates largest and total, and notes the factors for the
   /// sums so far.
   private func weigh(
-    _ key: Expression, vectors: Int, _ largest: [Expression], _ total: [Expression], _ scratch: Scratch
+    _ key: Expression, vectors: Int, _ largest: [Expression], _ total: [Expression], _ source: Source,
+    _ scratch: Scratch
   ) {
     let next = (0..<vectors).map { k.variable("next\($0)", largest[$0]) }
     let ends = (0..<vectors).map { vector in
       k.define("ends", scratch.ends?.load(.integer(vector * lanes)) ?? .broadcast(rowCount.asInt32))
     }
+    let limits = ends.map { source.delay == 0 ? $0 : k.define("limits", $0 - .broadcast(.integer(source.delay))) }
     let copy = copies == 1 ? nil : k.define("copy", .laneNumbers & .broadcast(.integer(copies - 1)))
     k.loop("r", to: .integer(Self.block / copies)) { r in
       let first = Expression.broadcast((key + r * .integer(copies)).asInt32)
       let index = k.define("index", copy.map { first + $0 } ?? first)
       for vector in 0..<vectors {
         let at = k.define("at", r * .integer(scratch.width) + .integer(vector * lanes))
-        var score = Expression.choose(ends[vector] > index, scratch.scores.load(at), .broadcast(.real(-.infinity)))
-        if let window = config.window {
+        var score = Expression.choose(limits[vector] > index, scratch.scores.load(at), .broadcast(.real(-.infinity)))
+        if let window = source.window {
           let first = ends[vector] - .broadcast(.convert(.integer(window), .i32))
           score = .choose(first > index, .broadcast(.real(-.infinity)), score)
         }
@@ -431,7 +403,7 @@ struct AttentionTile {
         k.loop("r", to: rows) { r in
           let row = columns.map { column in
             // Local rows are padded to whole vectors.
-            let tail = scratch.values == nil && valueDim - column < lanes ? Expression.integer(valueDim - column) : nil
+            let tail = !values.isPadded && valueDim - column < lanes ? Expression.integer(valueDim - column) : nil
             return k.define("v", values.pointer.load(r * .integer(values.stride) + .integer(column), count: tail))
           }
           let scores =
@@ -454,38 +426,5 @@ struct AttentionTile {
         }
       }
     }
-  }
-}
-
-/// A row of one head in a cache: f32, f16 or bf16 numbers, or an f32 scale followed by int8 codes.
-struct AttentionRow {
-  private let numbers: Pointer
-  private let start: Expression
-  /// What numbers are multiplied with; nil for 1.
-  let scale: Expression?
-
-  /// The row at an offset, in elements or, for codes, in bytes.
-  init(_ k: KernelBuilder, _ base: Pointer, _ element: ScalarType, at offset: Expression) {
-    guard element == .i8 else {
-      numbers = base
-      start = k.define("row", offset)
-      scale = nil
-      return
-    }
-    let place = k.define("row", offset)
-    scale = k.define("scale", k.pointer("scales", base, offset: place, as: .f32)[0])
-    numbers = k.pointer("codes", base, offset: place + .integer(AttentionConfig.scaleBytes))
-    start = 0
-  }
-
-  /// Numbers before they are scaled.
-  func loadUnscaled(_ column: Expression, count: Expression?) -> Expression {
-    let loaded = numbers.load(start + column, count: count)
-    return scale == nil ? loaded : loaded.asFloat
-  }
-
-  func load(_ column: Expression, count: Expression?) -> Expression {
-    let loaded = loadUnscaled(column, count: count)
-    return scale.map { loaded * .broadcast($0) } ?? loaded
   }
 }

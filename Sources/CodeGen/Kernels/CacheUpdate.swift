@@ -1,23 +1,29 @@
-/// Writes rows of f32 into a cache at a position: cache[position + i] = rows[i], converted to the cache's type;
-/// `i8` stands for codes of `group` numbers behind an f32 scale, max|x| / 127.
+import Tensors
+
+/// Writes rows of f32 into a cache at a position: cache[position + i] = rows[i], converted to the cache's type, or rounded to
+/// codes as `BlockFormat` says: of 8 bits with an f32 scale, or of 4 bits, with a zero point and an f16 scale or with an f32
+/// scale alone.
 package struct CacheUpdateConfig: Hashable, Codable, Sendable {
   package var columns: Int
   package var tokens: Extent
   package var cache: ScalarType
-  /// Numbers of a scale, if the cache is `i8`.
-  package var group: Int?
+  /// The blocks of a cache of codes, a whole number of groups in a row.
+  package var format: BlockFormat?
   package var inputStride: Int
 
-  package init(columns: Int, tokens: Extent, cache: ScalarType, group: Int? = nil, inputStride: Int? = nil) {
+  package init(
+    columns: Int, tokens: Extent, cache: ScalarType, format: BlockFormat? = nil, inputStride: Int? = nil
+  ) {
     self.columns = columns
     self.tokens = tokens
     self.cache = cache
-    self.group = group
+    self.format = format
     self.inputStride = inputStride ?? columns
   }
 
   package func name(target: Target) -> String {
-    "mcc_cache_update_\(cache.rawValue)\(group.map { "g\($0)" } ?? "")_\(columns)\(inputStride == columns ? "" : "_stride\(inputStride)")"
+    let type = format.map { $0.bits == 8 ? "i8g\($0.groupLength(columns: columns))" : $0.name } ?? cache.rawValue
+    return "mcc_cache_update_\(type)_\(columns)\(inputStride == columns ? "" : "_stride\(inputStride)")"
       + "\(tokens.fixedValue.map { "_tokens\($0)" } ?? "")_\(target.suffix)"
   }
 
@@ -30,11 +36,11 @@ package struct CacheUpdateConfig: Hashable, Codable, Sendable {
     k.comment = ["cache[position + i, \(columns)] = rows[i, \(columns)] for \(tokens.text) rows."]
     let rows = k.input("rows", .f32)
     let position = k.input("position", .i32)
-    let cache = k.output("cache", self.cache)
-    if let group {
-      quantize(k, rows, position, cache, group: group)
+    if let format {
+      quantize(k, rows, position, k.output("cache", format.bits == 8 ? .i8 : .u8), format)
       return k.finish()
     }
+    let cache = k.output("cache", self.cache)
     let chunks = (columns + Self.chunk - 1) / Self.chunk
     let part = k.partition(k.extent(tokens) * .integer(chunks))
     k.loop("unit", from: part.begin, to: part.end) { unit in
@@ -61,28 +67,121 @@ package struct CacheUpdateConfig: Hashable, Codable, Sendable {
   }
 
   /// Threads share the groups of all rows.
-  private func quantize(_ k: KernelBuilder, _ rows: Pointer, _ position: Pointer, _ cache: Pointer, group: Int) {
+  private func quantize(
+    _ k: KernelBuilder, _ rows: Pointer, _ position: Pointer, _ cache: Pointer, _ format: BlockFormat
+  ) {
+    let group = format.groupLength(columns: columns)
     let groups = columns / group
-    let blockBytes = AttentionConfig.headStride(.i8, group)
+    let blockBytes = format.blockBytes(columns: columns)
     let part = k.partition(k.extent(tokens) * .integer(groups))
     k.loop("unit", from: part.begin, to: part.end) { unit in
       let token = k.define("token", unit / .integer(groups))
       let index = k.define("g", unit % .integer(groups))
-      let from = k.define("from", token * .integer(inputStride) + index * .integer(group))
       let block = k.pointer(
         "block", cache,
         offset: ((position[0].asIndex + token) * .integer(groups) + index) * .integer(blockBytes))
-      let largest = k.variable("largest", .broadcast(.real(0)))
-      k.vectorLoop("j", count: .integer(group)) { j, tail in
-        k.assign(largest, .maximum(rows.load(from + j, count: tail).absolute, largest))
+      let numbers = k.pointer("numbers", rows, offset: token * .integer(inputStride) + index * .integer(group))
+      let writer = GroupWriter(k: k, numbers: numbers, block: block, group: group, format: format)
+      switch (format.bits, format.codes) {
+      case (8, _): writer.writeBytes()
+      case (_, .zeroPoint): writer.writeNibblesFromZeroPoint()
+      default: writer.writeNibbles()
       }
-      let scale = k.define("scale", Expression.reduce(.maximum, largest) / 127)
-      k.store(k.pointer("scales", block, offset: 0, as: .f32), 0, scale)
-      let codes = k.pointer("codes", block, offset: .integer(AttentionConfig.scaleBytes))
-      let divisor = k.define("divisor", .broadcast(.choose(scale > 0.0, scale, 1.0)))
-      k.vectorLoop("j", count: .integer(group)) { j, tail in
-        k.store(codes, j, rows.load(from + j, count: tail).quotientCode(divisor), count: tail)
-      }
+    }
+  }
+}
+
+/// One group of numbers on its way into a block.
+private struct GroupWriter {
+  let k: KernelBuilder
+  let numbers: Pointer
+  let block: Pointer
+  let group: Int
+  let format: BlockFormat
+
+  private func store(scale: Expression) {
+    k.store(k.pointer("scales", block, offset: 0, as: format.scale == .f16 ? .f16 : .f32), 0, scale)
+  }
+
+  /// The codes of two numbers in a byte: that of the first half of the group in the lower bits.
+  private func storeNibbles(_ code: (Expression) -> Expression) {
+    let codes = k.pointer("codes", block, offset: .integer(format.headerBytes))
+    k.vectorLoop("j", count: .integer(group / 2)) { j, tail in
+      let low = k.define("low", code(numbers.load(j, count: tail)))
+      let high = k.define("high", code(numbers.load(j + .integer(group / 2), count: tail)))
+      k.store(codes, j, low | (high << 4), count: tail)
+    }
+  }
+
+  /// `d = max|x| / 127`, codes `x / d`.
+  func writeBytes() {
+    let largest = largestMagnitude()
+    let scale = k.define("scale", largest / 127)
+    store(scale: scale)
+    let codes = k.pointer("codes", block, offset: .integer(format.headerBytes))
+    let divisor = k.define("divisor", .broadcast(.choose(scale > 0.0, scale, 1.0)))
+    k.vectorLoop("j", count: .integer(group)) { j, tail in
+      k.store(codes, j, numbers.load(j, count: tail).quotientCode(divisor), count: tail)
+    }
+  }
+
+  private func largestMagnitude() -> Expression {
+    let largest = k.variable("largest", .broadcast(.real(0)))
+    k.vectorLoop("j", count: .integer(group)) { j, tail in
+      k.assign(largest, .maximum(numbers.load(j, count: tail).absolute, largest))
+    }
+    return k.define("most", .reduce(.maximum, largest))
+  }
+
+  /// The range from the least number to the greatest, 0 included, in 15 steps.
+  func writeNibblesFromZeroPoint() {
+    let least = k.variable("least", .broadcast(.real(0)))
+    let greatest = k.variable("greatest", .broadcast(.real(0)))
+    k.vectorLoop("j", count: .integer(group)) { j, tail in
+      let x = k.define("x", numbers.load(j, count: tail))
+      k.assign(least, .minimum(x, least))
+      k.assign(greatest, .maximum(x, greatest))
+    }
+    let low = k.define("low_end", .reduce(.minimum, least))
+    let high = k.define("high_end", .reduce(.maximum, greatest))
+    let scale = k.define("scale", high / 15 - low / 15)
+    store(scale: scale)
+    let isFlat = scale.isEqual(to: 0.0)
+    let steps = k.define("steps", .choose(isFlat, 0.0, -low / scale))
+    let bounded = k.define("bounded", .maximum(steps, -15.0))
+    let limited = k.define("limited", .minimum(bounded, 15.0))
+    let zero = k.define("zero", .unary(.round, limited))
+    k.store(block, .integer(format.scale.byteCount), .convert(zero, .i32))
+    let inverse = k.define("inverse", .broadcast(.choose(isFlat, 0.0, 1 / scale)))
+    let offset = k.define("offset", .broadcast(zero))
+    storeNibbles { x in
+      let steps = Expression.minimum(.maximum(x * inverse, -30.0), 30.0)
+      let code = Expression.unary(.round, steps + offset)
+      return Expression.minimum(.maximum(code, 0.0), 15.0).asInt32
+    }
+  }
+
+  /// The number of largest magnitude, the first of equals, has the code 0 of -8 steps.
+  func writeNibbles() {
+    let most = largestMagnitude()
+    // Ends of the range that are equal in magnitude: which sign comes first decides.
+    let positive = k.variable("positive", .broadcast(.real(Float(group))))
+    let negative = k.variable("negative", .broadcast(.real(Float(group))))
+    let wanted = k.define("wanted", .broadcast(most))
+    let opposite = k.define("opposite", .broadcast(-most))
+    k.vectorLoop("j", count: .integer(group)) { j, tail in
+      let x = k.define("x", numbers.load(j, count: tail))
+      let place = k.define("place", (Expression.laneNumbers + .broadcast(j.asInt32)).asFloat)
+      k.assign(positive, .minimum(.choose(x.isEqual(to: wanted), place, positive), positive))
+      k.assign(negative, .minimum(.choose(x.isEqual(to: opposite), place, negative), negative))
+    }
+    let isNegative = Expression.reduce(.minimum, negative) < Expression.reduce(.minimum, positive)
+    let scale = k.define("scale", .choose(isNegative, -most, most) / -8)
+    store(scale: scale)
+    let inverse = k.define("inverse", .broadcast(.choose(scale.isEqual(to: 0.0), 0.0, 1 / scale)))
+    storeNibbles { x in
+      let steps = Expression.minimum(.maximum(x * inverse, -8.0), 8.0)
+      return Expression.minimum(.unary(.floor, steps + 8.5), 15.0).asInt32
     }
   }
 }

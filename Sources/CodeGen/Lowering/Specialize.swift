@@ -63,15 +63,21 @@ package struct Specialize: Pass {
 }
 
 extension Graph {
-  /// The states that grow by a row per token, by name: those updated by `cache_update`.
+  /// The states that grow by a row per token, by name: those updated by `cache_update` at a position that changes.
   var caches: Set<String> {
     var names: Set<String> = []
     for state in states {
-      guard let node = definingNode(of: viewRoot(of: state.update)) else { continue }
-      let op = (self[node].op as? KernelCall)?.operation.op ?? self[node].op
-      if op is CacheUpdate { names.insert(self[state.value].name) }
+      guard let node = definingNode(of: viewRoot(of: state.update)), isCacheUpdate(self[node]),
+        constant(of: self[node].inputs[2]) == nil
+      else { continue }
+      names.insert(self[state.value].name)
     }
     return names
+  }
+
+  /// Whether a node, lowered or not, writes rows into a cache.
+  func isCacheUpdate(_ node: Node) -> Bool {
+    ((node.op as? KernelCall)?.operation.op ?? node.op) is CacheUpdate
   }
 
   /// The rows of the shortest cache; nil without caches.

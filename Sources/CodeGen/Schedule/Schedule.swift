@@ -128,6 +128,11 @@ package struct Schedule: Sendable {
         return sum + (state.type.byteCount ?? 0) / rows
       }
   }
+
+  /// Bytes of the states that do not grow with the tokens.
+  package var fixedStateBytes: Int {
+    states.filter { !$0.isCache }.reduce(0) { $0 + ($1.type.byteCount ?? 0) }
+  }
 }
 
 extension Int {

@@ -84,7 +84,7 @@ package struct Scheduler {
     for id in order {
       drafts.append(try draft(id, in: graph, number, isRecipe, &updates))
     }
-    try checkStates(graph, updates, drafts)
+    try checkStates(graph, updates, order)
 
     var live: [ValueID: ClosedRange<Int>] = [:]
     for (step, draft) in drafts.enumerated() {
@@ -202,7 +202,41 @@ package struct Scheduler {
         late.append(id)
       }
     }
-    return early + late
+    return early + Self.updatedSoon(late, in: graph)
+  }
+
+  /// The order with writes to states that nothing else waits for moved up behind the last step that they need, so that what
+  /// is written does not take memory until the end of the function, and layers stay alike.
+  private static func updatedSoon(_ order: [NodeID], in graph: Graph) -> [NodeID] {
+    func isLast(_ id: NodeID) -> Bool {
+      graph.isCacheUpdate(graph[id]) && graph.users(of: graph.viewRoot(of: graph[id].inputs[0])).count > 1
+        && graph[id].results.allSatisfy { result in
+          graph[result].uses.allSatisfy { use in
+            if case .update = use { return true }
+            return false
+          }
+        }
+    }
+    let moved = order.filter(isLast)
+    guard !moved.isEmpty else { return order }
+    let rest = order.filter { !isLast($0) }
+    var places: [NodeID: Int] = [:]
+    for (place, id) in rest.enumerated() { places[id] = place }
+    // Behind step -1 everything that comes before the first of the late steps.
+    var behind: [Int: [NodeID]] = [:]
+    for id in moved {
+      var needed = -1
+      for input in graph[id].inputs {
+        let root = graph.viewRoot(of: input)
+        if let writer = graph.definingNode(of: root) { needed = max(needed, places[writer] ?? -1) }
+        // The old contents are read before they are overwritten.
+        if case .state = graph[root].definition {
+          for user in graph.users(of: root) { needed = max(needed, places[user] ?? -1) }
+        }
+      }
+      behind[needed, default: []].append(id)
+    }
+    return (behind[-1] ?? []) + rest.enumerated().flatMap { [$1] + (behind[$0] ?? []) }
   }
 
   // MARK: Steps
@@ -371,12 +405,19 @@ package struct Scheduler {
 
   /// Updates must happen in place, after everything that reads the old contents.
   private func checkStates(
-    _ graph: Graph, _ updates: [ValueID: ValueID], _ drafts: [LoopDetection.Draft]
+    _ graph: Graph, _ updates: [ValueID: ValueID], _ order: [NodeID]
   ) throws {
+    var places: [NodeID: Int] = [:]
+    for (place, id) in order.enumerated() { places[id] = place }
     for state in graph.states {
       var root = graph.viewRoot(of: state.update)
       while let updated = updates[root] {
-        guard graph[updated].uses.count == 1 else {
+        let last = graph.definingNode(of: root).flatMap { places[$0] } ?? 0
+        let isReadBefore = graph[updated].uses.allSatisfy { use in
+          guard case .operand(let user, _) = use, let place = places[user] else { return false }
+          return place <= last
+        }
+        guard isReadBefore else {
           throw CompileError(
             .unsupported, "'%\(graph[updated].name)' of '@\(graph.name)' is read after it is updated in place")
         }

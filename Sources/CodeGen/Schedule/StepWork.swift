@@ -85,7 +85,8 @@ package struct StepWork: Hashable, Sendable {
         // A token sees those before it and itself: (tokens + 1) / 2 of its own call on average.
         keys = op.window.map { SizePolynomial(Double($0)) } ?? Self.visible(tokens)
         for index in 1...2 {
-          let row = SizePolynomial(size: shapes[index].last) * Double(stored[index].element.byteCount)
+          let perElement = Double(stored[index].largestByteCount) / Double(max(stored[index].maximumCount, 1))
+          let row = SizePolynomial(size: shapes[index].last) * perElement
           read[index] = op.window == nil ? row * (SizePolynomial(symbol: Self.position) + tokens) : row * keys
         }
       }
@@ -104,7 +105,8 @@ package struct StepWork: Hashable, Sendable {
     }
     if op is CacheUpdate, shapes.count > 1 {
       operations = SizePolynomial(count: shapes[1])
-      otherBytes += SizePolynomial(count: shapes[1]) * Double(results.first?.element.byteCount ?? 4)
+      let perElement = results.first.map { Double($0.largestByteCount) / Double(max($0.maximumCount, 1)) } ?? 4
+      otherBytes += SizePolynomial(count: shapes[1]) * perElement
     } else {
       for type in results { otherBytes += Self.bytes(type, seen: type) }
     }

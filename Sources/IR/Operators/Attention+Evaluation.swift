@@ -36,11 +36,12 @@ extension Attention: NumericOperator {
     let visible = past.map { $0 + queries } ?? keys
     let (kWidth, vWidth) = (k.sizes[rank - 1], v.sizes[rank - 1])
     let mask = optional.mask.map { AttentionMask(inputs[$0], batches, heads, queries, keys) }
+    let last = recentInputs(inputs.count).map { (k: inputs[$0.lowerBound].data, v: inputs[$0.lowerBound + 1].data) }
     return AttentionPlan<R>(
       op: self, batches: batches, queries: queries, visible: visible, past: past, qWidth: q.sizes[rank - 1],
       kWidth: kWidth,
       vWidth: vWidth, q: q.data, k: k.prefix(batches == 1 ? visible * kWidth : k.count),
-      v: v.prefix(batches == 1 ? visible * vWidth : v.count), y: y, mask: mask, keys: keys)
+      v: v.prefix(batches == 1 ? visible * vWidth : v.count), y: y, mask: mask, keys: keys, last: last)
   }
 }
 
@@ -77,6 +78,8 @@ private struct AttentionPlan<R: Real> {
   let y: UnsafeMutablePointer<R>?
   let mask: AttentionMask<R>?
   let keys: Int
+  /// The last keys and values, from the row `recent` before the first query on.
+  let last: (k: UnsafePointer<R>, v: UnsafePointer<R>)?
 
   /// Heads of all batches.
   var count: Int { batches * op.heads }
@@ -89,12 +92,35 @@ private struct AttentionPlan<R: Real> {
     let valueDepth = vWidth / op.kvHeads
     let yWidth = valueDepth * op.heads
     let scores = weights(index)
+    let column = head / (op.heads / op.kvHeads) * valueDepth
+    let result = y + batch * queries * yWidth + head * valueDepth
+    // What the last values are weighed with is no weight of the others.
+    var late: [(query: Int, row: Int, weight: R)] = []
+    if last != nil {
+      for i in 0..<queries {
+        for (key, row) in recentKeys(i) {
+          late.append((i, row, scores.data[i * visible + key]))
+          scores.data[i * visible + key] = 0
+        }
+      }
+    }
     R.multiply(
       MatrixProduct(
         rows: queries, columns: valueDepth, depth: visible, strideA: visible, strideB: vWidth, strideC: yWidth),
-      scores.data, v + batch * keys * vWidth + head / (op.heads / op.kvHeads) * valueDepth,
-      into: y + batch * queries * yWidth + head * valueDepth)
+      scores.data, v + batch * keys * vWidth + column, into: result)
     withExtendedLifetime(scores) {}
+    guard let last else { return }
+    for (query, row, weight) in late {
+      let (values, sums) = (last.v + row * vWidth + column, result + query * yWidth)
+      for d in 0..<valueDepth { sums[d] += weight * values[d] }
+    }
+  }
+
+  /// The keys that a query takes from the last rows, with their rows there.
+  private func recentKeys(_ query: Int) -> [(key: Int, row: Int)] {
+    guard let past, let recent = op.recent else { return [] }
+    let end = past + query + 1
+    return (max(0, end - recent)..<end).map { ($0, $0 - past + recent) }
   }
 
   /// The weights of a head, a row for each query.
@@ -108,6 +134,18 @@ private struct AttentionPlan<R: Real> {
         rows: queries, columns: visible, depth: depth, transposeB: true, strideA: qWidth, strideB: kWidth,
         strideC: visible, alpha: Double(op.scale)),
       q + batch * queries * qWidth + head * depth, k + batch * keys * kWidth + group * depth, into: scores.data)
+    if let last {
+      let scale = R(rounding: Double(op.scale))
+      for i in 0..<queries {
+        let query = q + i * qWidth + head * depth
+        for (key, row) in recentKeys(i) {
+          let other = last.k + row * kWidth + group * depth
+          var sum = R.zero
+          for d in 0..<depth { sum += query[d] * other[d] }
+          scores.data[i * visible + key] = scale * sum
+        }
+      }
+    }
     for i in 0..<queries { weigh(scores.data + i * visible, batch: batch, head: head, query: i) }
     return scores
   }

@@ -13,6 +13,11 @@ import Tensors
 /// broadcasts to `[B, heads, T, S]`: bool (true is visible) or floating point (added to the scores). If `causal`,
 /// query `i` sees keys `0 ... position + i` (position `S - T` if not given), with a window only the last `window` of
 /// them; else all keys. A query that sees no key gives zeros. Result `[T, heads * Dv]` with the element type of `q`.
+///
+/// With `recent`, which needs a position and no batch axis, two more inputs follow: `rk[recent + T, kvHeads * D]` and
+/// `rv[recent + T, kvHeads * Dv]`, the rows of the positions `position - recent ... position + T - 1`. Each query takes the
+/// last `recent` keys that causality leaves it, and their values, from there, and those before from `k` and `v`: the last
+/// tokens as they are, older ones from a cache with few bits. Rows of negative positions are not read.
 package struct Attention: Operator {
   package static let name = "attention"
 
@@ -22,11 +27,13 @@ package struct Attention: Operator {
   package var causal: Bool = true
   package var window: Int?
   package var softcap: Float?
+  package var recent: Int?
 
   package init() {}
 
   package init(
-    heads: Int, kvHeads: Int, scale: Float, causal: Bool = true, window: Int? = nil, softcap: Float? = nil
+    heads: Int, kvHeads: Int, scale: Float, causal: Bool = true, window: Int? = nil, softcap: Float? = nil,
+    recent: Int? = nil
   ) {
     self.heads = heads
     self.kvHeads = kvHeads
@@ -34,17 +41,22 @@ package struct Attention: Operator {
     self.causal = causal
     self.window = window
     self.softcap = softcap
+    self.recent = recent
   }
 
   /// The indices of position and mask among the inputs.
   package func optionalInputs(_ inputs: [TensorType]) -> (position: Int?, mask: Int?) {
-    guard inputs.count > 3 else { return (nil, nil) }
-    if inputs[3].element.isInteger { return (3, inputs.count > 4 ? 4 : nil) }
+    let count = recentInputs(inputs.count)?.lowerBound ?? inputs.count
+    guard count > 3 else { return (nil, nil) }
+    if inputs[3].element.isInteger { return (3, count > 4 ? 4 : nil) }
     return (nil, 3)
   }
 
+  /// The indices of the last keys and values among `count` inputs; nil if there are none.
+  package func recentInputs(_ count: Int) -> Range<Int>? { recent == nil ? nil : max(0, count - 2)..<count }
+
   package func inferTypes(_ inputs: [TensorType]) throws -> [TensorType] {
-    try expect(inputs, count: 3...5)
+    try expect(inputs, count: recent == nil ? 3...5 : 6...7)
     let (q, k, v) = (inputs[0], inputs[1], inputs[2])
     for (input, role) in zip(inputs, ["queries", "keys", "values"]) {
       if input.isDense || role == "queries" {
@@ -88,10 +100,15 @@ package struct Attention: Operator {
       try expectPosition(inputs[index])
       guard causal else { throw failure("a position is for causal attention") }
     } else {
-      guard inputs.count <= 4 else { throw failure("found input 3 of type \(inputs[3]), expected the position i32[1]") }
+      guard inputs.count <= 4, recent == nil else {
+        throw failure("found input 3 of type \(inputs[3]), expected the position i32[1]")
+      }
       if causal, (q.shape[rows] - k.shape[rows]).bounds.lowerBound > 0 {
         throw failure("\(q.shape[rows]) causal queries need as many keys, found \(k.shape[rows])")
       }
+    }
+    if let recent, let range = recentInputs(inputs.count) {
+      try checkRecent(recent, inputs[range].map { $0 }, q, k, v)
     }
     if let index = optional.mask {
       let mask = inputs[index]
@@ -107,5 +124,22 @@ package struct Attention: Operator {
     var shape = q.shape
     shape[q.rank - 1] = .fixed(columns.2 / kvHeads * heads)
     return [q.with(shape: shape)]
+  }
+
+  private func checkRecent(
+    _ recent: Int, _ rows: [TensorType], _ q: TensorType, _ k: TensorType, _ v: TensorType
+  ) throws {
+    guard recent >= 1, recent <= 1 << 20 else {
+      throw failure("attribute 'recent' is \(recent), expected 1 to \(1 << 20)")
+    }
+    guard q.rank == 2 else { throw failure("attribute 'recent' is for queries without a batch axis") }
+    for (type, (role, columns)) in zip(rows, [("last keys", k.shape[1]), ("last values", v.shape[1])]) {
+      try expectDense(type, role)
+      try expectFloat(type, role)
+      let wanted = Shape([q.shape[0] + .fixed(recent), columns])
+      guard type.shape == wanted else {
+        throw failure("found \(role) of shape \(type.shape), expected \(wanted)")
+      }
+    }
   }
 }
