@@ -24,4 +24,10 @@ extension Tensor {
     try op.evaluate([view], into: [result.mutableView])
     return result
   }
+
+  /// The same as an array.
+  func numbers() throws -> [Float] {
+    let tensor = try floats()
+    return withExtendedLifetime(tensor) { Array(tensor.view.elements(as: Float.self)) }
+  }
 }
