@@ -20,18 +20,18 @@ struct CodeChoice {
   /// A product whose right factor is a constant rounded to blocks.
   private struct Product {
     var node: NodeID
-    /// The numbers before rounding, the codes, and what they stand for.
+    /// The numbers before rounding, the codes, and what they stand for, in the shape that the node reads.
     var source, codes, numbers: ValueID
     var format: BlockFormat
   }
 
   private let options: ChooseCodes
-  private let method: GPTQ
+  let method: GPTQ
   private let graph: Graph
   /// The samples on their way, with the codes chosen so far or through the original model.
-  private var walk: SampleWalk
+  private(set) var walk: SampleWalk
   /// The same samples in the original model, where its results are aimed at.
-  private var original: SampleWalk?
+  private(set) var original: SampleWalk?
   /// What the codes chosen stand for, as long as it is needed.
   private var numbers: [ValueID: Tensor] = [:]
   /// The weights of the tokens of each sample; empty where they are equal.
@@ -47,28 +47,11 @@ struct CodeChoice {
     method.refinements = options.refinements
     self.method = method
     let order = graph.topologicalOrder()
-    let exact = options.inputs == .sequential ? graph : try Self.withoutRounding(graph)
+    let exact = options.inputs == .sequential ? graph : try graph.withoutRounding()
     walk = try SampleWalk(model, options.inputs == .original ? exact : graph, order: order, samples)
     if options.inputs == .corrected || options.inputs == .stream {
       original = try SampleWalk(model, exact, order: order, samples)
     }
-  }
-
-  /// The function with the numbers themselves wherever they are rounded to blocks and back, with the same nodes and values.
-  private static func withoutRounding(_ graph: Graph) throws -> Graph {
-    var copy = graph
-    for id in graph.topologicalOrder() where graph[id].op is Quantize {
-      let source = copy[id].inputs[0], codes = graph[id].results[0]
-      for user in copy.users(of: codes) {
-        if copy[user].op is Dequantize {
-          copy.replaceUses(of: copy[user].results[0], with: source)
-        } else if copy[user].op is Gather, copy[user].inputs[0] == codes {
-          copy.setInput(0, of: user, to: source)
-        }
-      }
-    }
-    _ = copy.eraseDeadCode()
-    return copy
   }
 
   /// Chooses the codes of all layers in the order of the graph and hands each to the spill.
@@ -95,9 +78,14 @@ struct CodeChoice {
 
   private func product(at id: NodeID) -> Product? {
     let node = graph[id]
-    guard node.inputs.count >= 2, !walk.isRecipe(walk.graph[id].inputs[0]),
-      (node.op as? MatMul)?.transposeB ?? (node.op is ExpertMatMul),
-      let back = graph.definingNode(of: node.inputs[1]), graph[back].op is Dequantize,
+    guard node.inputs.count >= 2, !walk.isRecipe(walk.graph[id].inputs[0]) else { return nil }
+    var numbers = node.inputs[1]
+    if node.op is Conv2D {
+      guard let shape = graph.definingNode(of: numbers), graph[shape].op is Reshape else { return nil }
+      numbers = graph[shape].inputs[0]
+    }
+    guard (node.op as? MatMul)?.transposeB ?? (node.op is ExpertMatMul || node.op is Conv2D),
+      let back = graph.definingNode(of: numbers), graph[back].op is Dequantize,
       let forth = graph.definingNode(of: graph[back].inputs[0]), let op = graph[forth].op as? Quantize,
       ConstantEvaluator.isRecipe(graph[forth].inputs[0], in: graph)
     else { return nil }
@@ -114,9 +102,13 @@ struct CodeChoice {
     do {
       let weights = try walk.recipe(product.source).floats()
       let blocks = Tensor(graph.type(of: product.codes))
-      let report =
-        try node.op is ExpertMatMul
-        ? chooseExperts(product, weights, into: blocks) : chooseRows(product, weights, into: blocks)
+      let report: GPTQ.Report
+      switch node.op {
+      case is ExpertMatMul: report = try chooseExperts(product, weights, into: blocks)
+      case let conv as Conv2D:
+        report = try chooseWindows(conv, product.node, product.format, weights, into: blocks)
+      default: report = try chooseRows(product, weights, into: blocks)
+      }
       let type = graph.type(of: product.numbers)
       let stands = Tensor(type)
       try Dequantize(type.element).evaluate([blocks.view], into: [stands.mutableView])
@@ -213,7 +205,7 @@ struct CodeChoice {
     return rows
   }
 
-  private func made(_ rows: Int, _ columns: Int, _ fill: (UnsafeMutablePointer<Float>) -> Void) -> SampleRows {
+  func made(_ rows: Int, _ columns: Int, _ fill: (UnsafeMutablePointer<Float>) -> Void) -> SampleRows {
     let tensor = Tensor(TensorType(.f32, [max(rows, 1), max(columns, 1)]))
     guard let target = tensor.mutableView.elements(as: Float.self).baseAddress else {
       preconditionFailure("a tensor of a number or more has an address")
@@ -222,7 +214,7 @@ struct CodeChoice {
     return SampleRows(target, rows: rows, owner: tensor)
   }
 
-  private func differences(_ a: [SampleRows], _ b: [SampleRows], _ columns: Int) -> [SampleRows] {
+  func differences(_ a: [SampleRows], _ b: [SampleRows], _ columns: Int) -> [SampleRows] {
     zip(a, b).map { a, b in
       made(a.rows, columns) { target in
         for i in 0..<a.rows * columns { target[i] = a.numbers[i] - b.numbers[i] }
