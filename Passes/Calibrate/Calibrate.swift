@@ -6,8 +6,17 @@ import Tensors
 /// ``QuantizeWeights`` (`PassContext.calibration`). The model stays as it is.
 ///
 /// `samples` is an archive with arrays named like the inputs (or one array, for a model of one input), samples stacked along
-/// the first axis. `range` is `minmax`, the smallest and the largest number, or `percentile` (99.99) or `percentile:P`, which
-/// leaves out `100 - P` percent of the numbers on each side. `count` is how many of the samples are used, from the first.
+/// the first axis, or a folder of such files. `count` is how many of the samples are used, from the first. `range` says how a range
+/// follows from the numbers:
+///
+/// - `minmax`: from the smallest to the largest;
+/// - `percentile` (99.99) or `percentile:P`: without `100 - P` percent of them on each side;
+/// - `sparse-minmax` (99.99) or `sparse-minmax:P`: the same of those that are not 0, for values that are 0 in most places (W. Zhou
+///   and others, LiDAR-PTQ, 2024, arXiv:2401.15865), where a percentile of all would cut into the few that count;
+/// - `mse`: with the least squared error of bytes;
+/// - `entropy`: with the least divergence of the numbers' distribution in bytes (S. Migacz, 2017).
+///
+/// Channels are measured as well, along the axis on which a convolution has them, else the last (`Calibration.channels`).
 package struct Calibrate: Pass {
   package static let name = "calibrate"
   package static let summary = "measures the ranges of values on samples"
@@ -16,8 +25,9 @@ package struct Calibrate: Pass {
 
   /// How a range follows from the numbers.
   package enum Range: Hashable, Sendable {
-    case minmax
+    case minmax, mse, entropy
     case percentile(Double)
+    case sparseMinmax(Double)
   }
 
   package var samples: String = ""
@@ -50,10 +60,11 @@ package struct Calibrate: Pass {
 
     var histograms: [ValueID: Histogram] = [:]
     var channels: [ValueID: ChannelStatistics] = [:]
+    let axes = Self.channelAxes(graph)
     func note(_ value: ValueID, _ tensor: Tensor) {
       guard tensor.type.isDense, tensor.type.element == .f32 else { return }
       histograms[value, default: Histogram()].add(tensor.view.elements(as: Float.self))
-      channels[value, default: ChannelStatistics()].add(tensor.view)
+      channels[value, default: ChannelStatistics()].add(tensor.view, axis: axes[value])
     }
     let evaluator = try Evaluator(model, function: graph.name)
     evaluator.observer = { node, results in
@@ -70,6 +81,9 @@ package struct Calibrate: Pass {
         switch range {
         case .minmax: histogram.extremes
         case .percentile(let percent): histogram.range(percent: percent)
+        case .sparseMinmax(let percent): histogram.range(percent: percent, countingZeros: false)
+        case .mse: histogram.rangeOfLeastError()
+        case .entropy: histogram.rangeOfLeastDivergence()
         }
       guard let found else { continue }
       calibration[graph.name, graph[value].name] = .init(range: found, count: histogram.count)
@@ -81,22 +95,34 @@ package struct Calibrate: Pass {
     context.count("samples", by: runs.count)
     context.count("values measured", by: histograms.count)
   }
+
+  /// The axis along which channels run, of values that convolutions with channels first give or read.
+  private static func channelAxes(_ graph: Graph) -> [ValueID: Int] {
+    var axes: [ValueID: Int] = [:]
+    for id in graph.nodeIDs {
+      guard let conv = graph[id].op as? Conv2D, conv.layout == .first else { continue }
+      for value in [graph[id].inputs[0], graph[id].results[0]] { axes[value] = 1 }
+    }
+    return axes
+  }
 }
 
 extension Calibrate.Range: Codable {
-  /// Reads `minmax`, `percentile` or `percentile:99.9`.
+  /// Reads `minmax`, `mse`, `entropy`, and `percentile` or `sparse-minmax` with or without `:99.9`.
   package init(parsing text: String) throws {
-    switch text {
-    case "minmax": self = .minmax
-    case "percentile": self = .percentile(99.99)
+    let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+    let percent = parts.count == 1 ? 99.99 : Double(parts[1])
+    switch (parts[0], percent) {
+    case ("minmax", _) where parts.count == 1: self = .minmax
+    case ("mse", _) where parts.count == 1: self = .mse
+    case ("entropy", _) where parts.count == 1: self = .entropy
+    case ("percentile", let percent?) where percent > 50 && percent <= 100: self = .percentile(percent)
+    case ("sparse-minmax", let percent?) where percent > 50 && percent <= 100: self = .sparseMinmax(percent)
     default:
-      let prefix = "percentile:"
-      guard text.hasPrefix(prefix), let percent = Double(text.dropFirst(prefix.count)), percent > 50, percent <= 100
-      else {
-        throw CompileError(
-          .usage, "the calibration range is '\(text)', expected minmax, percentile, or percentile:P above 50 up to 100")
-      }
-      self = .percentile(percent)
+      throw CompileError(
+        .usage,
+        "the calibration range is '\(text)', expected minmax, mse, entropy, percentile or sparse-minmax, the last two perhaps "
+          + "with :P above 50 up to 100")
     }
   }
 
@@ -108,7 +134,10 @@ extension Calibrate.Range: Codable {
     var container = encoder.singleValueContainer()
     switch self {
     case .minmax: try container.encode("minmax")
+    case .mse: try container.encode("mse")
+    case .entropy: try container.encode("entropy")
     case .percentile(let percent): try container.encode("percentile:\(percent)")
+    case .sparseMinmax(let percent): try container.encode("sparse-minmax:\(percent)")
     }
   }
 }

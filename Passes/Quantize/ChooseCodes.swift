@@ -10,10 +10,11 @@ import Tensors
 ///     %y = matmul(%x, %d) {transposeB = true}
 ///     // -> %c = constant of the same format, with codes and scales chosen for the numbers that %x has on the samples
 ///
-/// Layers are matmuls whose right factor is such a recipe and the products of experts, each with the tokens that are routed to
-/// it; a table that is gathered from as well is chosen for the layer, and of one that is gathered from alone (`tables`) each group
-/// for the least square error. Samples go through the graph node by node, all at once (``SampleWalk``), so that the statistics of
-/// one layer exist at a time. The functions of a model follow one another, with the states that those before leave.
+/// Layers are matmuls whose right factor is such a recipe, convolutions, group by group with what their windows see, and the
+/// products of experts, each with the tokens that are routed to it; a table that is gathered from as well is chosen for the
+/// layer, and of one that is gathered from alone (`tables`) each group for the least square error. Samples go through the graph
+/// node by node, all at once (``SampleWalk``), so that the statistics of one layer exist at a time. The functions of a model
+/// follow one another, with the states that those before leave.
 ///
 /// `text` is a text, which the model's tokenizer reads, or token ids (.npy, .npz); for networks without tokens an archive of
 /// inputs. `samples` windows of `length` tokens are spread evenly over it; an encoder reads its lines. `damping`, `order`, `search` and `refinements` are

@@ -38,19 +38,20 @@ struct CodeChoice {
   /// A product whose right factor is a constant rounded to blocks, or a table that rows are taken from.
   private struct Product {
     var node: NodeID
-    /// The numbers before rounding, the codes, and what they stand for, or the codes once more where rows of them are taken.
+    /// The numbers before rounding, the codes, and what they stand for, in the shape that the node reads; the codes once more where
+    /// rows of them are taken.
     var source, codes, numbers: ValueID
     var format: BlockFormat
     var isTable: Bool { codes == numbers }
   }
 
   private let options: ChooseCodes
-  private let method: GPTQ
+  let method: GPTQ
   private let graph: Graph
   /// The samples on their way, with the codes chosen so far or through the original model.
-  private var walk: SampleWalk
+  private(set) var walk: SampleWalk
   /// The same samples in the original model, where its results are aimed at.
-  private var original: SampleWalk?
+  private(set) var original: SampleWalk?
   /// What the codes chosen stand for, as long as it is needed.
   private var numbers: [ValueID: Tensor] = [:]
   /// The weights of the tokens of each sample; empty where they are equal.
@@ -58,8 +59,7 @@ struct CodeChoice {
 
   /// A walk through a function, of which the states begin as others left them, by name, else with zeros.
   init(
-    _ options: ChooseCodes, _ model: Model, _ graph: Graph, _ samples: [FunctionInputs],
-    from before: Remains,
+    _ options: ChooseCodes, _ model: Model, _ graph: Graph, _ samples: [FunctionInputs], from before: Remains,
     keepsStates: Bool
   ) throws {
     self.options = options
@@ -71,33 +71,14 @@ struct CodeChoice {
     method.refinements = options.refinements
     self.method = method
     let order = graph.topologicalOrder()
-    let exact = options.inputs == .sequential ? graph : try Self.withoutRounding(graph)
+    let exact = options.inputs == .sequential ? graph : try graph.withoutRounding()
     walk = try SampleWalk(
-      model, options.inputs == .original ? exact : graph, order: order,
-      samples.begun(before.states, model, graph), keepsStates: keepsStates)
+      model, options.inputs == .original ? exact : graph, order: order, samples.begun(before.states, model, graph),
+      keepsStates: keepsStates)
     if options.inputs == .corrected || options.inputs == .stream {
       original = try SampleWalk(
-        model, exact, order: order, samples.begun(before.originals, model, graph),
-        keepsStates: keepsStates)
+        model, exact, order: order, samples.begun(before.originals, model, graph), keepsStates: keepsStates)
     }
-  }
-
-  /// The function with the numbers themselves wherever they are rounded to blocks and back, with the same nodes and values.
-  private static func withoutRounding(_ graph: Graph) throws -> Graph {
-    var copy = graph
-    for id in graph.topologicalOrder() where graph[id].op is Quantize {
-      let source = copy[id].inputs[0]
-      let codes = graph[id].results[0]
-      for user in copy.users(of: codes) {
-        if copy[user].op is Dequantize {
-          copy.replaceUses(of: copy[user].results[0], with: source)
-        } else if copy[user].op is Gather, copy[user].inputs[0] == codes {
-          copy.setInput(0, of: user, to: source)
-        }
-      }
-    }
-    _ = copy.eraseDeadCode()
-    return copy
   }
 
   /// Chooses the codes of the layers but those of `taken` in the order of the graph and hands each to the spill; adds them to
@@ -111,18 +92,14 @@ struct CodeChoice {
     products = products.filter { !$0.value.isTable || !multiplied.contains($0.value.codes) }
     let last = walk.order.lastIndex { products[$0] != nil }
     guard let end = keepsStates ? walk.order.count - 1 : last else { return [] }
-    let effort = Effort(
-      walk.order.map { id in products[id].map { Effort.Step(codes: $0.codes, work: work($0)) } })
+    let effort = Effort(walk.order.map { id in products[id].map { Effort.Step(codes: $0.codes, work: work($0)) } })
     var layers: [Layer] = []
     var chosen: Set<ValueID> = []
     while let id = walk.next, walk.step <= end {
       if let product = products[id], chosen.insert(product.codes).inserted {
-        progress?.update(
-          effort.label(chosen.count), done: effort.done(before: walk.step), of: effort.all)
+        progress?.update(effort.label(chosen.count), done: effort.done(before: walk.step), of: effort.all)
         let identity = RecipeIdentity(product.codes, in: graph)
-        if identity.map({ taken.insert($0).inserted }) ?? true {
-          layers.append(try choose(product, identity, spill))
-        }
+        if identity.map({ taken.insert($0).inserted }) ?? true { layers.append(try choose(product, identity, spill)) }
       }
       if !keepsStates, walk.step == end { break }
       try noteAttention(id)
@@ -139,9 +116,7 @@ struct CodeChoice {
     while original?.next != nil { try original?.advance() }
     return Remains(
       states: try (0..<walk.count).map { try walk.states(of: $0) },
-      originals: try original.map { original in
-        try (0..<original.count).map { try original.states(of: $0) }
-      } ?? [])
+      originals: try original.map { original in try (0..<original.count).map { try original.states(of: $0) } } ?? [])
   }
 
   /// How much of the work is done, from the operations that each layer takes.
@@ -189,64 +164,56 @@ struct CodeChoice {
       else { return nil }
       return (graph[forth].inputs[0], op.format)
     }
-    if options.tables, node.op is Gather, let found = rounded(node.inputs[0]),
-      let group = found.format.group,
-      let columns = graph.type(of: found.source).shape.last.fixedValue, group <= columns,
-      columns % group == 0
+    if options.tables, node.op is Gather, let found = rounded(node.inputs[0]), let group = found.format.group,
+      let columns = graph.type(of: found.source).shape.last.fixedValue, group <= columns, columns % group == 0
     {
       return Product(
-        node: id, source: found.source, codes: node.inputs[0], numbers: node.inputs[0],
-        format: found.format)
+        node: id, source: found.source, codes: node.inputs[0], numbers: node.inputs[0], format: found.format)
     }
-    guard !walk.isRecipe(walk.graph[id].inputs[0]),
-      (node.op as? MatMul)?.transposeB ?? (node.op is ExpertMatMul),
-      let back = graph.definingNode(of: node.inputs[1]), graph[back].op is Dequantize,
+    guard !walk.isRecipe(walk.graph[id].inputs[0]) else { return nil }
+    var weight = node.inputs[1]
+    if node.op is Conv2D {
+      guard let shape = graph.definingNode(of: weight), graph[shape].op is Reshape else { return nil }
+      weight = graph[shape].inputs[0]
+    }
+    guard (node.op as? MatMul)?.transposeB ?? (node.op is ExpertMatMul || node.op is Conv2D),
+      let back = graph.definingNode(of: weight), graph[back].op is Dequantize,
       let found = rounded(graph[back].inputs[0])
     else { return nil }
     return Product(
-      node: id, source: found.source, codes: graph[back].inputs[0], numbers: node.inputs[1],
-      format: found.format)
+      node: id, source: found.source, codes: graph[back].inputs[0], numbers: node.inputs[1], format: found.format)
   }
 
   // MARK: A layer
 
-  private mutating func choose(
-    _ product: Product, _ identity: RecipeIdentity?, _ spill: SpillFile
-  ) throws -> Layer {
+  private mutating func choose(_ product: Product, _ identity: RecipeIdentity?, _ spill: SpillFile) throws -> Layer {
     let node = graph[product.node]
     let name = node.origin?.text ?? graph[product.source].name
     do {
       let weights = try walk.recipe(product.source).floats()
       let blocks = Tensor(graph.type(of: product.codes))
-      let report =
-        if product.isTable {
-          try chooseTable(product, weights, into: blocks)
-        } else if node.op is ExpertMatMul {
-          try chooseExperts(product, weights, into: blocks)
-        } else {
-          try chooseRows(product, weights, into: blocks)
-        }
+      let report: GPTQ.Report
+      switch node.op {
+      case _ where product.isTable: report = try chooseTable(product, weights, into: blocks)
+      case is ExpertMatMul: report = try chooseExperts(product, weights, into: blocks)
+      case let conv as Conv2D: report = try chooseWindows(conv, product.node, product.format, weights, into: blocks)
+      default: report = try chooseRows(product, weights, into: blocks)
+      }
       var bias: Term?
       if options.inputs != .original {
-        let stands =
-          try product.isTable ? blocks : Self.dequantized(blocks, graph.type(of: product.numbers))
+        let stands = try product.isTable ? blocks : Self.dequantized(blocks, graph.type(of: product.numbers))
         numbers[product.numbers] = stands
-        if options.bias, !product.isTable,
-          let (value, new) = try self.bias(product.node, weights, stands.floats())
-        {
+        if options.bias, !product.isTable, let (value, new) = try self.bias(product.node, weights, stands.floats()) {
           numbers[value] = new
           bias = Term(name: graph[value].name, range: try spill.add(new.view.bytes))
         }
       }
       let range = try spill.add(blocks.view.bytes)
       return Layer(
-        identity: identity, function: graph.name, name: name, codesName: graph[product.codes].name,
-        range: range,
+        identity: identity, function: graph.name, name: name, codesName: graph[product.codes].name, range: range,
         bias: bias, relativeError: report.nearestError > 0 ? report.error / report.nearestError : 1,
         damping: report.damping)
-    } catch let error as CompileError {
-      throw error.located(.init(object: "the layer '\(name)'"))
-    }
+    } catch let error as CompileError { throw error.located(.init(object: "the layer '\(name)'")) }
   }
 
   private static func dequantized(_ blocks: Tensor, _ type: TensorType) throws -> Tensor {
@@ -255,9 +222,7 @@ struct CodeChoice {
     return result
   }
 
-  private static func addresses(
-    _ weights: Tensor, _ blocks: Tensor
-  ) throws -> (UnsafePointer<Float>, UnsafeMutableRawPointer) {
+  static func addresses(_ weights: Tensor, _ blocks: Tensor) throws -> (UnsafePointer<Float>, UnsafeMutableRawPointer) {
     guard let source = weights.view.elements(as: Float.self).baseAddress,
       let target = blocks.mutableView.bytes.baseAddress
     else { throw CompileError(.internal, "a weight without numbers") }
@@ -265,19 +230,15 @@ struct CodeChoice {
   }
 
   /// The rows of a linear layer.
-  private func chooseRows(_ product: Product, _ weights: Tensor, into blocks: Tensor) throws
-    -> GPTQ.Report
-  {
+  private func chooseRows(_ product: Product, _ weights: Tensor, into blocks: Tensor) throws -> GPTQ.Report {
     let sizes = weights.view.sizes
     let (rows, columns) = (sizes[0], sizes[1])
     let inputs = try self.inputs(of: walk, product.node, columns)
     let right = weighted(inputs, columns)
-    let metric = try method.metric(
-      ProductSums.gram(right, columns: columns), columns: columns, product.format)
+    let metric = try method.metric(ProductSums.gram(right, columns: columns), columns: columns, product.format)
     let correction = try self.correction(product, weighted: right, rows: rows, columns: columns)
     let (source, target) = try Self.addresses(weights, blocks)
-    return try method.quantize(
-      source, rows: rows, metric, product.format, correction: correction, into: target)
+    return try method.quantize(source, rows: rows, metric, product.format, correction: correction, into: target)
   }
 
   /// What the layer is to make up for, if the results of the original model are aimed at.
@@ -286,11 +247,9 @@ struct CodeChoice {
   ) throws -> GPTQ.Correction? {
     guard let original else { return nil }
     let wanted = try self.inputs(of: original, product.node, columns)
-    let shift = ProductSums.cross(
-      weighted(wanted, columns), minus: right, columns: columns, right, columns: columns)
+    let shift = ProductSums.cross(weighted(wanted, columns), minus: right, columns: columns, right, columns: columns)
     var correction = GPTQ.Correction(shift: shift.map { Float($0) })
-    if options.inputs == .stream, let op = graph[product.node].op as? MatMul,
-      op.epilogue.activation == .none,
+    if options.inputs == .stream, let op = graph[product.node].op as? MatMul, op.epilogue.activation == .none,
       !op.epilogue.gated, let index = op.epilogue.residualIndex
     {
       let before = try original.rows(of: original.graph[product.node].inputs[index], columns: rows)
@@ -304,14 +263,10 @@ struct CodeChoice {
 
   /// The bias with which the sums of a layer have the means that they have in the original model; nil if there is no bias of its
   /// own or nothing to compare with.
-  private func bias(_ id: NodeID, _ weights: Tensor, _ stands: Tensor) throws -> (
-    value: ValueID, Tensor
-  )? {
+  private func bias(_ id: NodeID, _ weights: Tensor, _ stands: Tensor) throws -> (value: ValueID, Tensor)? {
     guard let original, let op = graph[id].op as? MatMul, let index = op.epilogue.biasIndex,
-      case let value = graph[id].inputs[index], walk.isRecipe(value),
-      graph.users(of: value).count == 1,
-      graph[value].uses.count == 1, graph.type(of: value).element == .f32,
-      graph.type(of: value).isDense,
+      case let value = graph[id].inputs[index], walk.isRecipe(value), graph.users(of: value).count == 1,
+      graph[value].uses.count == 1, graph.type(of: value).element == .f32, graph.type(of: value).isDense,
       weights.view.sizes.count == 2
     else { return nil }
     let (rows, columns) = (weights.view.sizes[0], weights.view.sizes[1])
@@ -321,11 +276,9 @@ struct CodeChoice {
     var sums = weights.times(wanted).map { Double($0) }
     for (row, sum) in stands.times(found).enumerated() { sums[row] -= Double(sum) }
     if let residual = op.epilogue.residualIndex,
-      op.epilogue.residual == .beforeActivation
-        || op.epilogue.activation == .none && !op.epilogue.gated
+      op.epilogue.residual == .beforeActivation || op.epilogue.activation == .none && !op.epilogue.gated
     {
-      let before = try original.rows(of: original.graph[id].inputs[residual], columns: rows).mean(
-        rows)
+      let before = try original.rows(of: original.graph[id].inputs[residual], columns: rows).mean(rows)
       let now = try walk.rows(of: graph[id].inputs[residual], columns: rows).mean(rows)
       for row in 0..<rows { sums[row] += Double(before[row]) - Double(now[row]) }
     }
@@ -334,21 +287,16 @@ struct CodeChoice {
   }
 
   /// The rows of a table, all numbers of which count alike: the groups of each are chosen on their own.
-  private func chooseTable(_ product: Product, _ weights: Tensor, into blocks: Tensor) throws
-    -> GPTQ.Report
-  {
+  private func chooseTable(_ product: Product, _ weights: Tensor, into blocks: Tensor) throws -> GPTQ.Report {
     let group = product.format.group ?? 1
     let gram = (0..<group * group).map { $0 % (group + 1) == 0 ? 1.0 : 0 }
     let metric = try method.metric(gram, columns: group, product.format)
     let (source, target) = try Self.addresses(weights, blocks)
-    return try method.quantize(
-      source, rows: weights.view.count / group, metric, product.format, into: target)
+    return try method.quantize(source, rows: weights.view.count / group, metric, product.format, into: target)
   }
 
   /// The rows of each expert, for the tokens that are routed to it.
-  private func chooseExperts(_ product: Product, _ weights: Tensor, into blocks: Tensor) throws
-    -> GPTQ.Report
-  {
+  private func chooseExperts(_ product: Product, _ weights: Tensor, into blocks: Tensor) throws -> GPTQ.Report {
     let sizes = weights.view.sizes
     let (experts, rows, columns) = (sizes[0], sizes[1], sizes[2])
     let inputs = weighted(try self.inputs(of: walk, product.node, columns), columns)
@@ -367,11 +315,9 @@ struct CodeChoice {
       }
       // An expert that no token reached takes those of all.
       if routed.allSatisfy({ $0.rows == 0 }) { routed = inputs }
-      let metric = try method.metric(
-        ProductSums.gram(routed, columns: columns), columns: columns, product.format)
+      let metric = try method.metric(ProductSums.gram(routed, columns: columns), columns: columns, product.format)
       let report = try method.quantize(
-        source + expert * rows * columns, rows: rows, metric, product.format,
-        into: target + expert * expertBytes)
+        source + expert * rows * columns, rows: rows, metric, product.format, into: target + expert * expertBytes)
       total.error += report.error
       total.nearestError += report.nearestError
       total.damping = max(total.damping, report.damping)
@@ -388,16 +334,12 @@ struct CodeChoice {
     for (sample, rows) in rows.enumerated()
     where !isAllFinite(UnsafeBufferPointer(start: rows.numbers, count: rows.rows * columns)) {
       throw CompileError(
-        .input,
-        "the value '%\(walk.graph[value].name)' has numbers that are not finite in sample \(sample)"
-      )
+        .input, "the value '%\(walk.graph[value].name)' has numbers that are not finite in sample \(sample)")
     }
     return rows
   }
 
-  private func made(_ rows: Int, _ columns: Int, _ fill: (UnsafeMutablePointer<Float>) -> Void)
-    -> SampleRows
-  {
+  func made(_ rows: Int, _ columns: Int, _ fill: (UnsafeMutablePointer<Float>) -> Void) -> SampleRows {
     let tensor = Tensor(TensorType(.f32, [max(rows, 1), max(columns, 1)]))
     guard let target = tensor.mutableView.elements(as: Float.self).baseAddress else {
       preconditionFailure("a tensor of a number or more has an address")
@@ -431,9 +373,7 @@ struct CodeChoice {
 
   /// Takes the weights of the tokens from the attention that they receive at a node that is about to be evaluated.
   private mutating func noteAttention(_ id: NodeID) throws {
-    guard options.tokenWeight == .attention, let op = walk.graph[id].op as? Attention else {
-      return
-    }
+    guard options.tokenWeight == .attention, let op = walk.graph[id].op as? Attention else { return }
     let least = Float(options.leastWeight)
     let inputs = walk.graph[id].inputs
     tokenWeights = try (0..<walk.count).map { sample in

@@ -22,7 +22,8 @@ import Tensors
 ///
 /// `include` and `exclude` are patterns (`*` any text, `?` one character) that are matched against the origin of the
 /// layer and the checkpoint's names of its weights. `embeddings` and `head` override what is done to tables and to the
-/// layers whose result is an output: `auto`, `keep`, or weights and group such as `w8g32`.
+/// layers whose result is an output: `auto`, `keep`, or weights and group such as `w8g32`. `concats` says whether operands of a
+/// concatenation in bytes may have scales of their own (`split`) or share one (`joint`).
 package struct QuantizeWeights: Pass {
   package static let name = "quantize"
   package static let summary =
@@ -46,6 +47,12 @@ package struct QuantizeWeights: Pass {
   package var exclude: [String] = []
   package var embeddings: Choice = .auto
   package var head: Choice = .auto
+  package var concats: Concats = .split
+
+  /// The scales of what is concatenated in bytes.
+  package enum Concats: String, Hashable, Codable, Sendable, CaseIterable {
+    case split, joint
+  }
 
   package init() {}
 

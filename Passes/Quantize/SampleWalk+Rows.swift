@@ -24,6 +24,11 @@ extension Tensor {
     try op.evaluate([view], into: [result.mutableView])
     return result
   }
+
+  /// The same as an array.
+  func numbers() throws -> [Float] {
+    try floats().array(of: Float.self)
+  }
 }
 
 extension [FunctionInputs] {

@@ -142,7 +142,7 @@ package struct Smooth: TokenSampled {
 
   /// The numbers of a recipe in f32.
   private static func numbers(_ value: ValueID, _ evaluator: ConstantEvaluator, _ graph: Graph) throws -> [Float] {
-    try evaluator.tensor(value).floats().array(of: Float.self)
+    try evaluator.tensor(value).numbers()
   }
 
   /// A weight with one row per output, some of its rows and all their maxima.

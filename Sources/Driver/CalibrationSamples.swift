@@ -38,8 +38,9 @@ package struct CalibrationSamples {
     return names == ["tokens"] || names == ["tokens", "position"]
   }
 
-  /// Whether a file is an archive of arrays by its content.
+  /// Whether a file is an archive of arrays by its content; so is a folder of them.
   package static func isArchive(_ path: String) throws -> Bool {
+    if SampleFolder.isFolder(path) { return true }
     let file = try MappedFile(path: path)
     return withExtendedLifetime(file) {
       file.bytes.starts(with: NumPyArray.magic) || file.bytes.starts(with: "PK\u{3}\u{4}".utf8)

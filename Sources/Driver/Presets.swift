@@ -89,12 +89,12 @@ package enum Presets {
         // Structure first: codes are chosen for the formats that layers have.
         passes.append(ChooseCodes(text: calibration.samples))
       } else {
-        guard method != .gptq else {
-          throw CompileError(
-            .unsupported, "--method gptq is for models of language; in a pipeline write 'quantize,gptq{text=...}'")
-        }
         // Measured on the very values that are then quantized; bytes are fused while every value still has one user.
-        passes = [calibration] + passes + [FuseQuantized()]
+        // Codes that are chosen make up for the means of channels themselves.
+        let codes: any Pass =
+          method == .gptq
+          ? ChooseCodes(text: calibration.samples) : CorrectBias(samples: calibration.samples, count: calibration.count)
+        passes = [calibration] + passes + [codes, FuseQuantized()]
       }
     }
     return Pipeline(passes + rest.passes)

@@ -160,7 +160,8 @@ struct PassArguments: ParsableArguments {
     help: ArgumentHelp(
       """
       For models of language a text or token ids (.npy, .npz) to choose the codes of weights on; for other networks \
-      samples (.npz) to measure the ranges of activations on, whose convolutions and linear layers then compute in 8 bits.
+      samples (.npz, .npy or a folder of them) to measure the ranges of activations on, whose convolutions and linear \
+      layers then compute in 8 bits.
       """, valueName: "file"))
   var calibrate: String?
 
@@ -179,7 +180,11 @@ struct PassArguments: ParsableArguments {
       """, valueName: "folder"))
   var calibrationCache: String?
 
-  @Option(help: "How ranges follow from samples: minmax, percentile (99.99) or percentile:P. (default: minmax)")
+  @Option(
+    help: """
+      How ranges follow from samples: minmax, mse, entropy, percentile or percentile:P (of all numbers), sparse-minmax \
+      or sparse-minmax:P (of those other than 0). (default: minmax)
+      """)
   var calibrationRange: String?
 
   @Option(

@@ -1,6 +1,7 @@
 import Base
 import Driver
 import Formats
+import Glibc
 import IR
 import Passes
 import TestSupport
@@ -106,5 +107,27 @@ import Testing
     #expect(throws: CompileError.self) { try load(NumPyArray(numbers, [3 * 490])) }
     #expect(throws: CompileError.self) { try load(NumPyArray(numbers, [3, 49, 10, 1]), "image") }
     #expect(throws: CompileError.self) { try load(NumPyArray([Int64](repeating: 0, count: 490), [1, 49, 10, 1])) }
+  }
+
+  /// A folder of samples is what its files hold, by name; other files and folders in it do not count.
+  @Test func readsFolders() throws {
+    guard let model = Fixtures.path("mlperf-tiny/kws_ref_model_float32.onnx") else { return }
+    let folder = try TemporaryFolder()
+    let graph = try #require(try ModelLoader.load(model).function(role: "main"))
+    func numbers(_ first: Float, _ count: Int) -> [Float] { (0..<count * 490).map { first + Float($0 / 490) } }
+    #expect(throws: CompileError.self) { try TensorArchives.samples(folder.path, of: graph) }
+    try NumPyArray(numbers(3, 1), [49, 10, 1]).write(to: folder.path("b.npy"))
+    try NumPyArray(numbers(1, 2), [2, 49, 10, 1]).write(to: folder.path("a.npy"))
+    var archive = NumPyArchive()
+    archive["input_1"] = NumPyArray(numbers(4, 1), [1, 49, 10, 1])
+    try archive.write(to: folder.path("c.npz"))
+    try folder.write("notes.txt", "no samples")
+    #expect(mkdir(folder.path("d.npy"), 0o755) == 0)
+    let samples = try TensorArchives.samples(folder.path, of: graph)
+    let first = samples.map { $0[0].view.elements(as: Float.self)[0] }
+    #expect(first == [1, 2, 3, 4])
+    #expect(try CalibrationSamples.isArchive(folder.path))
+    try folder.write("e.npz", "damaged")
+    #expect(throws: CompileError.self) { try TensorArchives.samples(folder.path, of: graph) }
   }
 }

@@ -104,6 +104,52 @@ import Testing
     #expect(try bytes(other.after) != first)
   }
 
+  /// Convolutions, depthwise and grouped ones too, by what their windows see: no layer is worse than rounded to the nearest, and in few
+  /// bits the network is better.
+  @Test(arguments: ["first", "last"]) func choosesForConvolutions(_ layout: String) throws {
+    let (image, result) = layout == "first" ? ("1, 4, 9, 9", "1, 6, 3, 3") : ("1, 9, 9, 4", "1, 3, 3, 6")
+    let text = """
+      model @convolutions {
+        func @main role = main (%x: f32[\(image)]) -> (y: f32[\(result)]) {
+          %w1 = constant random(seed = 2, deviation = 0.3) : f32[8, 4, 3, 3]
+          %w2 = constant random(seed = 3, deviation = 0.3) : f32[8, 1, 3, 3]
+          %w3 = constant random(seed = 4, deviation = 0.3) : f32[6, 4, 1, 1]
+          %a = conv2d(%x, %w1) {padding = [1, 1, 1, 1], layout = \(layout), epilogue = {activation = relu}}
+          %b = conv2d(%a, %w2) {padding = [1, 1, 1, 1], strides = [2, 2], groups = 8, layout = \(layout), epilogue = {activation = relu}}
+          %y = conv2d(%b, %w3) {strides = [2, 2], groups = 2, layout = \(layout)}
+          return %y
+        }
+      }
+      """
+    let before = try Parser.parse(text)
+    let samples = (0..<12).map { FunctionInputs.seeded(for: before.functions[0], seed: UInt64(30 + $0)) }
+    func run(_ passes: String) throws -> (model: Model, figures: [PassContext.Figure]) {
+      var model = before
+      var context = PassContext()
+      context.samples = { _, _ in samples.map(\.inputs) }
+      context.tokenSamples = { _, _, _, _ in samples.map { FunctionInputs(inputs: $0.inputs) } }
+      let pipeline = try Pipeline(
+        parsing: "calibrate{samples=\"s\"},quantize{spec=w8}" + passes, registry: .all)
+      let reports = try PassManager().run(pipeline, on: &model, &context)
+      return (model, reports.last?.figures ?? [])
+    }
+    func error(_ model: Model) throws -> Double {
+      var sum = 0.0
+      for seed in 1...8 {
+        let inputs = FunctionInputs.seeded(for: before.functions[0], seed: UInt64(seed)).inputs
+        let wanted = try Evaluator(before).run(inputs).outputs[0].view.doubles
+        let found = try Evaluator(model).run(inputs).outputs[0].view.doubles
+        sum += zip(found, wanted).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
+      }
+      return sum
+    }
+    let nearest = try run(""), chosen = try run(",gptq{text=\"t\"}")
+    #expect(chosen.figures.count == 3 && chosen.figures.allSatisfy { $0.value <= 1 && $0.value > 0 })
+    #expect(try error(chosen.model) < error(nearest.model))
+    let graph = chosen.model.functions[0]
+    #expect(!graph.nodeIDs.contains { graph[$0].op is Quantize })
+  }
+
   /// Each expert is chosen for the tokens that reach it.
   @Test func choosesForExperts() throws {
     let text = """

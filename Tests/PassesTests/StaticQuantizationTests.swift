@@ -113,6 +113,176 @@ import Testing
     #expect(zeros.range(percent: 99) == 0...0)
   }
 
+  /// Few large numbers are given up where that makes the squared error of all smaller: no range of a fine grid is much better.
+  @Test func rangesOfLeastError() throws {
+    var generator = SplitMix64(seed: 4)
+    for (low, high, outlier) in [(Float(-1), Float(1), Float(3)), (0, 1, 4), (-2, 0.5, -7)] {
+      let values = generator.floats(40000, in: low...high) + [outlier]
+      var histogram = Histogram()
+      values.withUnsafeBufferPointer { histogram.add($0) }
+      func error(_ range: ClosedRange<Float>) -> Double {
+        let code = AffineCode(covering: range)
+        return values.reduce(0.0) { sum, value in
+          let steps = (value / code.scale).rounded(.toNearestOrEven)
+          let kept = max(-Float(code.zeroPoint), min(255 - Float(code.zeroPoint), steps)) * code.scale
+          return sum + Double(value - kept) * Double(value - kept)
+        }
+      }
+      let found = try #require(histogram.rangeOfLeastError())
+      let full = try #require(histogram.extremes)
+      var least = Double.infinity
+      for part in 1...40 {
+        let share = Float(part) / 40
+        let range =
+          outlier > 0
+          ? min(full.lowerBound, 0)...full.upperBound * share : full.lowerBound * share...max(full.upperBound, 0)
+        least = min(least, error(range))
+      }
+      #expect(error(found) < 0.98 * error(full), "\(found) \(full)")
+      #expect(error(found) <= 1.02 * least, "\(found): \(error(found)) \(least)")
+    }
+    var nothing = Histogram()
+    #expect(nothing.rangeOfLeastError() == nil && nothing.rangeOfLeastDivergence() == nil)
+    [Float](repeating: 0, count: 3).withUnsafeBufferPointer { nothing.add($0) }
+    #expect(nothing.rangeOfLeastError() == 0...0 && nothing.rangeOfLeastDivergence() == 0...0)
+  }
+
+  /// The divergence leaves out a few numbers far from all others, and nothing of numbers that fill their range.
+  @Test func rangesOfLeastDivergence() throws {
+    var generator = SplitMix64(seed: 5)
+    let even = generator.floats(60000, in: -1...1)
+    var histogram = Histogram()
+    even.withUnsafeBufferPointer { histogram.add($0) }
+    let all = try #require(histogram.rangeOfLeastDivergence())
+    #expect(all.lowerBound < -0.9 && all.upperBound > 0.9, "\(all)")
+    let bell = (0..<60000).map { _ in (0..<6).reduce(Float(-3)) { sum, _ in sum + Float(generator.uniform()) } }
+    var second = Histogram()
+    (bell + [8, 8.1, -8]).withUnsafeBufferPointer { second.add($0) }
+    let found = try #require(second.rangeOfLeastDivergence())
+    #expect(found.upperBound < 6 && found.upperBound > 1, "\(found)")
+  }
+
+  /// A percentile of the numbers other than 0 is the same however many zeros there are.
+  @Test func zerosDoNotCount() throws {
+    var generator = SplitMix64(seed: 6)
+    let values = generator.floats(20000, in: -1...2)
+    var dense = Histogram(), sparse = Histogram()
+    values.withUnsafeBufferPointer {
+      dense.add($0)
+      sparse.add($0)
+    }
+    [Float](repeating: 0, count: 400_000).withUnsafeBufferPointer { sparse.add($0) }
+    #expect(sparse.range(percent: 99, countingZeros: false) == dense.range(percent: 99))
+    let cut = try #require(sparse.range(percent: 99)), kept = try #require(dense.range(percent: 99))
+    #expect(cut.upperBound < 0.8 * kept.upperBound, "\(cut) \(kept)")
+  }
+
+  /// The spellings of ranges.
+  @Test func spellingsOfRanges() throws {
+    for text in ["minmax", "mse", "entropy", "percentile:99.5", "sparse-minmax:99.0"] {
+      let range = try Calibrate.Range(parsing: text)
+      #expect(try AttributeCoder.encode(range) == .string(text))
+    }
+    #expect(try Calibrate.Range(parsing: "percentile") == .percentile(99.99))
+    #expect(try Calibrate.Range(parsing: "sparse-minmax") == .sparseMinmax(99.99))
+    for text in ["", "max", "mse:3", "percentile:", "percentile:50", "percentile:101", "sparse-minmax:x", "minmax:99"] {
+      #expect(throws: CompileError.self, "\(text)") { try Calibrate.Range(parsing: text) }
+    }
+  }
+
+  /// The mean square of the difference after a pipeline, over that of the results, on one made-up input.
+  private func error(_ text: String, _ pipeline: String, _ samples: [[Tensor]]) throws -> Double {
+    let before = try Parser.parse(text)
+    var after = before
+    var context = PassContext()
+    context.samples = { _, _ in samples }
+    try PassManager().run(Pipeline(parsing: pipeline, registry: .all), on: &after, &context)
+    var difference = 0.0, size = 0.0
+    for inputs in samples {
+      let wanted = try Evaluator(before).run(inputs).outputs[0].view.doubles
+      let found = try Evaluator(after).run(inputs).outputs[0].view.doubles
+      for (x, y) in zip(found, wanted) {
+        difference += (x - y) * (x - y)
+        size += y * y
+      }
+    }
+    return difference / size
+  }
+
+  /// A layer whose input is 0 in nine places of ten: the divergence is that of the zeros, and cuts into the rest.
+  @Test func sparseInputs() throws {
+    let text = """
+      model @net {
+        func @main role = main (%x: f32[64, 40]) -> (y: f32[64, 24]) {
+          %w = constant random(seed = 1, deviation = 0.3) : f32[24, 40]
+          %y = matmul(%x, %w) {transposeB = true}
+          return %y
+        }
+      }
+      """
+    var generator = SplitMix64(seed: 7)
+    let samples = (0..<8).map { _ in
+      let numbers = (0..<64 * 40).map { _ -> Float in
+        let value = (0..<12).reduce(-6.0) { sum, _ in sum + generator.uniform() }
+        return generator.uniform() < 0.9 ? 0 : Float(value)
+      }
+      return [Tensor(.f32, [64, 40], numbers)]
+    }
+    func loss(_ range: String) throws -> Double {
+      try error(text, "calibrate{samples=\"s\",range=\"\(range)\"},quantize{spec=w8},fuse-quantized", samples)
+    }
+    let sparse = try loss("sparse-minmax"), entropy = try loss("entropy"), percentile = try loss("percentile:99.9")
+    #expect(sparse < 0.5 * entropy, "\(sparse) \(entropy)")
+    #expect(sparse < percentile, "\(sparse) \(percentile)")
+    #expect(try loss("mse") <= 1.05 * loss("minmax"))
+  }
+
+  /// Two operands of a concatenation, the second a hundredth of the first with weights that make up for it: with scales of their own
+  /// they keep what a common one loses. Where weights do not make up for it the scales stay together.
+  @Test func concatenationsAreSplit() throws {
+    func text(_ second: Double, _ weight: Double) -> String {
+      """
+      model @net {
+        func @main role = main (%x: f32[1, 6, 8, 8]) -> (y: f32[1, 5, 8, 8]) {
+          %u = constant random(seed = 1, deviation = 0.3) : f32[8, 6, 3, 3]
+          %v = constant random(seed = 2, deviation = \(second)) : f32[8, 6, 3, 3]
+          %p = constant random(seed = 3, deviation = 0.3) : f32[5, 8, 1, 1]
+          %q = constant random(seed = 4, deviation = \(weight)) : f32[5, 8, 1, 1]
+          %w = concat(%p, %q) {axis = 1}
+          %a = conv2d(%x, %u) {padding = [1, 1, 1, 1], epilogue = {activation = relu}}
+          %b = conv2d(%x, %v) {padding = [1, 1, 1, 1]}
+          %c = concat(%a, %b) {axis = 1}
+          %m = max_pool2d(%c) {kernel = [3, 3], padding = [1, 1, 1, 1]}
+          %y = conv2d(%m, %w)
+          return %y
+        }
+      }
+      """
+    }
+    let graph = try Parser.parse(text(0.3, 0.3)).functions[0]
+    let samples = (0..<6).map { SeededRun.inputs(of: graph, seed: UInt64(20 + $0)) }
+    func run(_ text: String, _ concats: String) throws -> (error: Double, counters: [PassContext.Counter], Graph) {
+      var model = try Parser.parse(text)
+      var context = PassContext()
+      context.samples = { _, _ in samples }
+      let pipeline = "calibrate{samples=\"s\"},quantize{spec=w8,concats=\(concats)},fuse-quantized"
+      let reports = try PassManager().run(Pipeline(parsing: pipeline, registry: .all), on: &model, &context)
+      return (try error(text, pipeline, samples), reports[1].counters, model.functions[0])
+    }
+    let planted = text(0.003, 30)
+    let split = try run(planted, "split"), joint = try run(planted, "joint")
+    #expect(split.error < 0.05 * joint.error, "\(split.error) \(joint.error)")
+    #expect(split.counters.contains { $0.name == "concatenations split" && $0.count == 1 })
+    // All of it in bytes: three layers, one rounding of the input, none in between.
+    let operators = split.2.topologicalOrder().map { split.2[$0].op.name }
+    #expect(operators.filter { $0 == "quantized_conv2d" }.count == 3)
+    #expect(operators.filter { $0 == "quantize_linear" }.count == 1 && !operators.contains("dequantize_linear"))
+    for (second, weight) in [(0.3, 0.3), (0.003, 0.3)] {
+      let split = try run(text(second, weight), "split"), joint = try run(text(second, weight), "joint")
+      #expect(split.error <= 1.05 * joint.error, "\(second): \(split.error) \(joint.error)")
+    }
+  }
+
   /// Ranges without extent, of huge and of tiny numbers give codes that can be computed with.
   @Test func codesOfOddRanges() {
     let most = Float.greatestFiniteMagnitude

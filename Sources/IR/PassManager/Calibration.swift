@@ -34,12 +34,13 @@ package struct Calibration: Sendable {
 /// Counts of numbers in equal bins around zero; the width of the bins doubles when larger numbers come.
 package struct Histogram: Sendable {
   /// Bins on each side of zero.
-  private static let half = 4096
+  static let half = 4096
 
-  private var counts = [Int](repeating: 0, count: 2 * half)
+  private(set) var counts = [Int](repeating: 0, count: 2 * half)
   /// The numbers that the bins reach to; 0 before the first number other than 0.
-  private var reach: Float = 0
-  private var zeros = 0
+  private(set) var reach: Float = 0
+  /// Numbers that are 0; they are in no bin.
+  private(set) var zeros = 0
   /// Finite numbers seen.
   package private(set) var count = 0
   private var smallest = Float.infinity
@@ -87,10 +88,13 @@ package struct Histogram: Sendable {
   /// The smallest and the largest number; nil if there was none.
   package var extremes: ClosedRange<Float>? { count > 0 ? smallest...largest : nil }
 
-  /// The range without `100 - percent` percent of the numbers on each side, to the width of a bin; nil if there was none.
-  package func range(percent: Double) -> ClosedRange<Float>? {
+  /// The range without `100 - percent` percent of the numbers on each side, to the width of a bin; nil if there was none. Without
+  /// `countingZeros` only numbers other than 0 are counted.
+  package func range(percent: Double, countingZeros: Bool = true) -> ClosedRange<Float>? {
     guard let extremes else { return nil }
-    let skipped = Int(Double(count) * max(0, 1 - percent / 100))
+    let zeros = countingZeros ? self.zeros : 0
+    let total = countingZeros ? count : count - self.zeros
+    let skipped = Int(Double(total) * max(0, 1 - percent / 100))
     let width = reach / Float(Self.half)
     /// The outer edge of the bin in which the number after `skipped` ones lies.
     func edge(_ bins: [Int]) -> Int? {
