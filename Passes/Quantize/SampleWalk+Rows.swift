@@ -33,8 +33,7 @@ extension Tensor {
 
 extension [FunctionInputs] {
   /// The same with states as a function before left them, by name, for each sample; with zeros where there are none of the name.
-  func begun(_ known: [[String: Tensor]], _ model: Model, _ graph: Graph) throws -> [FunctionInputs]
-  {
+  func begun(_ known: [[String: Tensor]], _ model: Model, _ graph: Graph) throws -> [FunctionInputs] {
     guard !known.isEmpty, !graph.states.isEmpty else { return self }
     let zeros = try Evaluator(model, graph).initialStates()
     return zip(self, known).map { sample, known in
