@@ -102,7 +102,9 @@ package struct ChooseCodes: TokenSampled {
   /// Puts a constant in the place of rounding.
   private func replace(_ layer: CodeChoice.Layer, _ model: inout Model, _ archive: Int) throws {
     let old = layer.codes
-    let (name, type) = (model.functions[0][old].name, model.functions[0].type(of: old))
+    let name = model.functions[0][old].name
+    var type = model.functions[0].type(of: old)
+    type.encoding = .block(layer.format)
     guard let node = model.functions[0].definingNode(of: old) else { return }
     let constant = model.constants.insert(Constant(name: name, type: type, source: .archive(archive, layer.range)))
     let new = model.functions[0].addConstant(constant, name, type)

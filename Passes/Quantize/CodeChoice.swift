@@ -10,6 +10,8 @@ struct CodeChoice {
     var codes: ValueID
     /// The origin of the layer, or the name of its weight.
     var name: String
+    /// The format, whose levels may be others than those of the pass before.
+    var format: BlockFormat
     /// The bytes in the spill.
     var range: Range<Int>
     /// The error on the samples over that of rounding to nearest.
@@ -113,21 +115,38 @@ struct CodeChoice {
     let name = node.origin?.text ?? graph[product.source].name
     do {
       let weights = try walk.recipe(product.source).floats()
-      let blocks = Tensor(graph.type(of: product.codes))
+      var product = product
+      product.format = try fitted(product, weights)
+      let type = graph.type(of: product.numbers)
+      let blocks = Tensor(TensorType(.f32, type.shape, encoding: .block(product.format)))
       let report =
         try node.op is ExpertMatMul
         ? chooseExperts(product, weights, into: blocks) : chooseRows(product, weights, into: blocks)
-      let type = graph.type(of: product.numbers)
       let stands = Tensor(type)
       try Dequantize(type.element).evaluate([blocks.view], into: [stands.mutableView])
       if options.inputs != .original { numbers[product.numbers] = stands }
       let range = try spill.add(blocks.view.bytes)
       return Layer(
-        codes: product.codes, name: name, range: range,
+        codes: product.codes, name: name, format: product.format, range: range,
         relativeError: report.nearestError > 0 ? report.error / report.nearestError : 1, damping: report.damping)
     } catch let error as CompileError {
       throw error.located(.init(object: "the layer '\(name)'"))
     }
+  }
+
+  /// The format with levels fitted once more, each column weighted by what an error in it does to the results; formats with a
+  /// table of a name keep it.
+  private func fitted(_ product: Product, _ weights: Tensor) throws -> BlockFormat {
+    let sizes = weights.view.sizes
+    guard let levels = product.format.levels, levels.isOwn, sizes.count == 2 else { return product.format }
+    let inputs = weighted(try self.inputs(of: walk, product.node, sizes[1]), sizes[1])
+    var squares = [Float](repeating: 0, count: sizes[1])
+    for rows in inputs {
+      for place in 0..<rows.rows * sizes[1] { squares[place % sizes[1]] += rows.numbers[place] * rows.numbers[place] }
+    }
+    guard squares.allSatisfy({ $0.isFinite }), squares.contains(where: { $0 > 0 }) else { return product.format }
+    return try product.format.fitted(
+      to: weights.view.elements(as: Float.self), columns: sizes[1], weights: squares)
   }
 
   /// The rows of a linear layer.
