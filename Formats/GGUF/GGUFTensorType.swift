@@ -52,6 +52,8 @@ struct GGUFTensorType: Sendable {
     case "I64": .native(.i64, .dense)
     case "Q8_0": .native(.f32, .block(.w8(32)))
     case "Q4_0": .native(.f32, .block(.w4(32)))
+    case "IQ4_NL": .native(.f32, .block(.levels(.iq4nl, 32)))
+    case "MXFP4": .native(.f32, .block(.mxfp4))
     default: GGMLBlock(rawValue: name.lowercased()).map { .blocks($0) }
     }
   }

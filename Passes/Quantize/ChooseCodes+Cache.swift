@@ -17,7 +17,7 @@ extension ChooseCodes {
     let layers = found.layers.map { layer -> JSON in
       var entry: JSONObject = JSONObject([
         ("function", .string(layer.function)), ("codes", .string(layer.codesName)),
-        ("name", .string(layer.name)),
+        ("name", .string(layer.name)), ("format", .string(layer.format.name)),
         ("start", .int(layer.range.lowerBound)), ("end", .int(layer.range.upperBound)),
         ("error", bits(layer.relativeError)), ("damping", bits(layer.damping)),
       ])
@@ -65,7 +65,7 @@ extension ChooseCodes {
       let end = entry["end"]?.int, start >= 0,
       end >= start, let error = number(entry["error"]), let damping = number(entry["damping"]),
       let graph = model.functions.first(where: { $0.name == function }),
-      let value = graph.value(named: codes)
+      let value = graph.value(named: codes), let format = entry["format"]?.string.flatMap({ BlockFormat(name: $0) })
     else { return nil }
     var bias: CodeChoice.Term?
     if let name = entry["bias"]?.string {
@@ -77,14 +77,11 @@ extension ChooseCodes {
       bias = CodeChoice.Term(name: name, range: start..<end)
     }
     return CodeChoice.Layer(
-      identity: RecipeIdentity(value, in: graph), function: function, name: name, codesName: codes,
-      range: start..<end,
-      bias: bias, relativeError: error, damping: damping)
+      identity: RecipeIdentity(value, in: graph), function: function, name: name, codesName: codes, format: format,
+      range: start..<end, bias: bias, relativeError: error, damping: damping)
   }
 
-  private static func fits(_ term: CodeChoice.Term, _ function: String, _ model: Model, _ size: Int)
-    -> Bool
-  {
+  private static func fits(_ term: CodeChoice.Term, _ function: String, _ model: Model, _ size: Int) -> Bool {
     guard let graph = model.functions.first(where: { $0.name == function }),
       let value = graph.value(named: term.name),
       RecipeIdentity(value, in: graph) != nil
@@ -95,10 +92,12 @@ extension ChooseCodes {
   private static func byteCount(_ layer: CodeChoice.Layer, _ model: Model) -> Int? {
     guard let graph = model.functions.first(where: { $0.name == layer.function }),
       let value = graph.value(named: layer.codesName),
-      graph.definingNode(of: value).map({ graph[$0].op is Quantize })
-        ?? false
+      let op = graph.definingNode(of: value).flatMap({ graph[$0].op as? Quantize }),
+      (op.format.bits, op.format.group) == (layer.format.bits, layer.format.group)
     else { return nil }
-    return graph.type(of: value).byteCount
+    var type = graph.type(of: value)
+    type.encoding = .block(layer.format)
+    return type.byteCount
   }
 
   /// A number by its bits, of which none gets lost in text.

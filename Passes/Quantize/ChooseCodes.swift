@@ -147,7 +147,9 @@ package struct ChooseCodes: TokenSampled {
       let graph = model.functions[index]
       let old = graph[node].results[0]
       guard let layer = RecipeIdentity(old, in: graph).flatMap({ places[$0] }) else { continue }
-      let (name, type) = (graph[old].name, graph.type(of: old))
+      let name = graph[old].name
+      var type = graph.type(of: old)
+      type.encoding = .block(layer.format)
       let constant = model.constants.insert(
         Constant(name: layer.codesName, type: type, source: .archive(archive, layer.range)))
       let new = model.functions[index].addConstant(constant, name, type)

@@ -13,6 +13,8 @@ struct CodeChoice {
     var name: String
     /// The name of what rounding gave.
     var codesName: String
+    /// The format, whose levels may be others than those of the pass before.
+    var format: BlockFormat
     /// The bytes in the spill.
     var range: Range<Int>
     /// The bias that goes with the codes.
@@ -191,7 +193,11 @@ struct CodeChoice {
     let name = node.origin?.text ?? graph[product.source].name
     do {
       let weights = try walk.recipe(product.source).floats()
-      let blocks = Tensor(graph.type(of: product.codes))
+      var product = product
+      product.format = try fitted(product, weights)
+      var type = graph.type(of: product.codes)
+      type.encoding = .block(product.format)
+      let blocks = Tensor(type)
       let report: GPTQ.Report
       switch node.op {
       case _ where product.isTable: report = try chooseTable(product, weights, into: blocks)
@@ -210,10 +216,13 @@ struct CodeChoice {
       }
       let range = try spill.add(blocks.view.bytes)
       return Layer(
-        identity: identity, function: graph.name, name: name, codesName: graph[product.codes].name, range: range,
-        bias: bias, relativeError: report.nearestError > 0 ? report.error / report.nearestError : 1,
+        identity: identity, function: graph.name, name: name, codesName: graph[product.codes].name,
+        format: product.format, range: range, bias: bias,
+        relativeError: report.nearestError > 0 ? report.error / report.nearestError : 1,
         damping: report.damping)
-    } catch let error as CompileError { throw error.located(.init(object: "the layer '\(name)'")) }
+    } catch let error as CompileError {
+      throw error.located(.init(object: "the layer '\(name)'"))
+    }
   }
 
   private static func dequantized(_ blocks: Tensor, _ type: TensorType) throws -> Tensor {
@@ -227,6 +236,23 @@ struct CodeChoice {
       let target = blocks.mutableView.bytes.baseAddress
     else { throw CompileError(.internal, "a weight without numbers") }
     return (source, target)
+  }
+
+  /// The format with levels fitted once more, each column weighted by what an error in it does to the results; formats with a
+  /// table of a name keep it.
+  private func fitted(_ product: Product, _ weights: Tensor) throws -> BlockFormat {
+    let sizes = weights.view.sizes
+    guard let levels = product.format.levels, levels.isOwn, sizes.count == 2, graph[product.node].op is MatMul else {
+      return product.format
+    }
+    let inputs = weighted(try self.inputs(of: walk, product.node, sizes[1]), sizes[1])
+    var squares = [Float](repeating: 0, count: sizes[1])
+    for rows in inputs {
+      for place in 0..<rows.rows * sizes[1] { squares[place % sizes[1]] += rows.numbers[place] * rows.numbers[place] }
+    }
+    guard squares.allSatisfy({ $0.isFinite }), squares.contains(where: { $0 > 0 }) else { return product.format }
+    return try product.format.fitted(
+      to: weights.view.elements(as: Float.self), columns: sizes[1], weights: squares)
   }
 
   /// The rows of a linear layer.

@@ -12,7 +12,7 @@ import Tensors
 ///
 /// Linear layers are matmuls whose right factor is a recipe of rank 2, stored with one row per output column, and the products
 /// of experts. A weight
-/// that is dequantized already, as from GGUF, keeps its codes. A table whose rows are gathered gets the format of the
+/// that is dequantized already, as from GGUF, keeps its codes unless they are floats of eight bits. A table whose rows are gathered gets the format of the
 /// weights, unless these only change their type; if it is multiplied by as well (tied embeddings), it is stored once,
 /// with at least 8 bits. A weight that would not get smaller stays, and so does that of a router, whose choice of experts
 /// a small error may change.
@@ -90,7 +90,8 @@ package struct QuantizeWeights: Pass {
   func quantize(
     _ model: inout Model, function index: Int, _ context: inout PassContext, specs: [String: QuantizationSpec] = [:]
   ) throws -> [Unit] {
-    var work = Work(options: self, graph: model.functions[index], constants: model.constants, specs: specs)
+    let evaluator = context.constantEvaluator(for: model.functions[index], in: model)
+    var work = Work(options: self, graph: model.functions[index], evaluator, constants: model.constants, specs: specs)
     try work.run()
     model.functions[index] = work.graph
     context.count("weights quantized", by: work.quantized)
@@ -131,7 +132,8 @@ private struct Work {
 
   /// How a weight is to be stored.
   private enum Storage: Hashable {
-    case block(BlockFormat)
+    /// In a format, which may be fitted to the numbers.
+    case block(BlockFormat, isFitted: Bool = false)
     case number(DType)
   }
 
@@ -144,7 +146,14 @@ private struct Work {
   private var stored: [Key: ValueID] = [:]
   private var dequantized: [ValueID: ValueID] = [:]
 
-  init(options: QuantizeWeights, graph: Graph, constants: ConstantTable, specs: [String: QuantizationSpec]) {
+  /// Computes weights as they were before the pass.
+  private let evaluator: ConstantEvaluator
+
+  init(
+    options: QuantizeWeights, graph: Graph, _ evaluator: ConstantEvaluator, constants: ConstantTable,
+    specs: [String: QuantizationSpec]
+  ) {
+    self.evaluator = evaluator
     self.options = options
     self.specs = specs
     self.graph = graph
@@ -200,7 +209,7 @@ private struct Work {
     if let element = spec.weightType { return element == type.element ? nil : .number(element) }
     guard let format = spec.weightFormat, let bytes = type.byteCount else { return nil }
     let codes = TensorType(.f32, type.shape, encoding: .block(format))
-    return (codes.byteCount ?? .max) < bytes ? .block(format) : nil
+    return (codes.byteCount ?? .max) < bytes ? .block(format, isFitted: spec.weights.isFitted) : nil
   }
 
   /// The layers whose result becomes an output without another linear layer, sum of two values or norm in between.
@@ -229,7 +238,7 @@ private struct Work {
     guard graph.type(of: weight).rank == 2, graph.type(of: weight).shape.isFixed,
       recipes.contains(weight), !recipes.contains(graph[id].inputs[0])
     else { return }
-    if case .block(let format) = graph.storedEncoding(of: weight) {
+    if case .block(let format) = graph.storedEncoding(of: weight), format.codes != .float8 {
       kept += 1
       try quantizeInput(of: id, format)
       return
@@ -258,14 +267,14 @@ private struct Work {
     inputs[1] = factor
     let new = try replace(id, by: op, inputs)
     quantized += 1
-    if case .block(let format) = storage { try quantizeInput(of: new, format) }
+    if case .block(let format, _) = storage { try quantizeInput(of: new, format) }
   }
 
   /// The weights of experts, which are read by nothing else.
   private mutating func quantizeExperts(_ id: NodeID) throws {
     let weight = graph[id].inputs[1]
     guard recipes.contains(weight) else { return }
-    if case .block(let format) = graph.storedEncoding(of: weight) {
+    if case .block(let format) = graph.storedEncoding(of: weight), format.codes != .float8 {
       kept += 1
       return try quantizeInput(of: id, format)
     }
@@ -277,7 +286,7 @@ private struct Work {
     }
     let codes = try store(weight, storage, id)
     quantized += 1
-    guard case .block(let format) = storage else { return graph.setInput(1, of: id, to: codes) }
+    guard case .block(let format, _) = storage else { return graph.setInput(1, of: id, to: codes) }
     graph.setInput(1, of: id, to: try emit(Dequantize(.f32), codes, graph[weight].name, id))
     try quantizeInput(of: id, format)
   }
@@ -326,19 +335,37 @@ private struct Work {
     let name = graph[value].name
     let codes: ValueID
     switch storage {
-    case .block(let format): codes = try emit(Quantize(format), value, "\(name)_codes", node)
+    case .block(let format, let isFitted):
+      let own = try isFitted ? fitted(format, to: source ?? value, along: value) : format
+      codes = try emit(Quantize(own), value, "\(name)_codes", node)
     case .number(let element): codes = try emit(Cast(element), value, "\(name)_\(element.rawValue)", node)
     }
     stored[key] = codes
     return codes
   }
 
+  /// The format for the numbers of a weight, whose groups run along the last axis of `value`.
+  private func fitted(_ format: BlockFormat, to weight: ValueID, along value: ValueID) throws -> BlockFormat {
+    do {
+      var numbers = try evaluator.tensor(weight).floats()
+      if weight != value {
+        let turn = Transpose([1, 0])
+        let turned = Tensor(try turn.inferTypes([numbers.type])[0])
+        try turn.evaluate([numbers.view], into: [turned.mutableView])
+        numbers = turned
+      }
+      return try format.fitted(to: numbers.view.elements(as: Float.self), columns: numbers.view.sizes.last ?? 1)
+    } catch let error as CompileError {
+      throw error.located(.init(object: "the weight '\(graph[weight].name)'"))
+    }
+  }
+
   /// Rounds the left factor of a matmul, if the specification asks for it, in groups that fit the weight's.
   private mutating func quantizeInput(of id: NodeID, _ weight: BlockFormat) throws {
-    guard options.spec.activationBits == 8 else { return }
+    guard options.spec.activationBits == 8, weight.codes != .float8 else { return }
     let input = graph[id].inputs[0]
     if let node = graph.definingNode(of: input), graph[node].op is Dequantize { return }
-    let group = weight.group.flatMap { QuantizationSpec.groups.contains($0) ? $0 : nil } ?? 32
+    let group = weight.group.flatMap { [16, 32, 64, 128].contains($0) ? $0 : nil } ?? 32
     let key = Key(value: input, storage: .block(.a8(group)))
     if stored[key] == nil {
       let codes = try emit(Quantize(.a8(group)), input, "\(graph[input].name)_codes", id)

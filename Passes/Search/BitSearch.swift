@@ -197,8 +197,11 @@ struct BitSearch {
       for column in 0..<unit.columns { weights[place * unit.columns + column] = numbers[row * across + column * along] }
     }
     units[index].energy = share * Self.form(weights, hessian, unit.columns)
-    units[index].options = options.formats.map { spec in
-      let format = spec.weightFormat ?? .w8c
+    units[index].options = try options.formats.map { spec in
+      var format = spec.weightFormat ?? .w8c
+      if spec.weights.isFitted {
+        format = try weights.withUnsafeBufferPointer { try format.fitted(to: $0, columns: unit.columns) }
+      }
       var changes = weights
       var codes = [UInt8](repeating: 0, count: format.rowBytes(columns: unit.columns))
       var back = [Float](repeating: 0, count: unit.columns)

@@ -18,7 +18,7 @@ package struct NarrowTypeCheck {
   static func widerTypes(_ spec: QuantizationSpec) -> [QuantizationSpec?] {
     switch spec.weights {
     case .f32, .bf16, .f16: []
-    case .bits8: [nil]
+    case .bits8, .fp8: [nil]
     default:
       [
         QuantizationSpec(weights: .bits8, group: nil, activationBits: spec.activationBits, cacheType: spec.cacheType),

@@ -7,10 +7,14 @@ import Tensors
 /// Grammar: `w` weights, `g` group, `a` activations, `kv` cache, in this order, all but the first optional.
 ///
 /// - weights: `w8`, `w6`, `w5`, `w4`, `w3`, `w2`, `wt` (ternary, stored in two bits); `wf32`, `wf16`, `wbf16` only change
-///   the type.
+///   the type. Codes that are not evenly spaced (``CodeLevels``): `wnf4`, `wiq4nl`, `wtl4` and `wtl3` (twin-log), `wcb4` and
+///   `wcb3` (levels fitted to each tensor), and E2M1 with scales of its own, `wmxfp4` and `wnvfp4`. `wfp8`: E4M3 with an f32 scale per
+///   output channel.
 /// - group: `g32`, `g64`, `g128`, or `gc` for one scale per output channel (`w8` only). Without: `gc` for `w8`, otherwise
-///   `g32`. A `z` behind it (`w4g128z`, `w4z`) gives each group a zero point; `w6` to `w2` only.
-/// - activations: `a8` (without: the same, for quantized weights) or `a32`, which leaves them as they are.
+///   `g32`; `wmxfp4`, `wnvfp4` and `wfp8` have their own. A `z` behind it (`w4g128z`, `w4z`) gives each group a zero point; `w6` to
+///   `w2` only.
+/// - activations: `a8` (without: the same, for quantized weights) or `a32`, which leaves them as they are; `wfp8` takes `a32`
+///   only.
 /// - cache: `kv32`, `kv16`, `kv8`, `kv4` or `kv4t`, see ``CacheType``; without, the checkpoint decides.
 package struct QuantizationSpec: Hashable, Sendable {
   /// How the weights of linear layers are stored.
@@ -23,16 +27,21 @@ package struct QuantizationSpec: Hashable, Sendable {
     case bits3 = "3"
     case bits2 = "2"
     case ternary = "t"
+    case mxfp4, nvfp4, nf4, iq4nl, fp8
+    case twinLog4 = "tl4"
+    case twinLog3 = "tl3"
+    case codebook4 = "cb4"
+    case codebook3 = "cb3"
 
     /// Bits of a code; nil for weights that stay numbers.
     package var bits: Int? {
       switch self {
       case .f32, .bf16, .f16: nil
-      case .bits8: 8
+      case .bits8, .fp8: 8
       case .bits6: 6
       case .bits5: 5
-      case .bits4: 4
-      case .bits3: 3
+      case .bits4, .mxfp4, .nvfp4, .nf4, .iq4nl, .twinLog4, .codebook4: 4
+      case .bits3, .twinLog3, .codebook3: 3
       case .bits2, .ternary: 2
       }
     }
@@ -41,7 +50,29 @@ package struct QuantizationSpec: Hashable, Sendable {
     package var isQuantized: Bool { bits != nil }
 
     /// Whether groups may have zero points.
-    package var takesZeroPoints: Bool { bits.map { $0 < 8 } ?? false && self != .ternary }
+    package var takesZeroPoints: Bool { [.bits6, .bits5, .bits4, .bits3, .bits2].contains(self) }
+
+    /// The table that codes are places in; of a codebook the one that fitting begins with.
+    package var levels: CodeLevels? {
+      switch self {
+      case .mxfp4, .nvfp4: .e2m1
+      case .nf4, .codebook4: .nf4
+      case .iq4nl: .iq4nl
+      case .twinLog4: .twinLog
+      case .twinLog3: .twinLog3
+      case .codebook3: .nf3
+      default: nil
+      }
+    }
+
+    /// Whether the format takes levels or a divisor from the numbers of each tensor (``BlockFormat/fitted(to:columns:weights:)``).
+    package var isFitted: Bool { [.nvfp4, .codebook4, .codebook3].contains(self) }
+
+    /// Whether the format says the length of groups.
+    package var hasOwnGroups: Bool { [.mxfp4, .nvfp4, .fp8].contains(self) }
+
+    /// The length of groups where none is said; nil for one scale per output channel.
+    var usualGroup: Int? { self == .nvfp4 ? 16 : bits.map { $0 < 8 } ?? false ? 32 : nil }
   }
 
   package var weights: Weights
@@ -60,14 +91,22 @@ package struct QuantizationSpec: Hashable, Sendable {
   /// Quantized weights with everything spelt out.
   package init(weights: Weights, group: Int?, activationBits: Int, cacheType: CacheType? = nil) {
     self.weights = weights
-    self.group = weights.isQuantized ? group : nil
+    self.group = weights.hasOwnGroups ? weights.usualGroup : weights.isQuantized ? group : nil
     self.activationBits = weights.isQuantized ? activationBits : 32
     self.cacheType = cacheType
   }
 
-  /// The block format of weights; nil where they stay numbers.
+  /// The block format of weights, before it is fitted to those of a tensor; nil where they stay numbers.
   package var weightFormat: BlockFormat? {
     guard let bits = weights.bits else { return nil }
+    switch weights {
+    case .mxfp4: return .mxfp4
+    // The largest scale of weights of about 0.6.
+    case .nvfp4: return .nvfp4(divisor: 4096)
+    case .fp8: return .float8()
+    default: break
+    }
+    if let levels = weights.levels { return .levels(levels, group ?? 32) }
     if bits == 8 { return group.map { .w8($0) } ?? .w8c }
     let codes: BlockFormat.Codes = weights == .ternary ? .ternary : hasZeroPoints ? .zeroPoint : .signed
     return BlockFormat(bits: bits, group: group ?? 32, scale: .f16, codes: codes)
@@ -89,6 +128,7 @@ package struct QuantizationSpec: Hashable, Sendable {
     if let bits = weights.bits, bits < 8 {
       copy.weights = .bits8
       copy.hasZeroPoints = false
+      if weights == .nvfp4 { copy.group = 32 }
     }
     return copy
   }
@@ -110,7 +150,9 @@ extension QuantizationSpec: CustomStringConvertible {
   /// The canonical spelling: weights, group and activations are always said, the cache only if it was.
   package var description: String {
     var text = "w" + weights.rawValue
-    if weights.isQuantized {
+    if weights.hasOwnGroups {
+      text += "a\(activationBits)"
+    } else if weights.isQuantized {
       text += (group.map { "g\($0)" } ?? "gc") + (hasZeroPoints ? "z" : "") + "a\(activationBits)"
     }
     if let cacheType { text += "kv" + cacheType.spelling }
@@ -150,9 +192,12 @@ extension QuantizationSpec: CustomStringConvertible {
       weights = try Self.parseWidth(&rest, fail)
     }
 
-    group = weights.bits.map { $0 < 8 } ?? false ? 32 : nil
+    group = weights.usualGroup
     if take("g") {
       guard weights.isQuantized else { throw fail("weights of type \(weights.rawValue) have no group: unexpected 'g'") }
+      guard !weights.hasOwnGroups else {
+        throw fail("weights of type \(weights.rawValue) say their group: unexpected 'g'")
+      }
       if take("c") {
         guard weights == .bits8 else {
           throw fail("weights of fewer than 8 bits need a group (g32, g64, g128), found 'gc'", .unsupported)
@@ -174,7 +219,7 @@ extension QuantizationSpec: CustomStringConvertible {
       hasZeroPoints = true
     }
 
-    activationBits = weights.isQuantized ? 8 : 32
+    activationBits = weights.isQuantized && weights != .fp8 ? 8 : 32
     if take("a") {
       let digits = word()
       guard digits == "8" || digits == "32" else {
@@ -182,6 +227,9 @@ extension QuantizationSpec: CustomStringConvertible {
       }
       guard digits == "32" || weights.isQuantized else {
         throw fail("8-bit activations need quantized weights (w8 to w2, wt)", .unsupported)
+      }
+      guard digits == "32" || weights != .fp8 else {
+        throw fail("weights of type fp8 are multiplied by activations as they are (a32)", .unsupported)
       }
       activationBits = digits == "8" ? 8 : 32
     }
@@ -200,16 +248,20 @@ extension QuantizationSpec: CustomStringConvertible {
   }
 
   /// The widths that can be asked for, for messages.
-  private static let widths = "w8, w6, w5, w4, w3, w2, wt, wf32, wf16, wbf16"
+  private static let widths =
+    "w8, w6, w5, w4, w3, w2, wt, \(words.map { "w" + $0.rawValue }.joined(separator: ", ")), wf32, wf16, wbf16"
 
-  /// The widths of the grammar that no kernel reads yet.
-  private static let plannedWidths = ["mxfp4", "nvfp4", "nf4"]
+  /// Formats with names of their own.
+  private static let words: [Weights] = [
+    .nf4, .iq4nl, .twinLog4, .twinLog3, .codebook4, .codebook3, .mxfp4, .nvfp4, .fp8,
+  ]
 
   private static func parseWidth(
     _ rest: inout Substring, _ fail: (String, CompileError.Kind) -> CompileError
   ) throws -> Weights {
-    for planned in plannedWidths where rest.hasPrefix(planned) {
-      throw fail("weights 'w\(planned)' are not supported yet (choices: \(widths))", .unsupported)
+    if let word = words.first(where: { rest.hasPrefix($0.rawValue) }) {
+      rest = rest.dropFirst(word.rawValue.count)
+      return word
     }
     var digits = rest.prefix { $0.isASCII && $0.isNumber }
     if digits.isEmpty, rest.first == "t" { digits = rest.prefix(1) }

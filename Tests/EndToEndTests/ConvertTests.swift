@@ -332,7 +332,10 @@ import Testing
   }
 
   /// Codes and scales are written as they are: what the file stands for is what mcc's own format stands for, to the bit.
-  @Test(arguments: ["w8g32", "w8g64", "w6g32", "w5g32", "w4g32", "w4g128", "w4g32z", "w3g64", "wtg32"])
+  @Test(arguments: [
+    "w8g32", "w8g64", "w6g32", "w5g32", "w4g32", "w4g128", "w4g32z", "w3g64", "wtg32",
+    "wmxfp4", "wiq4nl", "wiq4nlg64", "wtl4", "wnf4g128", "wtl3",
+  ])
   func quantizedGGUF(_ spec: String) throws {
     guard let source = Fixtures.path("pycode7m") else { return }
     let folder = try TemporaryFolder()

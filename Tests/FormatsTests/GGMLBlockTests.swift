@@ -33,13 +33,31 @@ import Testing
     }
   }
 
+  /// The same for the types that are block formats of mcc.
+  @Test(arguments: [("MXFP4", BlockFormat.mxfp4), ("IQ4_NL", .levels(.iq4nl, 32))])
+  func blockFormatsEqualRecordedNumbers(_ name: String, _ format: BlockFormat) throws {
+    guard let path = Fixtures.path("gguf_blocks.npz") else { return }
+    let archive = try NumPyArchive(path: path)
+    let bytes = try archive.require(name + ".bytes", file: path)
+    let values = try archive.require(name + ".values", file: path)
+    #expect(bytes.shape == [48, format.rowBytes(columns: 32)] && values.shape == [48, 32])
+    var found = [Float](repeating: .nan, count: 48 * 32)
+    bytes.bytes.withUnsafeBytes { source in
+      found.withUnsafeMutableBufferPointer { format.dequantize(source, columns: 32, into: $0) }
+    }
+    let expected = values.converted(to: .f32).bytes.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
+    #expect(expected.contains { $0 != 0 })
+    let isEqual = zip(found, expected).allSatisfy { $0 == $1 || $0.isNaN && $1.isNaN }
+    #expect(isEqual, "\(name)")
+  }
+
   /// The smallest exponents of a block's scale give subnormal numbers, the largest stays finite.
   @Test func scalesOfMicroscaling() {
     func first(_ exponent: UInt8) -> Float {
       let bytes: [UInt8] = [exponent, 0x02] + [UInt8](repeating: 0, count: 15)
       var values = [Float](repeating: .nan, count: 32)
       bytes.withUnsafeBytes {
-        if let base = $0.baseAddress { GGMLBlock.mxfp4.dequantize(base, blocks: 1, into: &values) }
+        if let base = $0.baseAddress { BlockFormat.mxfp4.dequantizeRow(base, columns: 32, into: &values) }
       }
       return values[0]
     }

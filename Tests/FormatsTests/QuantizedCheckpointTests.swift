@@ -37,7 +37,7 @@ import Testing
     }
     let notes = model.metadata.filter { $0.key == Model.noteKey }.map(\.value)
     let dense = [
-      "gptq8", "gptq4_order", "ct_int8_asym", "ct_fp8", "ct_fp8_tensor", "ct_nvfp4", "fp8_block", "bnb_nf4",
+      "gptq8", "gptq4_order", "ct_int8_asym", "bnb_nf4",
       "bnb_nf4_double", "bitnet",
     ]
     #expect(notes.contains { $0.contains(dense.contains(form) ? "no kernel reads those of 7" : "7 ") }, "\(notes)")

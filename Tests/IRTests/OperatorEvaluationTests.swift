@@ -76,8 +76,11 @@ private let handCases: [OperatorCase] = [
     [Tensor.f32([1, 6], [-8, 7, 1, -2, 4, -1]).converted(to: .f16)]),
   // The scale is 1, codes 2 and 9 of E2M1 are 1 and -0.5.
   OperatorCase(
-    DequantizeGGML(.mxfp4), [Tensor(.u8, [1, 17], [127, 0x92] + [UInt8](repeating: 0, count: 15))],
+    Dequantize(.f32), [quantized(.mxfp4, [1, 32], [127, 0x92] + [UInt8](repeating: 0, count: 15))],
     [.f32([1, 32], (0..<32).map { $0 == 0 ? 1 : $0 == 16 ? -0.5 : 0 })]),
+  OperatorCase(
+    DequantizeGGML(.nvfp4), [Tensor(.u8, [1, 36], [0x38, 0, 0, 0, 0x92] + [UInt8](repeating: 0, count: 31))],
+    [.f32([1, 64], (0..<64).map { $0 == 0 ? 1 : $0 == 8 ? -0.5 : 0 })]),
   OperatorCase(
     Gather(),
     [quantized(.w8c, [2, 2], [0, 0, 0, 64, 1, 2, 0, 0, 128, 63, 3, 253]), Tensor(.i64, [3], [1, 0, -1] as [Int64])],

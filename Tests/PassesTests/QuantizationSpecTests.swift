@@ -10,7 +10,11 @@ import Testing
     ("w8gckv8", "w8gca8kv8"), ("w4kv4", "w4g32a8kv4"), ("wf16kv4t", "wf16kv4t"),
     ("wf16", "wf16"), ("wbf16", "wbf16"), ("wf32kv16", "wf32kv16"), ("wf16a32", "wf16"),
     ("w6", "w6g32a8"), ("w5g64", "w5g64a8"), ("w3a32", "w3g32a32"), ("w2g128", "w2g128a8"), ("wt", "wtg32a8"),
-    ("w4z", "w4g32za8"), ("w4g128za32kv16", "w4g128za32kv16"), ("w2g64z", "w2g64za8"),
+    ("wnf4", "wnf4g32a8"), ("wiq4nlg64", "wiq4nlg64a8"), ("wtl4g128", "wtl4g128a8"), ("wtl3", "wtl3g32a8"),
+    ("wcb4a32", "wcb4g32a32"), ("wcb3g64kv16", "wcb3g64a8kv16"), ("wmxfp4", "wmxfp4a8"),
+    ("wnvfp4a32kv8", "wnvfp4a32kv8"),
+    ("wfp8", "wfp8a32"), ("wfp8a32kv16", "wfp8a32kv16"), ("w4z", "w4g32za8"), ("w4g128za32kv16", "w4g128za32kv16"),
+    ("w2g64z", "w2g64za8"),
   ]) func reads(_ text: String, _ canonical: String) throws {
     let spec = try QuantizationSpec(parsing: text)
     #expect(spec.description == canonical)
@@ -34,12 +38,30 @@ import Testing
     #expect(try QuantizationSpec(parsing: "wtg128").bitsPerWeight(columns: 256) == 2.125)
     #expect(try QuantizationSpec(parsing: "w6").weightFormat == BlockFormat(bits: 6, group: 32, scale: .f16))
     #expect(try QuantizationSpec(parsing: "wt").weightFormat?.codes == .ternary)
+    let formats: [(String, BlockFormat, Double)] = [
+      ("wmxfp4", .mxfp4, 4.25), ("wnvfp4", .nvfp4(divisor: 4096), 4.5), ("wnf4g64", .levels(.nf4, 64), 4.25),
+      ("wiq4nl", .levels(.iq4nl, 32), 4.5), ("wtl4", .levels(.twinLog, 32), 4.5), ("wtl3", .levels(.twinLog3, 32), 3.5),
+      ("wcb4", .levels(.nf4, 32), 4.5), ("wcb3", .levels(.nf3, 32), 3.5), ("wfp8", .float8(), 8.25),
+    ]
+    for (text, format, bits) in formats {
+      let spec = try QuantizationSpec(parsing: text)
+      #expect(spec.weightFormat == format && spec.bitsPerWeight(columns: 128) == bits, "\(text)")
+      #expect(spec.weights.isFitted == ["wnvfp4", "wcb4", "wcb3"].contains(text))
+    }
+    #expect(try QuantizationSpec(parsing: "wnvfp4").activationFormat == .a8(16))
+    #expect(try QuantizationSpec(parsing: "wnvfp4").widenedToBytes.weightFormat == .w8(32))
     #expect(try QuantizationSpec(parsing: "w3g64z").widenedToBytes.weightFormat == .w8(64))
     #expect(f16.bitsPerWeight(columns: 64) == 16)
   }
 
   @Test(arguments: [
-    ("", "expected 'w' and the width of the weights (w8, w6, w5, w4, w3, w2, wt, wf32, wf16, wbf16)"),
+    (
+      "",
+      "expected 'w' and the width of the weights (w8, w6, w5, w4, w3, w2, wt, wnf4, wiq4nl, wtl4, wtl3, wcb4, wcb3, wmxfp4, "
+        + "wnvfp4, wfp8, wf32, wf16, wbf16)"
+    ),
+    ("wnf5", "unknown weights 'wnf5'"), ("wmxfp4g32", "weights of type mxfp4 say their group"),
+    ("wnf4g16", "unknown group 'g16'"), ("wnf4z", "zero points are for"), ("wcb5", "unknown weights 'wcb5'"),
     ("8", "expected 'w'"), ("w", "unknown weights 'w'"), ("w7", "unknown weights 'w7'"),
     ("w84", "unknown weights 'w84'"),
     ("w16", "unknown weights 'w16'"), ("W8", "expected 'w'"), ("w4g", "unknown group 'g'"),
@@ -59,7 +81,8 @@ import Testing
   }
 
   @Test(arguments: [
-    ("wmxfp4", "weights 'wmxfp4' are not supported yet"), ("wnf4", "weights 'wnf4'"),
+    ("wnf4gc", "weights of fewer than 8 bits need a group"),
+    ("wfp8a8", "weights of type fp8 are multiplied by activations as they are"),
     ("w4gc", "weights of fewer than 8 bits need a group"),
     ("wf16a8", "8-bit activations need quantized weights"),
   ]) func saysWhatIsNotThereYet(_ text: String, _ message: String) throws {

@@ -34,6 +34,10 @@ import Testing
       ("w4g128a32", 0.08, 0.14), ("w8g32a8", 0.004, 0.012), ("w6a32", 0.015, 0.028), ("w5a32", 0.03, 0.055),
       ("w3a32", 0.13, 0.22),
       ("w2a32", 0.28, 0.6), ("w4za32", 0.06, 0.11), ("w4g128za32", 0.08, 0.14), ("wta32", 0.35, 0.6),
+      // Levels where the numbers are, and scales that are searched for; powers of two cost some of it.
+      ("wnf4a32", 0.06, 0.1), ("wiq4nla32", 0.06, 0.1), ("wtl4a32", 0.07, 0.13), ("wcb4a32", 0.055, 0.095),
+      ("wcb3a32", 0.12, 0.2), ("wtl3a32", 0.13, 0.24), ("wmxfp4a32", 0.08, 0.14), ("wnvfp4a32", 0.07, 0.12),
+      ("wcb4g128", 0.06, 0.11), ("wfp8", 0.018, 0.033),
       ("wf16", 0, 0.0005), ("wf32", 0, 0),
     ], [64, 100, 31]) func roundsToNearest(_ format: (spec: String, low: Double, high: Double), columns: Int) throws
   {

@@ -5,7 +5,7 @@ import Tensors
 /// Eight-bit floats with a scale for each block of a weight, as DeepSeek-V3 introduced them: `weight: f8[N, K]` and
 /// `weight_scale_inv: f32[N / 128, K / 128]`, by which the block is multiplied (despite the name).
 ///
-/// No kernel reads them: weights become `f8 * scale` in f32. Activations are not rounded.
+/// E4M3 with scales for rows or for groups of them becomes blocks; other weights `f8 * scale` in f32. Activations are not rounded.
 struct BlockFloat8: QuantizationMethod {
   static let names = ["fp8", "fbgemm_fp8"]
 
@@ -56,19 +56,35 @@ struct BlockFloat8: QuantizationMethod {
       return length
     }
     let (tall, wide) = (try length(0), try length(1))
+    /// The scales in f32, each for the rows of its block.
+    let makeScales: @Sendable (inout Model, inout GraphBuilder) throws -> ValueID = { model, builder in
+      var steps = try scales.constant(rank, into: &model, &builder)
+      if builder.type(of: steps).element != .f32 { steps = try builder.emit(Cast(.f32), steps) }
+      guard tall > 1 else { return steps }
+      steps = try builder.emit(Reshape([.fixed(rank[0]), 1, .fixed(rank[1])]), steps)
+      steps = try builder.emit(Expand([.fixed(rank[0]), .fixed(tall), .fixed(rank[1])]), steps)
+      steps = try builder.emit(Reshape([.fixed(rank[0] * tall), .fixed(rank[1])]), steps)
+      guard rank[0] * tall > sizes[0] else { return steps }
+      return try builder.emit(Slice(axis: 0, start: 0, size: .fixed(sizes[0])), steps)
+    }
+    if codes.type.element == .f8e4m3, rank[1] == 1 || wide % 8 == 0 {
+      var op = UnpackCodes()
+      (op.values, op.bits) = (.e4m3, 8)
+      (op.rows, op.columns, op.group) = (sizes[0], sizes[1], wide)
+      op.format = .float8(rank[1] == 1 ? nil : wide)
+      return QuantizedWeight(name, sizes, op, .init(codes), .init(scales), makeScales: makeScales)
+    }
     var tensor = CheckpointTensor(name: name, type: TensorType(.f32, sizes), file: codes.file, range: codes.range)
     tensor.recipe = { model, builder in
       let numbers = try builder.emit(Cast(.f32), try codes.constant(into: &model, &builder))
-      var steps = try scales.constant(rank, into: &model, &builder)
-      if builder.type(of: steps).element != .f32 { steps = try builder.emit(Cast(.f32), steps) }
-      if rank[0] > 1 && tall > 1 || rank[1] > 1 && wide > 1 {
-        // Each scale for all numbers of its block, cut off where the last blocks reach over the end.
-        let repeated = [rank[0], tall, rank[1], wide]
-        steps = try builder.emit(Reshape([.fixed(rank[0]), 1, .fixed(rank[1]), 1]), steps)
-        steps = try builder.emit(Expand(repeated.map { .fixed($0) }), steps)
-        steps = try builder.emit(Reshape([.fixed(rank[0] * tall), .fixed(rank[1] * wide)]), steps)
-        for axis in 0..<2 where repeated[2 * axis] * repeated[2 * axis + 1] > sizes[axis] {
-          steps = try builder.emit(Slice(axis: axis, start: 0, size: .fixed(sizes[axis])), steps)
+      var steps = try makeScales(&model, &builder)
+      if rank[1] > 1 && wide > 1 {
+        // Each scale for all columns of its block, cut off where the last blocks reach over the end.
+        steps = try builder.emit(Reshape([.fixed(sizes[0]), .fixed(rank[1]), 1]), steps)
+        steps = try builder.emit(Expand([.fixed(sizes[0]), .fixed(rank[1]), .fixed(wide)]), steps)
+        steps = try builder.emit(Reshape([.fixed(sizes[0]), .fixed(rank[1] * wide)]), steps)
+        if rank[1] * wide > sizes[1] {
+          steps = try builder.emit(Slice(axis: 1, start: 0, size: .fixed(sizes[1])), steps)
         }
       }
       return try builder.emit(Multiply(), numbers, steps, name: name)

@@ -149,6 +149,11 @@ struct CompressedTensors: QuantizationMethod {
     var op = UnpackCodes()
     op.values = .e2m1
     (op.rows, op.columns, op.group) = (bytes[0], columns, 16)
+    let divisor = try global.numbers()[0]
+    // Scales with a sign are no scales of blocks.
+    if try divisor.isNormal && divisor > 0 && scales.file.slice(scales.range).allSatisfy({ $0 < 0x80 }) {
+      op.format = .nvfp4(divisor: divisor)
+    }
     try tensors.add(
       QuantizedWeight(
         stem + ".weight", [bytes[0], columns], op, .init(codes), .init(scales),

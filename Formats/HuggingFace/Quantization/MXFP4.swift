@@ -5,7 +5,7 @@ import Tensors
 /// Microscaling weights as in gpt-oss (OCP Microscaling Formats, version 1.0): `NAME_blocks: u8[..., N, K / 32, 16]`, two E2M1
 /// numbers in a byte, the even column in its low bits, and `NAME_scales: u8[..., N, K / 32]`, exponents of two plus 127.
 ///
-/// They become `NAME`, `[..., N, K]`, as codes of five bits that count halves of a scale.
+/// They become `NAME`, `[..., N, K]`, as blocks of the same codes and exponents.
 struct MXFP4: QuantizationMethod {
   static let names = ["mxfp4"]
 
@@ -35,10 +35,7 @@ struct MXFP4: QuantizationMethod {
     op.values = .e2m1
     op.rows = rows
     op.columns = groups * 32
-    // A scale is half of what the exponent says, in f16 down to 2^-24.
-    let exponents = try scales.file.slice(scales.range)
-    let fits = exponents.allSatisfy { (104...143).contains($0) }
-    op.format = BlockFormat(bits: 5, group: 32, scale: fits ? .f16 : .f32)
+    op.format = .mxfp4
     return QuantizedWeight(
       name, sizes, op, .init(codes, [rows, groups * 16]), .init(scales, [rows, groups]))
   }

@@ -50,7 +50,8 @@ struct QuantizedWeight {
   /// Whether products read blocks of a format as they are.
   private static func hasKernel(_ format: BlockFormat) -> Bool {
     switch (format.bits, format.group, format.scale) {
-    case (8, nil, .f32): true
+    case (8, let group, .f32) where format.codes == .float8: group.map { $0 % 8 == 0 } ?? true
+    case (8, nil, .f32), (4, 32, .u8), (4, 16, .f8e4m3): true
     case (2...8, let group?, .f16): [32, 64, 128].contains(group)
     default: false
     }
@@ -101,6 +102,12 @@ extension CheckpointTensor {
       }
     }
     return true
+  }
+
+  /// The numbers of a floating-point tensor.
+  func numbers() throws -> [Float] {
+    guard type.element.isFloat, strides == nil else { throw failure("found \(type), expected floating-point numbers") }
+    return floats(try file.slice(range), type.element)
   }
 
   /// The i32 numbers.

@@ -219,8 +219,8 @@ struct CPrinter {
       require(function, vector: vector)
       let texts = arguments.map { expression($0) }.joined(separator: ", ")
       return ("\(vector ? function.vectorName : function.scalarName)(\(texts))", 15)
-    case .load, .broadcast, .repeated, .exchanged, .laneNumbers, .fma, .reduce, .dotStep, .dotFlush, .dotArrange,
-      .dotTokens:
+    case .load, .broadcast, .repeated, .exchanged, .laneNumbers, .fma, .reduce, .lookup, .dotStep, .dotFlush,
+      .dotArrange, .dotTokens:
       preconditionFailure("\(value) is a verb")
     }
   }

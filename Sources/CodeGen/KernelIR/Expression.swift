@@ -66,6 +66,8 @@ package indirect enum Expression: Hashable, Sendable {
   case dotStep(ByteDot, Expression, Expression, Expression)
   /// Ends up to `ByteDot.stepsPerFlush` steps: adds the partial sums to an i32 accumulator.
   case dotFlush(ByteDot, Expression, Expression)
+  /// Bytes of a table of 16, which is repeated in a vector of i32 lanes, by the numbers 0...15 in the bytes of another.
+  case lookup(table: Expression, Expression)
   /// Operands and sums of steps over blocks.
   case dotArrange(ByteDot.Arrangement, Expression, Expression)
   /// The activations of two tokens for a step over blocks: two words from an index of the first's, two of the second's.
@@ -80,7 +82,7 @@ package indirect enum Expression: Hashable, Sendable {
     case .element(let pointer, _): .scalar(pointer.element.loaded)
     case .load(let pointer, _, _): .vector(pointer.element.isFloat ? .f32 : .i32)
     case .broadcast(let value): .vector(value.type == .f32 ? .f32 : .i32)
-    case .laneNumbers, .dotStep, .dotFlush, .dotArrange, .dotTokens: .vector(.i32)
+    case .laneNumbers, .lookup, .dotStep, .dotFlush, .dotArrange, .dotTokens: .vector(.i32)
     case .repeated, .exchanged: .vector(.f32)
     case .unary(_, let value), .fma(let value, _, _): value.type
     case .binary(_, let left, _): left.type

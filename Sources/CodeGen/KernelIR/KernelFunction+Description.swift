@@ -56,6 +56,7 @@ extension Expression: CustomStringConvertible {
     case .repeated(let pointer, let index, let count): "repeat(\(pointer.name), \(index), first: \(count))"
     case .exchanged(let value, let distance): "exchange(\(value), \(distance))"
     case .laneNumbers: "lanes"
+    case .lookup(let table, let places): "lookup(\(table), \(places))"
     case .unary(let operation, let value): "\(operation.rawValue)(\(value))"
     case .binary(let operation, let a, let b): "\(operation.rawValue)(\(a), \(b))"
     case .fma(let a, let b, let c): "fma(\(a), \(b), \(c))"

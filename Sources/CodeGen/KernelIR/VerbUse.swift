@@ -56,6 +56,7 @@ struct VerbUse {
       self.init("repeat\(count).f32", [.address(pointer, index)], type)
     case .exchanged(let operand, let distance): self.init("exchange\(distance).f32", values: [operand], type)
     case .laneNumbers: self.init("lanes", [], type)
+    case .lookup(let table, let places): self.init("lookup.i8", values: [table, places], type)
     case .unary(let operation, let operand) where type.isVector:
       self.init("\(operation.rawValue).\(type.laneName)", values: [operand], type)
     case .binary(let operation, let left, let right) where type.isVector:

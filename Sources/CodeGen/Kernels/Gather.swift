@@ -119,13 +119,14 @@ package struct GatherConfig: Hashable, Sendable {
     let start = k.pointer("blocks", source, offset: row * .integer(format.rowBytes(columns: inner)))
     let body = { (index: Expression, columns: Int) in
       let block = k.pointer("block", start, offset: index * .integer(bytes))
-      let scales = k.pointer("scale_bits", block, offset: 0, as: format.scale == .f16 ? .f16 : .f32)
-      let scale = k.define("scale", .broadcast(scales[0]))
+      let scale = k.define("scale", blockScale(k, block, format))
       let place = k.define("place", out + index * .integer(group))
       if format.bits == 8 {
         let codes = k.pointer("codes", block, offset: .integer(format.scale.byteCount), as: .i8)
         k.vectorLoop("j", count: .integer(columns)) { j, tail in
-          k.store(y, place + j, codes.load(j, count: tail).asFloat * scale, count: tail)
+          let loaded = codes.load(j, count: tail)
+          let number = format.codes == .float8 ? k.float8(loaded << 24) : loaded.asFloat
+          k.store(y, place + j, number * scale, count: tail)
         }
       } else {
         let codes = k.pointer("codes", block, offset: .integer(format.headerBytes))
@@ -133,6 +134,7 @@ package struct GatherConfig: Hashable, Sendable {
           format.codes == .zeroPoint
           ? k.define("zero", .broadcast(.convert(block[.integer(format.scale.byteCount)].asIndex, .f32)))
           : .real(Float(format.middleCode))
+        let table = format.levels.map { k.table($0) }
         // Stretches of columns in which every plane keeps to one shift.
         let stretch = group * (format.planes.last ?? 4) / 8
         for start in stride(from: 0, to: columns, by: stretch) {
@@ -148,13 +150,25 @@ package struct GatherConfig: Hashable, Sendable {
               plane += bytes
             }
             guard let code else { return }
-            k.store(y, place + j + .integer(start), (code.asFloat - zero) * scale, count: tail)
+            // The low byte of each lane, with its sign.
+            let level = table.map { (.lookup(table: $0, code) << 24).shiftedRightArithmetically(by: 24).asFloat }
+            k.store(y, place + j + .integer(start), (level ?? code.asFloat - zero) * scale, count: tail)
           }
         }
       }
     }
     k.loop("g", to: .integer(inner / group)) { body($0, group) }
     if inner % group != 0 { body(.integer(inner / group), inner % group) }
+  }
+
+  /// The scale of a block in all lanes.
+  private func blockScale(_ k: KernelBuilder, _ block: Pointer, _ format: BlockFormat) -> Expression {
+    guard format.scale.byteCount == 1 else {
+      return .broadcast(k.pointer("scale_bits", block, offset: 0, as: format.scale == .f16 ? .f16 : .f32)[0])
+    }
+    return k.scales(
+      format.scale == .u8 ? .e8m0 : .e4m3, k.define("e", .broadcast(block[0].asIndex)),
+      factor: .broadcast(.real(0.5 / format.divisor)))
   }
 
   private func unpack(
@@ -168,11 +182,11 @@ package struct GatherConfig: Hashable, Sendable {
       k.loop("j", to: .integer(inner)) { j in k.store(y, out + j, panel[j * .integer(layout.panelRows) + slot]) }
       return
     }
-    let perRow = layout.weights == .w8(group: nil)
+    let perRow = layout.weights == .w8(group: nil) || layout.weights == .float8(group: nil)
     let body = { (index: Expression, columns: Int) in
-      let group = k.pointer("group", panel, offset: index * .integer(layout.groupBytes))
-      let scales = k.pointer("scales", group, offset: 0, as: perRow ? .f32 : .f16)
-      let scale = k.define("scale", scales[slot])
+      let group = k.pointer(
+        "group", panel, offset: .integer(layout.preambleBytes) + index * .integer(layout.groupBytes))
+      let scale = k.define("scale", panelScale(k, layout, panel: panel, group: group, slot: slot))
       // Bytes of one row lie four together, one lane of a vector.
       let codes = k.pointer("codes", group, offset: .integer(layout.headerBytes) + slot * 4)
       let place = k.define("place", out + index * .integer(layout.group))
@@ -197,7 +211,8 @@ package struct GatherConfig: Hashable, Sendable {
               code = code.map { $0 | bits } ?? bits
             }
             guard let code else { return }
-            k.store(y, place + q * .integer(4 * unit) + .integer(4 * step) + byte, (code - zero).asFloatValue * scale)
+            let number = narrow.hasTable ? signed(panel[code].asIndex, layout, k) : code - zero
+            k.store(y, place + q * .integer(4 * unit) + .integer(4 * step) + byte, number.asFloatValue * scale)
           }
           k.loop("q", to: .integer(steps)) { q in k.loop("b", to: 4) { store(q, $0) } }
           if hasRest { k.loop("b", to: .integer(rest)) { store(.integer(columns / 4 / unit), $0) } }
@@ -206,14 +221,34 @@ package struct GatherConfig: Hashable, Sendable {
       }
       k.loop("j", to: .integer(columns)) { j in
         let byte = codes[j / 4 * .integer(stride) + j % 4].asIndex
-        // The sign of a byte read as unsigned, unless it is stored plus 128.
-        let code = layout.offset ? byte - 128 : k.define("code", byte ^ 128) - 128
-        k.store(y, place + j, code.asFloatValue * scale)
+        if case .float8 = layout.weights {
+          let lanes = k.define("lanes", k.float8(.broadcast(byte) << 24))
+          k.store(y, place + j, .reduce(.maximum, lanes) * scale)
+        } else {
+          k.store(y, place + j, signed(byte, layout, k).asFloatValue * scale)
+        }
       }
     }
     let full = perRow ? 0 : inner / layout.group
     k.loop("g", to: .integer(full)) { body($0, layout.group) }
     if full * layout.group < inner { body(.integer(full), inner - full * layout.group) }
+  }
+
+  /// A signed byte that was read as unsigned, unless it is stored plus 128.
+  private func signed(_ byte: Expression, _ layout: PanelLayout, _ k: KernelBuilder) -> Expression {
+    layout.offset ? byte - 128 : k.define("code", byte ^ 128) - 128
+  }
+
+  /// The scale of a row in a group of a panel.
+  private func panelScale(
+    _ k: KernelBuilder, _ layout: PanelLayout, panel: Pointer, group: Pointer, slot: Expression
+  ) -> Expression {
+    if case .narrow(let codes) = layout.weights, codes.scale != .f16 {
+      let factor = k.pointer("factor", panel, offset: .integer(NarrowCodes.factorOffset), as: .f32)[0]
+      let lanes = k.scales(codes.scale, k.define("e", .broadcast(group[slot].asIndex)), factor: .broadcast(factor))
+      return .reduce(.maximum, k.define("scales", lanes))
+    }
+    return k.pointer("scales", group, offset: 0, as: layout.scaleBytes == 4 * layout.panelRows ? .f32 : .f16)[slot]
   }
 }
 

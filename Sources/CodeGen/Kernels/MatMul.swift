@@ -105,7 +105,8 @@ extension MatMulConfig {
         let some = k.define("some", .minimum(count - first, .integer(tile)))
         let loop = MatMulTokenLoop(
           tile: MatMulTile(
-            config: self, layout: layout, builder: k, x: x, w: w, tokens: [], ahead: first / .integer(tile)),
+            config: self, layout: layout, builder: k, x: x, w: w, tokens: [], ahead: first / .integer(tile)
+          ).withPreamble(),
           first: first, count: some)
         loop.forEachToken(body)
       }
@@ -193,14 +194,18 @@ struct MatMulTile {
   let tokens: [Expression]
   /// The number of this tile among those of the panel, if it is to ask for parts of the next panel; nil if not.
   var ahead: Expression?
+  /// The table of levels, and the factor of scales, of the panel.
+  var table: Expression?
+  var factor: Expression?
 
   var k: KernelBuilder { builder }
   var vectors: Range<Int> { 0..<config.vectors }
 
   /// Statements that compute the sums; returns them by token and vector.
   func sums() -> [[Expression]] {
-    if config.activationGroup != nil { return byteSums() }
-    return config.weights.isQuantized ? dequantizedSums() : floatSums()
+    let tile = withPreamble()
+    if config.activationGroup != nil { return tile.byteSums() }
+    return config.weights.isQuantized ? tile.dequantizedSums() : tile.floatSums()
   }
 
   private func zeros(_ name: String) -> [[Expression]] {
@@ -263,9 +268,11 @@ struct MatMulTile {
     ) {
       for v in vectors {
         let words = unitWords(codes, index, vector: v, steps: (count + 3) / 4)
-        for step in 0..<unit {
+        for step in 0..<unit where 4 * step < count {
+          let levels = table.map { _ in bytes(words, step: step) }
           for byte in 0..<4 where 4 * step + byte < count {
-            let weight = k.define("f", number(words, step: step, byte: byte) - zeros[v])
+            let code = levels.map { number($0, byte: byte) } ?? number(words, step: step, byte: byte)
+            let weight = k.define("f", table == nil ? code - zeros[v] : code)
             for i in tokens.indices {
               let a = Expression.broadcast(rows[i][column + .integer(4 * step + byte)])
               k.assign(partial[i][v], .multiplyAdd(a, weight, partial[i][v]))
@@ -295,12 +302,11 @@ struct MatMulTile {
       return sums
     }
     let body = { (index: Expression, columns: Int) in
-      let base = k.pointer("group", w, offset: index * .integer(layout.groupBytes))
+      let base = self.group(index)
       let partial = zeros("g")
       groupProducts(base, index * .integer(group), columns: columns, partial)
-      let scales = k.pointer("scales", base, offset: 0, as: .f16)
       for v in vectors {
-        let scale = k.define("scale\(v)", scales.load(.integer(v * k.lanes)))
+        let scale = k.define("scale\(v)", self.scale(base, vector: v))
         for i in tokens.indices { k.assign(sums[i][v], .multiplyAdd(partial[i][v], scale, sums[i][v])) }
       }
     }
@@ -332,7 +338,7 @@ struct MatMulTile {
     let limit = k.target.vocabulary.steps(perFlushOf: dot.weights)
     let panelCodes = perRow ? k.pointer("codes", w, offset: .integer(layout.scaleBytes), as: .i32) : w
     k.loop("g", to: .integer(activations.groups)) { g in
-      let base = perRow ? w : k.pointer("group", w, offset: g * .integer(layout.groupBytes))
+      let base = perRow ? w : self.group(g)
       let words =
         perRow
         ? k.pointer("words", panelCodes, offset: g * .integer(group / 4 * layout.panelRows))
@@ -384,8 +390,7 @@ struct MatMulTile {
           for v in vectors { k.assign(sums[i][v], .multiplyAdd(totals[i][v].asFloat, scale, sums[i][v])) }
         }
       } else {
-        let scalePointer = k.pointer("ws", base, offset: 0, as: .f16)
-        let weightScales = vectors.map { v in k.define("scale\(v)", scalePointer.load(.integer(v * k.lanes))) }
+        let weightScales = vectors.map { v in k.define("scale\(v)", scale(base, vector: v)) }
         for i in tokens.indices {
           let scale = k.define("xs", .broadcast(scales[i][g]))
           for v in vectors {

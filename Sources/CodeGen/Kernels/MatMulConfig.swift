@@ -5,7 +5,8 @@ import Tensors
 ///
 /// W lies in panels of `vectors` x lanes rows. Within a panel k runs slowest (groups of k, for quantized weights), then
 /// vectors, then the lanes of a vector; quantized panels hold four bytes of consecutive k per lane. Codes of fewer bits lie
-/// in planes (`NarrowCodes`), one plane of a group after the other. In a gated matmul even vectors hold gate rows (canonical rows 2j) and odd vectors the up rows (2j + 1) of the same results.
+/// in planes (`NarrowCodes`), one plane of a group after the other. In a gated matmul even vectors hold gate rows (canonical rows 2j)
+/// and odd vectors the up rows (2j + 1) of the same results.
 package struct MatMulConfig: Hashable, Codable, Sendable {
   package var weights: WeightType
   /// Group length of int8 activations; nil for f32 activations.
@@ -80,7 +81,7 @@ package struct MatMulConfig: Hashable, Codable, Sendable {
   /// Columns per weight scale; nil for one scale per row and for weights that are not quantized.
   var weightGroup: Int? {
     switch weights {
-    case .w8(let group): group
+    case .w8(let group), .float8(let group): group
     case .narrow(let codes): codes.group
     case .f32, .f16, .bf16: nil
     }
@@ -107,7 +108,7 @@ package struct PanelLayout: Hashable, Sendable {
   package var lanes: Int
   package var vectors: Int
   package var gated: Bool
-  /// Whether signed bytes are stored plus 128.
+  /// Whether signed bytes, codes or the levels of a table, are stored plus 128.
   package var offset: Bool
   /// Columns up to which quantized rows are padded with codes of value 0.
   package var paddedDepth: Int
@@ -126,12 +127,12 @@ package struct PanelLayout: Hashable, Sendable {
     case .f32, .f16, .bf16:
       self.offset = false
       self.paddedDepth = depth
-    case .w8(let group):
-      self.offset = offset
+    case .w8(let group), .float8(let group):
+      if case .w8 = weights { self.offset = offset } else { self.offset = false }
       let unit = group ?? 32
       self.paddedDepth = (max(paddedDepth ?? depth, depth) + unit - 1) / unit * unit
     case .narrow(let codes):
-      self.offset = false
+      self.offset = codes.hasTable && offset
       self.paddedDepth = (max(paddedDepth ?? depth, depth) + codes.group - 1) / codes.group * codes.group
     }
   }
@@ -144,7 +145,7 @@ package struct PanelLayout: Hashable, Sendable {
   /// Columns per scale; the whole padded row for one scale per row.
   package var group: Int {
     switch weights {
-    case .w8(let group): group ?? paddedDepth
+    case .w8(let group), .float8(let group): group ?? paddedDepth
     case .narrow(let codes): codes.group
     case .f32, .f16, .bf16: depth
     }
@@ -153,8 +154,9 @@ package struct PanelLayout: Hashable, Sendable {
   /// Bytes of the scales of one group of a panel.
   package var scaleBytes: Int {
     switch weights {
-    case .w8(nil): 4 * panelRows
-    case .w8, .narrow: 2 * panelRows
+    case .w8(nil), .float8: 4 * panelRows
+    case .w8: 2 * panelRows
+    case .narrow(let codes): codes.scale.byteCount * panelRows
     case .f32, .f16, .bf16: 0
     }
   }
@@ -170,12 +172,17 @@ package struct PanelLayout: Hashable, Sendable {
     switch weights {
     case .f32: 4 * panelRows * depth
     case .f16, .bf16: 2 * panelRows * depth
-    case .w8: scaleBytes + panelRows * group
+    case .w8, .float8: scaleBytes + panelRows * group
     case .narrow(let codes): headerBytes + panelRows * group * codes.bits / 8
     }
   }
 
-  package var panelBytes: Int { group == 0 ? 0 : paddedDepth / group * groupBytes }
+  /// Bytes of a panel before its groups: the table of levels if there is one.
+  package var preambleBytes: Int {
+    if case .narrow(let codes) = weights { codes.preambleBytes } else { 0 }
+  }
+
+  package var panelBytes: Int { group == 0 ? 0 : preambleBytes + paddedDepth / group * groupBytes }
 
   package var byteCount: Int { panelCount * panelBytes }
 

@@ -4,7 +4,8 @@ import Tensors
 /// Products with constant weights in panels.
 package enum MatMulKernel: Kernel {
   package static let name = "matmul"
-  package static let summary = "matrix products with packed weights: f32, f16, bf16, w8 to w2; activations f32 or int8"
+  package static let summary =
+    "matrix products with packed weights: f32, f16, bf16, w8 to w2, tables of levels, fp8; activations f32 or int8"
 
   package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
     let chain = ChainedInput(query)
@@ -147,7 +148,7 @@ package enum MatMulKernel: Kernel {
     switch weights {
     case .w8(let own): return own == nil || own == group
     case .narrow(let codes): return codes.group == group
-    case .f32, .f16, .bf16: return false
+    case .float8, .f32, .f16, .bf16: return false
     }
   }
 

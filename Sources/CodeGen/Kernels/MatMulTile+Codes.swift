@@ -2,7 +2,8 @@
 extension MatMulTile {
   /// A step of one token.
   var dot: ByteDot {
-    ByteDot(narrowCodes.map { .unsigned(bits: $0.bits) } ?? k.target.vocabulary.eightBitWeights)
+    guard let narrowCodes, !narrowCodes.hasTable else { return ByteDot(k.target.vocabulary.eightBitWeights) }
+    return ByteDot(.unsigned(bits: narrowCodes.bits))
   }
 
   /// Whether codes lie with an offset, which the sums of the activations correct.
@@ -17,8 +18,8 @@ extension MatMulTile {
       let one = k.define("o", sum.shiftedRightArithmetically(by: 3))
       return zeros.map { $0.map { one * $0 } ?? one }
     }
-    // Eight times the sum is there, 2^(bits - 1) times it is wanted.
-    let power = (narrowCodes?.bits ?? 8) - 4
+    // Eight times the sum is there, 2^(bits - 1) times it is wanted; levels are bytes.
+    let power = (table == nil ? narrowCodes?.bits ?? 8 : 8) - 4
     let scaled = power < 0 ? sum.shiftedRightArithmetically(by: -power) : sum << power
     let start = k.define("o", scaled)
     return zeros.map { _ in start }
@@ -39,6 +40,39 @@ extension MatMulTile {
     guard let narrowCodes, narrowCodes.hasZeroPoints else { return nil }
     return group.load(.integer(layout.scaleBytes + vector * k.lanes))
   }
+
+  // MARK: Groups
+
+  /// A group of the panel.
+  func group(_ index: Expression) -> Pointer {
+    k.pointer("group", w, offset: .integer(layout.preambleBytes) + index * .integer(layout.groupBytes))
+  }
+
+  /// The scales of a group for the lanes of a vector.
+  func scale(_ group: Pointer, vector: Int) -> Expression {
+    let first = Expression.integer(vector * k.lanes)
+    guard let scale = narrowCodes?.scale, scale != .f16 else {
+      return k.pointer("ws", group, offset: 0, as: layout.scaleBytes == 4 * layout.panelRows ? .f32 : .f16).load(first)
+    }
+    return k.scales(scale, k.define("e", group.load(first)), factor: factor)
+  }
+
+  /// The tile with the table of levels and the factor of scales, loaded from the beginning of the panel.
+  func withPreamble() -> MatMulTile {
+    guard let narrowCodes, narrowCodes.hasTable else { return self }
+    var tile = self
+    let bytes = k.pointer("levels", w, offset: 0, as: .f32)
+    let table = Expression.reinterpret(.repeated(bytes, 0, count: 4), .i32)
+    let isFlipped =
+      config.activationGroup != nil && k.target.vocabulary.eightBitWeights != k.target.storedEightBitWeights
+    tile.table = k.define("table", isFlipped ? table ^ -0x7f7f_7f80 : table)
+    if narrowCodes.scale == .e4m3 {
+      tile.factor = k.define("factor", .broadcast(bytes[.integer(NarrowCodes.factorOffset / 4)]))
+    }
+    return tile
+  }
+
+  // MARK: Words
 
   /// The words of one unit, or of its first steps, by plane; 8-bit codes have one.
   func unitWords(_ words: Pointer, _ unit: Expression, vector: Int, steps: Int? = nil) -> [[Expression]] {
@@ -67,13 +101,20 @@ extension MatMulTile {
       let bits = (up < 0 ? word >> -up : word << up) & .integer(plane.mask << plane.shift)
       result = result.map { $0 | bits } ?? bits
     }
-    return k.define("c", result ?? words[0][0])
+    let codes = result ?? words[0][0]
+    return k.define("c", table.map { .lookup(table: $0, codes) } ?? codes)
+  }
+
+  /// One of four signed bytes in each lane as a number.
+  func number(_ bytes: Expression, byte: Int) -> Expression {
+    (bytes << (24 - 8 * byte)).shiftedRightArithmetically(by: 24).asFloat
   }
 
   /// The code of one column as a number, not yet counted from its zero.
   func number(_ words: [[Expression]], step: Int, byte: Int) -> Expression {
     guard let narrowCodes else {
-      return (words[0][0] << (24 - 8 * byte)).shiftedRightArithmetically(by: 24).asFloat
+      if case .float8 = config.weights { return k.float8(words[0][0] << (24 - 8 * byte)) }
+      return number(words[0][0], byte: byte)
     }
     var result: Expression?
     for (plane, loaded) in zip(narrowCodes.planes, words) {

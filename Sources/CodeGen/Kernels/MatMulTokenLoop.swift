@@ -36,7 +36,7 @@ struct MatMulTokenLoop {
     let panelCodes =
       hasRowScales ? k.pointer("codes", tile.w, offset: .integer(tile.layout.scaleBytes), as: .i32) : tile.w
     k.loop("g", to: .integer(activations.groups)) { g in
-      let base = hasRowScales ? tile.w : k.pointer("group", tile.w, offset: g * .integer(tile.layout.groupBytes))
+      let base = hasRowScales ? tile.w : tile.group(g)
       let words =
         hasRowScales
         ? k.pointer("words", panelCodes, offset: g * .integer(config.group / 4 * tile.layout.panelRows))
@@ -47,7 +47,7 @@ struct MatMulTokenLoop {
         let zeros = vectors.map { v in tile.zeros(base, vector: v).map { k.define("zero\(v)", $0) } }
         let scales = vectors.map { v -> Expression? in
           guard !hasRowScales else { return nil }
-          return k.define("scale\(v)", k.pointer("ws", base, offset: 0, as: .f16).load(.integer(v * lanes)))
+          return k.define("scale\(v)", tile.scale(base, vector: v))
         }
         for chunk in chunks {
           let part = Part(

@@ -60,7 +60,7 @@ package enum GatherKernel: Kernel {
           offset: false
         )
       ]
-      if case .w8 = weights, hasOffset {
+      if weights.hasBytes, hasOffset {
         layouts.append(
           PanelLayout(
             weights: weights, rows: rows, depth: inner, lanes: target.panelLanes, vectors: vectors, gated: false,

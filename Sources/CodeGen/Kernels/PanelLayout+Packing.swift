@@ -13,12 +13,13 @@ extension PanelLayout {
     guard bytes.count >= panels * panelBytes else {
       throw CompileError(.internal, "\(bytes.count) bytes for \(panels) panels of \(panelBytes) bytes")
     }
+    if case .float8 = weights { try checkFloats(view) }
     for panel in 0..<panels {
       let target = UnsafeMutableRawBufferPointer(rebasing: bytes[(panel * panelBytes)..<((panel + 1) * panelBytes)])
       switch weights {
       case .f32: packElements(UInt32.self, view, panel, count, target)
       case .f16, .bf16: packElements(UInt16.self, view, panel, count, target)
-      case .w8: packBytes(view, panel, count, target)
+      case .w8, .float8: packBytes(view, panel, count, target)
       case .narrow(let codes): packPlanes(codes, view, panel, count, target)
       }
     }
@@ -31,7 +32,7 @@ extension PanelLayout {
     case (.bf16, .dense): type.element == .bf16
     case (.w8(nil), .block(let format)): format == .w8c
     case (.w8(let group?), .block(let format)): format == .w8(group)
-    case (.narrow, .block(let format)): WeightType(format) == weights
+    case (.narrow, .block(let format)), (.float8, .block(let format)): WeightType(format) == weights
     default: false
     }
   }
@@ -107,6 +108,24 @@ extension PanelLayout {
     }
   }
 
+  /// Kernels read the codes of NaN as numbers.
+  private func checkFloats(_ view: TensorView) throws {
+    guard let source = view.bytes.baseAddress, case .block(let format) = view.type.encoding else { return }
+    let blockBytes = format.blockBytes(columns: depth)
+    for block in 0..<view.sizes[0] * format.blocks(columns: depth) {
+      let codes = UnsafeRawBufferPointer(start: source + block * blockBytes, count: blockBytes)[format.headerBytes...]
+      guard codes.allSatisfy({ $0 & 0x7F != 0x7F }) else { throw CompileError(.input, "a weight is not finite") }
+    }
+  }
+
+  /// The levels of a table, plus 128 if bytes are, and the factor of scales.
+  private func packPreamble(_ format: BlockFormat, _ bytes: UnsafeMutableRawBufferPointer) {
+    guard let levels = format.levels else { return }
+    UnsafeMutableRawBufferPointer(rebasing: bytes.prefix(preambleBytes)).initializeMemory(as: UInt8.self, repeating: 0)
+    for (code, level) in levels.values.enumerated() { bytes[code] = UInt8(bitPattern: level) ^ (offset ? 0x80 : 0) }
+    bytes.storeBytes(of: 0.5 / format.divisor, toByteOffset: NarrowCodes.factorOffset, as: Float.self)
+  }
+
   private func packPlanes(
     _ codes: NarrowCodes, _ view: TensorView, _ panel: Int, _ count: Int, _ bytes: UnsafeMutableRawBufferPointer
   ) {
@@ -116,21 +135,23 @@ extension PanelLayout {
     let rowBytes = format.rowBytes(columns: depth), blockBytes = format.blockBytes(columns: depth)
     let blocks = format.blocks(columns: depth)
     let planes = codes.planes
+    let scaleSize = codes.scale.byteCount
+    packPreamble(format, bytes)
     let zeros = codes.hasZeroPoints ? scaleBytes : nil
     withUnsafeTemporaryAllocation(of: UInt8.self, capacity: group) { buffer in
       guard let unpacked = buffer.baseAddress else { return }
       for slot in 0..<panelRows {
         let row = self.row(panel: panel, vector: slot / lanes, lane: slot % lanes)
         for group in 0..<(paddedDepth / self.group) {
-          let place = base + group * groupBytes
-          var zero = UInt8(codes.middle)
+          let place = base + preambleBytes + group * groupBytes
+          var zero = format.levels?.zeroCode ?? UInt8(codes.middle)
           if row < count, group < blocks {
             let block = source + row * rowBytes + group * blockBytes
-            (place + slot * 2).storeBytes(of: block.loadUnaligned(as: UInt16.self), as: UInt16.self)
+            (place + slot * scaleSize).copyMemory(from: block, byteCount: scaleSize)
             zero = UInt8(truncatingIfNeeded: format.zeroPoint(at: block))
             format.unpackPlanes(block + format.headerBytes, self.group, into: unpacked)
           } else {
-            (place + slot * 2).storeBytes(of: 0, as: UInt16.self)
+            (place + slot * scaleSize).copyMemory(from: [0, 0] as [UInt8], byteCount: scaleSize)
             unpacked.update(repeating: zero, count: self.group)
           }
           if let zeros { place.storeBytes(of: zero, toByteOffset: zeros + slot, as: UInt8.self) }

@@ -58,6 +58,8 @@ extension Vocabulary {
       "shl.i32": "vshlq_n_s32($0, $1)", "shr.i32": "(int32x4_t)((uint32x4_t)$0 >> $1)", "sra.i32": "($0 >> $1)",
       "convert.i32": "vcvtnq_s32_f32($0)", "convert.f32": "vcvtq_f32_s32($0)",
       "reinterpret.i32": "vreinterpretq_s32_f32($0)", "reinterpret.f32": "vreinterpretq_f32_s32($0)",
+      "lookup.i8":
+        "vreinterpretq_s32_s8(vqtbl1q_s8(vreinterpretq_s8_s32($0), vreinterpretq_u8_s32($1)))",
       "reduce.sum.f32": "vaddvq_f32($0)", "reduce.max.f32": "vmaxvq_f32($0)", "reduce.min.f32": "vminvq_f32($0)",
       "reduce.sum.i32": "vaddvq_s32($0)",
       "element.f16": "mcc_f16_element($0)", "element.bf16": "mcc_bf16_element($0)",

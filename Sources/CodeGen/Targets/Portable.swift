@@ -16,6 +16,7 @@ extension Vocabulary {
       "typedef int32_t mcc_i32x4 __attribute__((vector_size(16)));",
       "typedef uint32_t mcc_u32x4 __attribute__((vector_size(16)));",
       "typedef int16_t mcc_i16x8 __attribute__((vector_size(16)));",
+      "typedef uint8_t mcc_u8x16 __attribute__((vector_size(16)));",
       "typedef float mcc_f32x4u __attribute__((vector_size(16), aligned(4), may_alias));",
       "typedef int32_t mcc_i32x4u __attribute__((vector_size(16), aligned(1), may_alias));",
     ],
@@ -68,6 +69,7 @@ extension Vocabulary {
       "convert.i32": "__builtin_convertvector(mcc_round($0), mcc_i32x4)",
       "convert.f32": "__builtin_convertvector($0, mcc_f32x4)",
       "reinterpret.i32": "(mcc_i32x4)($0)", "reinterpret.f32": "(mcc_f32x4)($0)",
+      "lookup.i8": "mcc_lookup($0, $1)",
       "reduce.sum.f32": "mcc_reduce_sum($0)", "reduce.max.f32": "mcc_reduce_max($0)",
       "reduce.min.f32": "mcc_reduce_min($0)", "reduce.sum.i32": "mcc_reduce_sum_i32($0)",
       "element.f16": "mcc_f16_element($0)", "element.bf16": "mcc_bf16_element($0)",
@@ -215,6 +217,15 @@ extension Vocabulary {
     static inline mcc_f32x4 mcc_floor(mcc_f32x4 v) {
       const mcc_f32x4 r = mcc_round(v);
       return mcc_select(r > v, r - 1.0f, r);
+    }
+    """,
+    "mcc_lookup": """
+    /* Bytes of a table of 16 by the numbers 0 to 15 in the bytes of a vector. */
+    static inline mcc_i32x4 mcc_lookup(mcc_i32x4 table, mcc_i32x4 places) {
+      const mcc_u8x16 bytes = (mcc_u8x16)table, at = (mcc_u8x16)places;
+      mcc_u8x16 found = {0};
+      for (int i = 0; i < 16; i++) found[i] = bytes[at[i] & 15];
+      return (mcc_i32x4)found;
     }
     """,
     "mcc_reduce_sum": """

@@ -63,6 +63,7 @@ extension Vocabulary {
       "shl.i32": "_mm_slli_epi32($0, $1)", "shr.i32": "_mm_srli_epi32($0, $1)", "sra.i32": "_mm_srai_epi32($0, $1)",
       "convert.i32": "_mm_cvtps_epi32($0)", "convert.f32": "_mm_cvtepi32_ps($0)",
       "reinterpret.i32": "_mm_castps_si128($0)", "reinterpret.f32": "_mm_castsi128_ps($0)",
+      "lookup.i8": "_mm_shuffle_epi8($0, $1)",
       "reduce.sum.f32": "mcc_reduce_sum($0)", "reduce.max.f32": "mcc_reduce_max($0)",
       "reduce.min.f32": "mcc_reduce_min($0)", "reduce.sum.i32": "mcc_reduce_sum_i32($0)",
       "element.f16": "mcc_f16_element($0)", "element.bf16": "mcc_bf16_element($0)",

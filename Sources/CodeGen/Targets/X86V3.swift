@@ -71,6 +71,7 @@ extension Vocabulary {
       "sra.i32": "_mm256_srai_epi32($0, $1)",
       "convert.i32": "_mm256_cvtps_epi32($0)", "convert.f32": "_mm256_cvtepi32_ps($0)",
       "reinterpret.i32": "_mm256_castps_si256($0)", "reinterpret.f32": "_mm256_castsi256_ps($0)",
+      "lookup.i8": "_mm256_shuffle_epi8($0, $1)",
       "reduce.sum.f32": "mcc_reduce_sum($0)", "reduce.max.f32": "mcc_reduce_max($0)",
       "reduce.min.f32": "mcc_reduce_min($0)", "reduce.sum.i32": "mcc_reduce_sum_i32($0)",
       "element.f16": "_cvtsh_ss($0)", "element.bf16": "mcc_bf16_element($0)",

@@ -74,6 +74,7 @@ extension Vocabulary {
       "sra.i32": "_mm512_srai_epi32($0, $1)",
       "convert.i32": "_mm512_cvtps_epi32($0)", "convert.f32": "_mm512_cvtepi32_ps($0)",
       "reinterpret.i32": "_mm512_castps_si512($0)", "reinterpret.f32": "_mm512_castsi512_ps($0)",
+      "lookup.i8": "_mm512_shuffle_epi8($0, $1)",
       "reduce.sum.f32": "_mm512_reduce_add_ps($0)", "reduce.max.f32": "_mm512_reduce_max_ps($0)",
       "reduce.min.f32": "_mm512_reduce_min_ps($0)", "reduce.sum.i32": "_mm512_reduce_add_epi32($0)",
       "element.f16": "_cvtsh_ss($0)", "element.bf16": "mcc_bf16_element($0)",

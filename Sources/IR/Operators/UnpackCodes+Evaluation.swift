@@ -36,6 +36,7 @@ struct Unpacking: @unchecked Sendable {
     switch op.values {
     case .integers: table = (0..<1 << op.bits).map { Float(op.layout == .planes ? min($0, 2) : $0) }
     case .e2m1: table = [0, 1, 2, 3, 4, 6, 8, 12, -0.0, -1, -2, -3, -4, -6, -8, -12]
+    case .e4m3: table = (0...255).map { F8.e4m3Value($0) }
     case .table: table = rest.popFirst().map { Array($0.elements(as: Float.self)) } ?? []
     }
   }
@@ -86,7 +87,7 @@ struct Unpacking: @unchecked Sendable {
         let start = index * length, count = min(length, op.columns - start)
         let group = start / op.group
         let zero = zero(row, group)
-        if format.codes == .zeroPoint {
+        if format.codes == .zeroPoint || format.codes == .float8 || format.levels != nil {
           block.update(from: codes + start, count: count)
         } else {
           // Codes count from the middle instead of from the zero point.
@@ -95,7 +96,7 @@ struct Unpacking: @unchecked Sendable {
             block[k] = UInt8(truncatingIfNeeded: Int(table[Int(codes[start + k])]) + shift)
           }
         }
-        let padding = format.codes == .zeroPoint ? zero : middle
+        let padding = format.levels.map { Int($0.zeroCode) } ?? (format.codes == .zeroPoint ? zero : middle)
         for k in count..<length { block[k] = UInt8(truncatingIfNeeded: padding) }
         format.assemble(
           scale: scale(row, group), zeroPoint: UInt8(truncatingIfNeeded: zero), codes: block, length: length,

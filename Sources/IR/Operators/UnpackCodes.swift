@@ -45,8 +45,10 @@ package struct UnpackCodes: RowMapped {
     /// The numbers 0, 1, 2, ...
     case integers
     /// The four-bit float E2M1: 0, 0.5, 1, 1.5, 2, 3, 4, 6, then their negatives. Blocks hold them doubled, with half the
-    /// scale.
+    /// scale, or as they are.
     case e2m1
+    /// Floats of eight bits, E4M3.
+    case e4m3
     /// What the last input says.
     case table
   }
@@ -84,6 +86,9 @@ package struct UnpackCodes: RowMapped {
       throw failure("found \(bits) bits and a zero point of \(zero)")
     }
     guard values != .e2m1 || bits == 4 else { throw failure("found \(bits) bits, expected 4 for E2M1") }
+    guard values != .e4m3 || bits == 8 && layout == .rows else {
+      throw failure("found \(bits) bits in the layout \(layout.rawValue), expected 8 in rows for E4M3")
+    }
     for (index, input) in inputs.enumerated() { try expectDense(input, "input \(index)") }
     try checkCodes(inputs[0])
     _ = try scaleStrides(inputs[1])
@@ -118,7 +123,10 @@ package struct UnpackCodes: RowMapped {
     let fits: Bool
     switch (format.codes, values) {
     case (.zeroPoint, .integers): fits = format.bits == bits
-    case (.zeroPoint, _): fits = false
+    case (.float8, .e4m3): fits = zeroPoints == .none && zero == 0
+    case (.zeroPoint, _), (.float8, _), (_, .e4m3): fits = false
+    case (.levels(let levels), .e2m1): fits = levels == .e2m1 && zeroPoints == .none && zero == 0
+    case (.levels, _): fits = false
     // Codes count from the middle: the distance must be that of the format.
     case (_, .integers):
       let largest = layout == .planes ? 2 : 1 << bits - 1
@@ -137,7 +145,8 @@ package struct UnpackCodes: RowMapped {
     case .rows, .highFirst:
       // Rows may be padded to whole words.
       let sizes = codes.shape.fixedSizes ?? []
-      guard codes.element == .u8 || codes.element == .i32, sizes.count == 2, sizes[0] == rows,
+      let isFloat8 = codes.element == .f8e4m3 && values == .e4m3
+      guard codes.element == .u8 || codes.element == .i32 || isFloat8, sizes.count == 2, sizes[0] == rows,
         layout == .rows || 8 % bits == 0, let bytes, bytes / rows >= rowBytes
       else { throw failure("found codes of type \(codes) for \(rows) x \(columns) codes of \(bits) bits") }
       return

@@ -6,28 +6,19 @@ extension BlockFormat {
   /// The stored code of value 0 where blocks have no zero point.
   package var middleCode: Int { 1 << (bits - 1) }
 
-  func store(scale d: Float, at output: UnsafeMutableRawPointer) {
-    if scale == .f16 {
-      output.storeBytes(of: F16.bits(d), as: UInt16.self)
-    } else {
-      output.storeBytes(of: d, as: Float.self)
-    }
-  }
-
-  func scale(at input: UnsafeRawPointer) -> Float {
-    scale == .f16 ? F16.value(input.loadUnaligned(as: UInt16.self)) : input.loadUnaligned(as: Float.self)
-  }
-
   /// Quantizes a row to narrow codes of any kind.
   func quantizePlanes(_ source: UnsafePointer<Float>, columns: Int, into destination: UnsafeMutableRawPointer) {
     let length = groupLength(columns: columns), blockBytes = blockBytes(columns: columns)
+    let factors = levels.map { scaleFactors($0) } ?? []
     withUnsafeTemporaryAllocation(of: UInt8.self, capacity: max(length, 1)) { buffer in
       guard let unpacked = buffer.baseAddress else { return }
       for block in 0..<blocks(columns: columns) {
         let start = block * length
         let count = min(length, columns - start)
         let output = destination + block * blockBytes
-        let (d, zero) = quantizeCodes(source + start, count, into: unpacked)
+        let (d, zero) =
+          levels.map { quantizeLevels($0, factors, source + start, count, into: unpacked) }
+          ?? quantizeCodes(source + start, count, into: unpacked)
         (unpacked + count).update(repeating: zero, count: length - count)
         store(scale: d, at: output)
         if codes == .zeroPoint { output.storeBytes(of: zero, toByteOffset: scale.byteCount, as: UInt8.self) }
@@ -68,6 +59,7 @@ extension BlockFormat {
       for i in 0..<count { sum += source[i].magnitude / Float(count) }
       d = sum
       (zero, low, high) = (middle, middle - 1, middle + 1)
+    case .levels, .float8: preconditionFailure("codes that are not counted")
     }
     let inverse = d == 0 ? 0 : 1 / d
     for i in 0..<count {
@@ -96,14 +88,22 @@ extension BlockFormat {
         let input = source + block * blockBytes
         let d = scale(at: input), zero = Int32(zeroPoint(at: input))
         unpackPlanes(input + headerBytes, length, into: unpacked)
+        if let levels {
+          for i in 0..<count { output[start &+ i] = Float(levels.values[Int(unpacked[i])]) * d }
+          continue
+        }
         for i in 0..<count { output[start &+ i] = Float(Int32(unpacked[i]) &- zero) * d }
       }
     }
   }
 
-  /// The code of value 0 in a block.
+  /// The code of value 0 in a block; of the level next to 0 where codes are places in a table.
   package func zeroPoint(at block: UnsafeRawPointer) -> Int {
-    codes == .zeroPoint ? Int(block.load(fromByteOffset: scale.byteCount, as: UInt8.self)) : middleCode
+    switch codes {
+    case .zeroPoint: Int(block.load(fromByteOffset: scale.byteCount, as: UInt8.self))
+    case .levels(let levels): Int(levels.zeroCode)
+    default: middleCode
+    }
   }
 
   /// Stores the codes of a group as planes.

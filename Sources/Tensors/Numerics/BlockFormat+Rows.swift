@@ -5,12 +5,14 @@ extension BlockFormat {
   /// - eight bits, f32 scale (`w8c`, activations): `d = |m| / 127`, codes `x / d` rounded half to even;
   /// - eight bits, f16 scale (GGUF Q8_0): `d = |m| / 127`, codes `x * (1 / d)` rounded half away from zero;
   /// - four bits: `d = m / -8`, codes `trunc(x * (1 / d) + 8.5)`, at most 15 (GGUF Q4_0);
-  /// - other widths, zero points and ternary codes: `quantizeCodes`.
+  /// - other widths, zero points and ternary codes: `quantizeCodes`;
+  /// - tables of levels: `quantizeLevels`, whose codes come from the scale as it is stored; E4M3: `quantizeFloats`.
   ///
   /// All in f32; the codes come from the unrounded `d`, the stored scale is `d` in the scale type. Codes of eight bits
   /// lie in `-127...127`. A group of zeros has
   /// scale 0 and codes of value 0. NaN and infinities give arbitrary codes: check with `isAllFinite`.
   package func quantizeRow(_ source: UnsafePointer<Float>, columns: Int, into destination: UnsafeMutableRawPointer) {
+    if codes == .float8 { return quantizeFloats(source, columns: columns, into: destination) }
     guard bits == 8 || bits == 4 && codes == .signed else {
       return quantizePlanes(source, columns: columns, into: destination)
     }
@@ -37,6 +39,7 @@ extension BlockFormat {
 
   /// The numbers that a row of `rowBytes(columns:)` bytes stands for: `code * scale` in f32.
   package func dequantizeRow(_ source: UnsafeRawPointer, columns: Int, into output: UnsafeMutablePointer<Float>) {
+    if codes == .float8 { return dequantizeFloats(source, columns: columns, into: output) }
     guard bits == 8 || bits == 4 && codes == .signed else {
       return dequantizePlanes(source, columns: columns, into: output)
     }

@@ -12,9 +12,14 @@ func clamped(_ value: Lanes, _ low: Float, _ high: Float) -> Lanes {
 }
 
 /// The numbers that the codes of a group may stand for, `(u - zero) * scale` with whole `u` in `low...high`, and the scales and
-/// zero points to choose from for numbers of a given range.
+/// zero points to choose from for numbers of a given range. Of a table, and of floats, `u` are the levels, and `zero` is 0.
 struct GroupGrid {
   let format: BlockFormat
+  /// The table that `u` are from.
+  private let levels: CodeLevels?
+  private let isFloat8: Bool
+  /// What the number of largest magnitude is multiplied by for the scales of a table.
+  private let factors: [Float]
   /// The least and the largest code; codes of eight bits count from 0.
   let low: Float
   let high: Float
@@ -23,8 +28,15 @@ struct GroupGrid {
 
   init(_ format: BlockFormat) {
     self.format = format
+    levels = format.levels
+    isFloat8 = format.codes == .float8
+    factors = format.levels.map { format.scaleFactors($0) } ?? []
     let center = Float(format.middleCode)
-    if format.bits == 8 {
+    if let levels = format.levels {
+      (low, high, middle) = (levels.ascending[0], levels.ascending[levels.ascending.count - 1], 0)
+    } else if isFloat8 {
+      (low, high, middle) = (-448, 448, 0)
+    } else if format.bits == 8 {
       (low, high, middle) = (-127, 127, 0)
     } else if format.codes == .ternary {
       (low, high, middle) = (center - 1, center + 1, center)
@@ -38,16 +50,40 @@ struct GroupGrid {
     var scale: Lanes
     var zero: Lanes
 
-    /// The nearest codes.
-    @inline(__always)
-    func codes(_ values: Lanes, _ inverse: Lanes, _ low: Float, _ high: Float) -> Lanes {
-      roundedToEven(clamped(values * inverse + zero, low, high))
-    }
-
     /// One over the scale, 0 for 0.
     var inverse: Lanes {
       (1 / scale).replacing(with: Lanes.zero, where: scale .== 0)
     }
+  }
+
+  /// The nearest `u` of sixteen numbers.
+  @inline(__always)
+  func codes(_ values: Lanes, _ choice: Choice, _ inverse: Lanes) -> Lanes {
+    if let levels { return levels.nearest(values * inverse) }
+    let place = clamped(values * inverse + choice.zero, low, high)
+    return isFloat8 ? Self.float8(place) : roundedToEven(place)
+  }
+
+  /// The nearest `u` of a number counted in scales from the zero point.
+  func nearest(_ place: Float) -> Float {
+    if let levels { return levels.nearest(place) }
+    let bounded = min(max(place, low), high)
+    return isFloat8 ? F8.e4m3Value(F8.e4m3Bits(bounded)) : bounded.rounded(.toNearestOrEven)
+  }
+
+  private static func float8(_ values: Lanes) -> Lanes {
+    var result = values
+    for lane in result.indices { result[lane] = F8.e4m3Value(F8.e4m3Bits(values[lane])) }
+    return result
+  }
+
+  /// By how many scales a number has to be away from its `u` for another one to be nearer, at least.
+  var leastMove: Float { isFloat8 ? 0 : 0.501 }
+
+  /// The code of a `u` as blocks have it.
+  func code(of u: Float) -> UInt8 {
+    if let levels { return levels.code(of: u) }
+    return isFloat8 ? F8.e4m3Bits(u) : UInt8(truncatingIfNeeded: Int(u))
   }
 
   /// What is known of sixteen groups of numbers.
@@ -71,6 +107,8 @@ struct GroupGrid {
     case .zeroPoint: Self.shrinks * Self.shrinks
     case .ternary: 24
     case .signed: format.bits == 8 ? 10 : 1 + 2 * Self.steps
+    case .levels: factors.count
+    case .float8: 10
     }
   }
 
@@ -93,9 +131,12 @@ struct GroupGrid {
     case .ternary:
       let magnitude = largest.replacing(with: 0 - largest, where: largest .< 0)
       scale = rounded(index == 0 ? extent.magnitudes / Float(count) : magnitude * (0.04 * Float(index)))
-    case .signed where format.bits == 8:
+    case .signed where format.bits == 8, .float8:
       let magnitude = largest.replacing(with: 0 - largest, where: largest .< 0)
-      scale = rounded(magnitude / 127 * (1 - 0.02 * Float(index)))
+      scale = rounded(magnitude / high * (1 - 0.02 * Float(index)))
+    case .levels:
+      let base = format.hasSignedScales ? largest : largest.replacing(with: 0 - largest, where: largest .< 0)
+      scale = rounded(base * factors[index])
     case .signed:
       // The number of largest magnitude at the end with one code more, or at the other.
       let step = (index - 1) / 2
@@ -112,10 +153,6 @@ struct GroupGrid {
     return result
   }
 
-  /// A scale as it is stored, the largest number of the type for larger ones.
-  func rounded(_ scale: Float) -> Float {
-    guard format.scale == .f16 else { return scale }
-    let bounded = scale > 65504 ? 65504 : scale < -65504 ? -65504 : scale
-    return F16.value(F16.bits(bounded))
-  }
+  /// A scale as it is stored.
+  func rounded(_ scale: Float) -> Float { format.rounded(scale: scale) }
 }

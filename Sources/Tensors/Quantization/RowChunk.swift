@@ -202,7 +202,7 @@ final class RowChunk {
         let choice = GroupGrid.Choice(scale: load(scales + parameters), zero: load(zeros + parameters))
         var value = load(w + j * rows)
         for i in 0..<j { value -= load(errors + i * rows) * u[j * n + i] }
-        let code = choice.codes(value, choice.inverse, grid.low, grid.high)
+        let code = grid.codes(value, choice, choice.inverse)
         let error = (value - (code - choice.zero) * choice.scale) * corner.inverse[j]
         UnsafeMutableRawPointer(errors + j * rows).storeBytes(of: error, as: Lanes.self)
         for lane in 0..<used { codes[(set * Self.lanes + lane) * columns + column] = code[lane] }
@@ -249,13 +249,12 @@ final class RowChunk {
     _ choice: GroupGrid.Choice, _ values: UnsafePointer<Lanes>, _ errors: UnsafeMutablePointer<Lanes>, _ n: Int,
     _ u: UnsafeBufferPointer<Float>, _ inverse: UnsafeBufferPointer<Float>
   ) -> Lanes {
-    let (low, high) = (grid.low, grid.high)
     let factor = choice.inverse
     var total = Lanes.zero
     for j in 0..<n {
       var value = values[j]
       for i in 0..<j { value -= errors[i] * u[j * n + i] }
-      let error = (value - (choice.codes(value, factor, low, high) - choice.zero) * choice.scale) * inverse[j]
+      let error = (value - (grid.codes(value, choice, factor) - choice.zero) * choice.scale) * inverse[j]
       errors[j] = error
       total += error * error
     }
@@ -282,7 +281,7 @@ final class RowChunk {
             var total = Lanes.zero
             for (index, place) in places.enumerated() {
               let value = load(w + place * rows + set * Self.lanes)
-              let code = choice.codes(value, inverse, grid.low, grid.high)
+              let code = grid.codes(value, choice, inverse)
               let error = value - (code - choice.zero) * choice.scale
               total += error * error * weights[index]
             }
@@ -369,10 +368,9 @@ final class RowChunk {
         for row in 0..<count {
           let line = gradient + row * columns
           let steps = line[column] * own / parameters[row]
-          guard steps.magnitude > 0.501, steps.magnitude < 0x1p20 else { continue }
+          guard steps.magnitude > grid.leastMove, steps.magnitude < 0x1p20 else { continue }
           let place = row * columns + column
-          let wanted = (codes[place] + steps).rounded(.toNearestOrEven)
-          let code = min(max(wanted, grid.low), grid.high)
+          let code = grid.nearest(codes[place] + steps)
           let move = (code - codes[place]) * parameters[row]
           guard move != 0 else { continue }
           codes[place] = code
@@ -434,10 +432,8 @@ final class RowChunk {
       guard let bytes = buffer.baseAddress else { return }
       for (group, range) in groups.enumerated() {
         let place = group * Self.rows + row
-        let zero = UInt8(truncatingIfNeeded: Int(zeros[place]))
-        for column in range {
-          bytes[column - range.lowerBound] = UInt8(truncatingIfNeeded: Int(codes[row * columns + column]))
-        }
+        let zero = grid.code(of: grid.nearest(zeros[place]))
+        for column in range { bytes[column - range.lowerBound] = grid.code(of: codes[row * columns + column]) }
         (bytes + range.count).update(repeating: zero, count: length - range.count)
         format.assemble(
           scale: scales[place], zeroPoint: zero, codes: bytes, length: length, into: blocks + group * blockBytes)

@@ -1,10 +1,8 @@
 // Blocks whose codes index a table: levels for single numbers, lattice points for several.
 
-/// The 16 levels of IQ4_NL and IQ4_XS.
-private let levels4: [Float] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
-
-/// Twice the 16 numbers of E2M1 (OCP Microscaling Formats 1.0, section 5.3.3).
-private let doubledE2M1: [Float] = [0, 1, 2, 3, 4, 6, 8, 12, -0.0, -1, -2, -3, -4, -6, -8, -12]
+/// The levels of IQ4_XS, and twice the numbers of E2M1.
+private let levels4 = CodeLevels.iq4nl.values.map { Float($0) }
+private let doubledE2M1 = CodeLevels.e2m1.values.map { Float($0) }
 
 /// One of 128 patterns of eight signs: seven bits, the eighth makes their number even.
 @inline(__always)
@@ -18,14 +16,6 @@ private func put(
   for j in 0..<width {
     let value = scale * Float(lattice[point * width + j])
     y[j] = signs >> (first + j) & 1 == 1 ? -value : value
-  }
-}
-
-func dequantizeIQ4_NL(_ b: BlockBytes, _ y: Numbers) {
-  let d = b.half(0)
-  for j in 0..<16 {
-    y[j] = d * levels4[b[2 + j] & 15]
-    y[j + 16] = d * levels4[b[2 + j] >> 4]
   }
 }
 
@@ -137,16 +127,6 @@ func dequantizeIQ1_M(_ b: BlockBytes, _ y: Numbers) {
     let high = b[32 + part / 2] >> (part % 2 * 4) & 15
     let scale = d * Float(2 * (words[part / 8] >> (part / 2 % 4 * 3) & 7) + 1)
     putShifted(b[part] | (high & 7) << 8, scale: scale, shift: high & 8 == 0 ? 0.125 : -0.125, y + part * 8)
-  }
-}
-
-/// A power of two per 32 numbers of E2M1 (OCP Microscaling Formats 1.0).
-func dequantizeMXFP4(_ b: BlockBytes, _ y: Numbers) {
-  // Half the power of two, as the levels are doubled; its exponent may lie below the normal numbers.
-  let d = b[0] < 2 ? Float(bitPattern: 0x20_0000 << UInt32(b[0])) : Float(bitPattern: UInt32(b[0] - 1) << 23)
-  for j in 0..<16 {
-    y[j] = d * doubledE2M1[b[1 + j] & 15]
-    y[j + 16] = d * doubledE2M1[b[1 + j] >> 4]
   }
 }
 

@@ -1,17 +1,17 @@
 /// The block types of ggml (`ggml-common.h`) that have no kernels here: how a block of bytes stands for numbers.
 ///
-/// A row is whole blocks. Q8_0 and Q4_0 are ``BlockFormat``s instead.
+/// A row is whole blocks. Q8_0, Q4_0, IQ4_NL and MXFP4 are ``BlockFormat``s instead.
 package enum GGMLBlock: String, CaseIterable, Codable, Sendable {
   case q4_1, q5_0, q5_1
   case q2_k, q3_k, q4_k, q5_k, q6_k
-  case iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s, iq1_s, iq1_m, iq4_nl, iq4_xs
+  case iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s, iq1_s, iq1_m, iq4_xs
   case tq1_0, tq2_0
-  case mxfp4, nvfp4
+  case nvfp4
 
   /// Numbers of a block.
   package var length: Int {
     switch self {
-    case .q4_1, .q5_0, .q5_1, .iq4_nl, .mxfp4: 32
+    case .q4_1, .q5_0, .q5_1: 32
     case .nvfp4: 64
     default: 256
     }
@@ -34,10 +34,8 @@ package enum GGMLBlock: String, CaseIterable, Codable, Sendable {
     case .iq3_xxs: 98
     case .iq1_s: 50
     case .iq1_m: 56
-    case .iq4_nl: 18
     case .iq4_xs: 136
     case .tq1_0: 54
-    case .mxfp4: 17
     case .nvfp4: 36
     }
   }
@@ -63,11 +61,9 @@ package enum GGMLBlock: String, CaseIterable, Codable, Sendable {
       case .iq3_s: dequantizeIQ3_S(bytes, values)
       case .iq1_s: dequantizeIQ1_S(bytes, values)
       case .iq1_m: dequantizeIQ1_M(bytes, values)
-      case .iq4_nl: dequantizeIQ4_NL(bytes, values)
       case .iq4_xs: dequantizeIQ4_XS(bytes, values)
       case .tq1_0: dequantizeTQ1_0(bytes, values)
       case .tq2_0: dequantizeTQ2_0(bytes, values)
-      case .mxfp4: dequantizeMXFP4(bytes, values)
       case .nvfp4: dequantizeNVFP4(bytes, values)
       }
     }
