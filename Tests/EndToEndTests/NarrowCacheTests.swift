@@ -66,10 +66,16 @@ import Testing
 
   /// Heads of 8 numbers, 4 of keys and 4 of values in each of 5 layers; in f32 the rows of the last 32 tokens beside them.
   @Test func bytesPerTokenAreSaid() async throws {
+    let folder = try TemporaryFolder()
     for (type, head, fixed) in [
       (CacheType.f32, 32, 0), (.f16, 16, 0), (.i8, 12, 0), (.i4t, 8, 0), (.i4, 7, 5 * 2 * 32 * 32 * 4),
     ] {
-      let (_, summary) = try await Self.compile(type, "narrow-\(type)")
+      var options = CompileOptions()
+      options.output = folder.path("schedule")
+      options.lastStage = .schedule
+      options.frontend.load.cacheType = type
+      var compiler = Compiler(options)
+      let summary = try await compiler.compile(CompiledModels.stories)
       #expect(summary.cacheBytesPerToken == head * 40 && summary.fixedStateBytes == fixed, "\(type)")
       #expect(summary.json["cache_bytes_per_token"]?.int == head * 40)
       let line = try #require(summary.lines.first { $0.hasPrefix("KV cache: ") })

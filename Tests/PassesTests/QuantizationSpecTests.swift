@@ -21,6 +21,18 @@ import Testing
     #expect(try QuantizationSpec(parsing: spec.description) == spec)
   }
 
+  /// Groups of four-bit caches: equal parts of 16 to 32 numbers, the largest there are, else the whole head.
+  @Test(
+    arguments: [
+      (128, 32), (64, 32), (32, 32), (8, 8), (6, 6), (34, 34), (48, 24), (72, 24), (80, 20), (96, 32), (7, nil),
+    ] as [(Int, Int?)])
+  func cachesHaveGroups(_ head: Int, _ group: Int?) {
+    #expect(CacheType.i4.format(headDim: head)?.group == group)
+    #expect(CacheType.i4t.format(headDim: head)?.group == group.map { _ in head })
+    #expect(CacheType.i8.format(headDim: head)?.group == (head % 4 == 0 ? head : nil))
+    #expect(CacheType.f16.format(headDim: head) == nil)
+  }
+
   @Test func saysFormats() throws {
     let w8 = try QuantizationSpec(parsing: "w8")
     #expect(w8.weightFormat == .w8c && w8.activationFormat == .a8(32) && w8.weightType == nil && w8.cacheType == nil)
