@@ -76,19 +76,19 @@ import Testing
     func text(bias: Bool) -> String {
       let terms = (0..<16).map { bias && $0 % 4 == 1 ? "40.0" : "0.5" }.joined(separator: ", ")
       return """
-      model @net {
-        func @main role = main (%x: f32[6, 16]) -> (y: f32[6, 12]) {
-          %g = constant [\(gains)] : f32[16]
-          %b = constant [\(terms)] : f32[16]
-          %u = constant random(seed = 4, deviation = 0.3) : f32[12, 16]
-          %f = divide(%u, %g)
-          %t = constant random(seed = 5, deviation = 0.3) : f32[12]
-          %n = layer_norm(%x, %g, %b)
-          %y = matmul(%n, %f\(bias ? ", %t" : "")) {transposeB = true, epilogue = {bias = \(bias)}}
-          return %y
+        model @net {
+          func @main role = main (%x: f32[6, 16]) -> (y: f32[6, 12]) {
+            %g = constant [\(gains)] : f32[16]
+            %b = constant [\(terms)] : f32[16]
+            %u = constant random(seed = 4, deviation = 0.3) : f32[12, 16]
+            %f = divide(%u, %g)
+            %t = constant random(seed = 5, deviation = 0.3) : f32[12]
+            %n = layer_norm(%x, %g, %b)
+            %y = matmul(%n, %f\(bias ? ", %t" : "")) {transposeB = true, epilogue = {bias = \(bias)}}
+            return %y
+          }
         }
-      }
-      """
+        """
     }
     let calibrate = "calibrate{samples=\"s\"}"
     for bias in [false, true] {
