@@ -182,13 +182,11 @@ package struct CorrectBias: Pass {
     default: return []
     }
     let weight = try walk.recipe(node.inputs[1]).floats()
-    return try withSingleThreadedBLAS {
-      try parallelMap(walk.count) { sample in
-        let x = try walk.tensor(node.inputs[0], of: sample).floats()
-        let sums = Tensor(try op.inferTypes([x.type, weight.type])[0])
-        try op.evaluate([x.view, weight.view], into: [sums.mutableView])
-        return sums.view.channelMeans(axis: axis)
-      }
+    return try parallelMap(walk.count) { sample in
+      let x = try walk.tensor(node.inputs[0], of: sample).floats()
+      let sums = Tensor(try op.inferTypes([x.type, weight.type])[0])
+      try op.evaluate([x.view, weight.view], into: [sums.mutableView])
+      return sums.view.channelMeans(axis: axis)
     }
   }
 }

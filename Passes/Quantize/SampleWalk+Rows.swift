@@ -53,10 +53,7 @@ extension [SampleRows] {
     var part = [Float](repeating: 0, count: columns)
     for sample in self where sample.rows > 0 {
       let ones = [Float](repeating: 1, count: sample.rows)
-      withSingleThreadedBLAS {
-        MatrixProduct(rows: 1, columns: columns, depth: sample.rows)(
-          ones, sample.numbers, into: &part)
-      }
+      MatrixProduct(rows: 1, columns: columns, depth: sample.rows)(ones, sample.numbers, into: &part)
       for column in 0..<columns { sums[column] += Double(part[column]) }
     }
     let count = Double(Swift.max(1, reduce(0) { $0 + $1.rows }))
@@ -70,9 +67,7 @@ extension Tensor {
     let sizes = view.sizes
     var result = [Float](repeating: 0, count: sizes[0])
     guard let matrix = view.elements(as: Float.self).baseAddress else { return result }
-    withSingleThreadedBLAS {
-      MatrixProduct(rows: sizes[0], columns: 1, depth: sizes[1])(matrix, vector, into: &result)
-    }
+    MatrixProduct(rows: sizes[0], columns: 1, depth: sizes[1])(matrix, vector, into: &result)
     return result
   }
 }
