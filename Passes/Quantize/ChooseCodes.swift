@@ -25,8 +25,8 @@ import Tensors
 /// - `corrected`: as `sequential`, and the layer aims at its original results (as in Zhang and others, "Qronos", 2025);
 /// - `stream`: as `corrected`, also for what is added to the results of the layer.
 ///
-/// A layer with a bias of its own gets one with which its sums have the means that they have in the original model, activations of
-/// both included (`bias`; M. Nagel and others, "Data-free quantization through weight equalization and bias correction", 2019).
+/// With `bias` a layer with a bias of its own gets one with which its sums have the means that they have in the original model
+/// (M. Nagel and others, "Data-free quantization through weight equalization and bias correction", 2019).
 ///
 /// With `tokenWeight = attention` the tokens that receive more attention count more, `H = sum_t r_t^2 x_t x_t^T` (Sung and others,
 /// "RSQ: learning from important tokens leads to better quantized LLMs", 2025): `r_t` grows from `leastWeight` to 1 with the
@@ -63,7 +63,7 @@ package struct ChooseCodes: TokenSampled {
   package var tokenWeight: TokenWeight = .none
   package var leastWeight: Double = 0.1
   /// Whether biases make up for what the codes change in the means of the results, where the layer has one.
-  package var bias: Bool = true
+  package var bias: Bool = false
   /// Whether the codes of tables that are no layers are chosen as well.
   package var tables: Bool = true
 

@@ -164,11 +164,11 @@ import Testing
       return difference.map(\.magnitude).max() ?? 0
     }
     let shelf = Shelf(), pipeline = "quantize{spec=w3a32},gptq{text=\"t\""
-    let outcome = try Self.run(pipeline + "}", text, cache: shelf)
-    let without = try distance(Self.run(pipeline + ",bias=false}", text).model)
+    let outcome = try Self.run(pipeline + ",bias=true}", text, cache: shelf)
+    let without = try distance(Self.run(pipeline + "}", text).model)
     // Sums of 256 numbers of about 1 in f32.
     #expect(try distance(outcome.model) < 3e-6 && without > 3e-5, "\(without)")
-    let again = try Self.run(pipeline + "}", text, cache: shelf)
+    let again = try Self.run(pipeline + ",bias=true}", text, cache: shelf)
     #expect(again.counter("weights from the cache") == 2)
     #expect(try Self.codes(again.model) == Self.codes(outcome.model))
   }
@@ -244,7 +244,8 @@ import Testing
     }
     let plain = try error(""), blind = try error("smooth{kind=\(kind),spec=w3},")
     let measured = try error("smooth{kind=\(kind),spec=w3,text=\"t\"},")
-    #expect(measured < 0.8 * plain && measured < 0.8 * blind, "\(plain) \(blind) \(measured)")
+    // Scales that follow from the weights alone help a little as well.
+    #expect(measured < 0.8 * plain && (kind != "awq" || measured < 0.8 * blind), "\(plain) \(blind) \(measured)")
     // Without rounding nothing has changed but for the roundings of the scales.
     #expect(try Self.error(Self.run("smooth{kind=\(kind),spec=w3,text=\"t\"}", text).model, original) < 1e-10)
   }
