@@ -95,7 +95,8 @@ package struct Smooth: Pass {
 
   /// The numbers of a recipe in f32.
   private static func numbers(_ value: ValueID, _ evaluator: ConstantEvaluator, _ graph: Graph) throws -> [Float] {
-    Array(try evaluator.tensor(value).floats().view.elements(as: Float.self))
+    let numbers = try evaluator.tensor(value).floats()
+    return withExtendedLifetime(numbers) { Array(numbers.view.elements(as: Float.self)) }
   }
 
   /// A weight with one row per output, some of its rows and all their maxima.
