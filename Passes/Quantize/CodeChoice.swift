@@ -251,8 +251,9 @@ struct CodeChoice {
       for place in 0..<rows.rows * sizes[1] { squares[place % sizes[1]] += rows.numbers[place] * rows.numbers[place] }
     }
     guard squares.allSatisfy({ $0.isFinite }), squares.contains(where: { $0 > 0 }) else { return product.format }
-    return try product.format.fitted(
-      to: weights.view.elements(as: Float.self), columns: sizes[1], weights: squares)
+    return try withExtendedLifetime(weights) {
+      try product.format.fitted(to: weights.view.elements(as: Float.self), columns: sizes[1], weights: squares)
+    }
   }
 
   /// The rows of a linear layer.

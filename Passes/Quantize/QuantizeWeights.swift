@@ -354,7 +354,9 @@ private struct Work {
         try turn.evaluate([numbers.view], into: [turned.mutableView])
         numbers = turned
       }
-      return try format.fitted(to: numbers.view.elements(as: Float.self), columns: numbers.view.sizes.last ?? 1)
+      return try withExtendedLifetime(numbers) {
+        try format.fitted(to: numbers.view.elements(as: Float.self), columns: numbers.view.sizes.last ?? 1)
+      }
     } catch let error as CompileError {
       throw error.located(.init(object: "the weight '\(graph[weight].name)'"))
     }

@@ -24,7 +24,7 @@ import Testing
       let numbers = Tensor(TensorType(.f32, type.shape))
       try Cast(.f32).evaluate([tensor.view], into: [numbers.mutableView])
       let columns = try #require(numbers.view.sizes.last)
-      let weights = Array(numbers.view.elements(as: Float.self))
+      let weights = withExtendedLifetime(numbers) { Array(numbers.view.elements(as: Float.self)) }
       for weight in weights { energy += Double(weight) * Double(weight) }
       for (name, format, isFitted) in formats {
         let own =
