@@ -127,7 +127,7 @@ import Testing
       var model = before
       var context = PassContext()
       context.samples = { _, _ in samples.map(\.inputs) }
-      context.tokenSamples = { _, _, _, _ in samples.map { FunctionInputs(inputs: $0.inputs) } }
+      context.tokenSamples = { _, _, _, _ in [samples.map { FunctionInputs(inputs: $0.inputs) }] }
       let pipeline = try Pipeline(
         parsing: "calibrate{samples=\"s\"},quantize{spec=w8}" + passes, registry: .all)
       let reports = try PassManager().run(pipeline, on: &model, &context)

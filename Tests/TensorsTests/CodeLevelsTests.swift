@@ -43,7 +43,10 @@ import Testing
     let length = format.group ?? 0
     return scales.flatMap { scale -> [Float] in
       // Code 0 in the low and 8 in the high half of the first byte for groups of 16; 0 and 0, 1 and 1, ... for 32.
-      let bytes = (0..<length / 2).map { j in UInt8(length == 16 ? j | (j + 8) << 4 : j | j << 4) }
+      let bytes: [UInt8] = (0..<length / 2).map { (j: Int) -> UInt8 in
+        let high: Int = length == 16 ? j + 8 : j
+        return UInt8(j | high << 4)
+      }
       return Array(dequantize(format, [scale] + bytes, length)[0..<16])
     }
   }
@@ -57,7 +60,8 @@ import Testing
     let scale = Float(bitPattern: 1_011_451_376)
     var row = [UInt8](repeating: 0, count: 4)
     row.withUnsafeMutableBytes { $0.storeBytes(of: scale, as: Float.self) }
-    #expect(digest(dequantize(.float8(), row + (0...255), 256)) == 0xc679_5e01_fbf3_935)
+    row += [UInt8](0...255)
+    #expect(digest(dequantize(.float8(), row, 256)) == 0xc679_5e01_fbf3_935)
   }
 
   @Test func namesAndTables() throws {
@@ -93,7 +97,8 @@ import Testing
       let d = try bytes.withUnsafeBytes { format.scale(at: try #require($0.baseAddress) + block * blockBytes) }
       #expect(d != 0 && d.isFinite)
       for i in block * length..<min(columns, (block + 1) * length) {
-        let nearest = levels.values.map { (Float($0) * d - values[i]).magnitude }.min() ?? 0
+        let errors: [Float] = levels.values.map { (level: Int8) -> Float in (Float(level) * d - values[i]).magnitude }
+        let nearest: Float = errors.min() ?? 0
         // The quotient by the scale may round a tie to the other side.
         #expect((found[i] - values[i]).magnitude <= nearest * 1.0001 + 1e-9)
       }
@@ -116,15 +121,22 @@ import Testing
   /// Numbers that are levels already come back to the last bit.
   @Test func levelsAreExact() {
     for table in Self.tables {
-      let values = (0..<64).map { Float(table.values[($0 * 7 + 3) % table.values.count]) * ($0 < 32 ? 0.125 : -0.5) }
+      func factor(_ index: Int) -> Float { index < 32 ? 0.125 : -0.5 }
+      let values: [Float] = (0..<64).map { (index: Int) -> Float in
+        Float(table.values[(index * 7 + 3) % table.values.count]) * factor(index)
+      }
       let format = BlockFormat.levels(table, 32)
       // The largest level of the other sign may be smaller: the scale of the first group has both signs to choose from.
-      let whole = values.enumerated().map {
-        $0 % 32 == 0 ? Float(table.values.max() ?? 0) * ($0 < 32 ? 0.125 : -0.5) : $1
+      let largest = Float(table.values.max() ?? 0)
+      let whole: [Float] = values.indices.map { (index: Int) -> Float in
+        index % 32 == 0 ? largest * factor(index) : values[index]
       }
       #expect(dequantize(format, quantize(format, whole), 64) == whole, "\(table.name)")
     }
-    let powers = (0..<64).map { Float(CodeLevels.e2m1.values[$0 % 16]) * ($0 < 32 ? 0x1p-9 : 0x1p4) }
+    let powers: [Float] = (0..<64).map { (index: Int) -> Float in
+      let power: Float = index < 32 ? 0x1p-9 : 0x1p4
+      return Float(CodeLevels.e2m1.values[index % 16]) * power
+    }
     #expect(dequantize(.mxfp4, quantize(.mxfp4, powers), 64) == powers)
   }
 
@@ -147,7 +159,7 @@ import Testing
     var numbers: [Float] = []
     for group in 0..<256 {
       let scale = Float(1 << (group % 5)) / 64
-      numbers += (0..<32).map { Float(planted[$0 == 0 ? 0 : random.int(below: 16)]) * scale }
+      for place in 0..<32 { numbers.append(Float(planted[place == 0 ? 0 : random.int(below: 16)]) * scale) }
     }
     let start = BlockFormat.levels(.nf4, 32)
     let found = try numbers.withUnsafeBufferPointer { try start.fitted(to: $0, columns: 64) }
@@ -182,7 +194,8 @@ import Testing
     for first in stride(from: 0, to: numbers.count, by: columns) {
       let row = Array(numbers[first..<first + columns])
       for (x, y) in zip(row, dequantize(format, quantize(format, row), columns)) {
-        sum += Double(x - y) * Double(x - y)
+        let difference = Double(x - y)
+        sum += difference * difference
       }
     }
     return sum
