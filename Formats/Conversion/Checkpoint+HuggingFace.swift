@@ -42,6 +42,8 @@ extension Checkpoint {
       checkpoint.config["bos_token_id"] = tokenizer.beginID.map { .int($0) }
       checkpoint.config["eos_token_id"] = tokenizer.endIDs.first.map { .int($0) }
     }
+    // Readers take a token of their own that may lie outside of the vocabulary where the key is missing.
+    if checkpoint.config["pad_token_id"] == nil { checkpoint.config["pad_token_id"] = .null }
     try AtomicFile.write(JSON.object(checkpoint.config).bytes(pretty: true), to: "\(path)/config.json")
     if let generation {
       try AtomicFile.write(JSON.object(generation).bytes(pretty: true), to: "\(path)/generation_config.json")

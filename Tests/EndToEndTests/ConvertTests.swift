@@ -45,6 +45,9 @@ import Testing
       try ModelLoader.load(source, options), try ModelLoader.load(folder.path("back"), options)
     )
     #expect(first.functions.map(\.nodeCount) == second.functions.map(\.nodeCount))
+    // Without the key transformers takes token 32000 of Phi 3, which a small vocabulary does not have.
+    let config = try JSON.read(path: folder.path("back/config.json"))
+    #expect(config["pad_token_id"] != nil)
   }
 
   /// What is compiled from the GGUF file is what transformers recorded for the original.

@@ -3,7 +3,7 @@
 
 For every folder of architectures/: the GGUF file in llama.cpp and the ONNX graph in ONNX Runtime, the latter at once and in
 two steps through the cache, against the logits (or hidden states) that transformers recorded; and the folder made from the GGUF file
-against the original tensors. minilm/ in llama.cpp against its recorded embeddings; rotary embedding by YaRN and the encoder of
+against the original tensors and, where torch is installed, in transformers against the recorded outputs. minilm/ in llama.cpp against its recorded embeddings; rotary embedding by YaRN and the encoder of
 T5 alone against ONNX Runtime on the graph of the same checkpoint. Needs numpy, safetensors, onnxruntime and llama-cpp-python.
 Exits with 1 if something differs.
 
@@ -165,6 +165,32 @@ def folder_error(original, copy):
     return max(float(np.abs(a[name] - b[name]).max()) for name in a)
 
 
+def transformers_error(folder, expected):
+    """The error of a folder in transformers; None without torch."""
+    try:
+        import torch
+        import transformers
+    except ImportError:
+        return None
+    transformers.logging.set_verbosity_error()
+    config = transformers.AutoConfig.from_pretrained(folder)
+    if config.is_encoder_decoder:
+        kind = transformers.AutoModelForSeq2SeqLM
+    else:
+        kind = transformers.AutoModel if config.model_type == "bert" else transformers.AutoModelForCausalLM
+    model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    worst = 0.0
+    for case in (0, 1):
+        inputs = {"input_ids": torch.tensor(expected[f"input_ids_{case}"].astype(np.int64))}
+        if config.is_encoder_decoder:
+            inputs["decoder_input_ids"] = torch.tensor(expected[f"decoder_input_ids_{case}"].astype(np.int64))
+        with torch.no_grad():
+            found = model(**inputs)
+        rows = found.last_hidden_state if config.model_type == "bert" else found.logits
+        worst = max(worst, relative(rows.numpy(), expected[f"output_{case}"]))
+    return worst
+
+
 def changed(source, folder, change, tensors=lambda tensors: tensors):
     """A copy of a checkpoint with another configuration, and with what becomes of its tensors."""
     from safetensors.numpy import load_file, save_file
@@ -248,6 +274,9 @@ def main():
                 error = folder_error(source, copy)
                 failed |= not error <= 1e-7
                 line.append(f"and back {error:.1e}")
+                error = transformers_error(copy, expected)
+                failed |= error is not None and not error <= ONNX_BOUND
+                line.append("transformers " + ("skipped: no torch" if error is None else f"{error:.1e}"))
         print(", ".join(line), flush=True)
     for name, bound, error in variants(mcc, models, folder):
         failed |= not error <= bound

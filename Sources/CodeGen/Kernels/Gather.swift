@@ -244,8 +244,11 @@ package struct GatherConfig: Hashable, Sendable {
     _ k: KernelBuilder, _ layout: PanelLayout, panel: Pointer, group: Pointer, slot: Expression
   ) -> Expression {
     if case .narrow(let codes) = layout.weights, codes.scale != .f16 {
-      let factor = k.pointer("factor", panel, offset: .integer(NarrowCodes.factorOffset), as: .f32)[0]
-      let lanes = k.scales(codes.scale, k.define("e", .broadcast(group[slot].asIndex)), factor: .broadcast(factor))
+      var factor: Expression?
+      if codes.scale == .e4m3 {
+        factor = .broadcast(k.pointer("factor", panel, offset: .integer(NarrowCodes.factorOffset), as: .f32)[0])
+      }
+      let lanes = k.scales(codes.scale, k.define("e", .broadcast(group[slot].asIndex)), factor: factor)
       return .reduce(.maximum, k.define("scales", lanes))
     }
     return k.pointer("scales", group, offset: 0, as: layout.scaleBytes == 4 * layout.panelRows ? .f32 : .f16)[slot]
