@@ -7,7 +7,8 @@ usage: passes.py FOLDER MODEL... [--runs 9] [--repeat 5] [--threads 2] [--mcc .b
 
 A model is an ONNX graph, whose open sizes --dim names for all, or a language model, whose decoding is measured. FOLDER receives
 the programs; all are compiled before the first is timed, and `--only time` times those of an earlier `--only compile`. A pass
-without which the model does not compile is told; one that leaves code and weights the same is passed over.
+without which the model does not compile is told; one that leaves code and weights the same is passed over. The row `folds` lacks all
+passes that fold layers into others, `O0` all passes.
 """
 import argparse
 import json
@@ -45,11 +46,15 @@ def build(model, options):
     os.makedirs(folder(model, options))
     full, summary = compiled(options, model, os.path.join(folder(model, options), "full"), *arguments)
     passes = [(entry["pass"], sum(entry["counters"].values())) for entry in summary["passes"]]
-    for name in dict.fromkeys(name for name, count in passes if count):
-        pipeline = ",".join(other for other, _ in passes if other != name)
+    busy = dict.fromkeys(name for name, count in passes if count)
+    lacking = {name: [name] for name in busy}
+    lacking["folds"] = [name for name in busy if name.startswith("fold-") and name != "fold-constants"]
+    lacking["O0"] = [name for name, _ in passes]
+    for name, left_out in lacking.items():
+        pipeline = [other for other, _ in passes if other not in left_out]
         program = os.path.join(folder(model, options), name)
         try:
-            compiled(options, model, program, "--pipeline", pipeline, *arguments)
+            compiled(options, model, program, *(["--pipeline", ",".join(pipeline)] if pipeline else ["-O0"]), *arguments)
         except Failed as error:
             print(f"{os.path.basename(model)} needs {name} ({error})", flush=True)
             continue

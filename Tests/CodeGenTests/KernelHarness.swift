@@ -434,7 +434,9 @@ extension KernelCase {
     }
     // Caches keep their blocks; those of activations are laid out for products.
     let isCache = op is CacheUpdate || op is Attention
-    if case .block(let format) = input.type.encoding, format.scale == .f32, let group = format.group, !isCache {
+    if case .block(let format) = input.type.encoding, format.scale == .f32, format.codes == .signed,
+      let group = format.group, !isCache
+    {
       return activations(Array(input.view.bytes), columns: input.view.sizes.last ?? 1, group: group)
     }
     guard let part = columns[index] else { return Array(input.view.bytes) }
