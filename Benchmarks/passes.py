@@ -2,13 +2,14 @@
 """Print for every pass of -O1 that changes a network how much longer its program takes without it; below 1 the pass slows
 the program down.
 
-usage: passes.py FOLDER MODEL... [--runs 9] [--repeat 5] [--threads 2] [--mcc .build/release/mcc] [--json FILE]
+usage: passes.py FOLDER MODEL... [--runs 15] [--repeat 50] [--threads 2] [--mcc .build/release/mcc] [--json FILE]
                 [--only compile|time]
 
 A model is an ONNX graph, whose open sizes --dim names for all, or a language model, whose decoding is measured. FOLDER receives
 the programs; all are compiled before the first is timed, and `--only time` times those of an earlier `--only compile`. A pass
 without which the model does not compile is told; one that leaves code and weights the same is passed over. The row `folds` lacks all
-passes that fold layers into others, `O0` all passes.
+passes that fold layers into others, `O0` all passes, `itself` none: how far two runs of one program differ. A ratio is the median
+of those of neighbouring runs, with their quartiles.
 """
 import argparse
 import json
@@ -20,12 +21,12 @@ from pairing import Failed, alternate, compiled, output, ratio
 
 
 def measure(program, options):
-    """The time of a run in milliseconds, or of a token."""
+    """The least time of a run in milliseconds, which others on the machine change least; or the mean of a token."""
     text = json.loads(output([program, "bench", "--json", "--threads", str(options.threads),
                               "--repeat", str(options.repeat)]))
     if "decode_tokens_per_second" in text:
         return 1e3 / text["decode_tokens_per_second"]
-    return text["milliseconds"]["median"]
+    return text["milliseconds"]["minimum"]
 
 
 def same_code(a, b):
@@ -65,11 +66,12 @@ def build(model, options):
 def rows(model, options):
     """A row for each pass: its name, times with and without it, and their ratio."""
     full = os.path.join(folder(model, options), "full")
-    for name in sorted(set(os.listdir(folder(model, options))) - {"full"}):
-        without = os.path.join(folder(model, options), name)
+    for name in sorted(set(os.listdir(folder(model, options))) - {"full"}) + ["itself"]:
+        without = full if name == "itself" else os.path.join(folder(model, options), name)
         times = alternate(options.runs, lambda: measure(without, options), lambda: measure(full, options))
+        low, _, high = statistics.quantiles((a / b for a, b in zip(*times)), n=4)
         yield {"model": os.path.basename(folder(model, options)), "pass": name, "without": statistics.median(times[0]),
-               "with": statistics.median(times[1]), "ratio": ratio(*times)}
+               "with": statistics.median(times[1]), "ratio": ratio(*times), "quartiles": [low, high]}
 
 
 def main():
@@ -77,8 +79,8 @@ def main():
     parser.add_argument("folder")
     parser.add_argument("models", nargs="+")
     parser.add_argument("--dim", action="append", default=[])
-    parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--repeat", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--mcc", default=".build/release/mcc")
     parser.add_argument("--json")
@@ -90,12 +92,12 @@ def main():
     if options.only == "compile":
         return
     found = []
-    print(f"{'model':<24} {'pass':<28} {'without':>9} {'with':>9} {'ratio':>6}")
+    print(f"{'model':<24} {'pass':<28} {'without':>9} {'with':>9} {'ratio':>6}  quartiles")
     for model in options.models:
         for row in rows(model, options):
             found.append(row)
-            print(f"{row['model']:<24} {row['pass']:<28} {row['without']:>9.3f} {row['with']:>9.3f} {row['ratio']:>6.2f}",
-                  flush=True)
+            print(f"{row['model']:<24} {row['pass']:<28} {row['without']:>9.3f} {row['with']:>9.3f} {row['ratio']:>6.2f}  "
+                  f"{row['quartiles'][0]:.2f} {row['quartiles'][1]:.2f}", flush=True)
     slower = [row for row in found if row["ratio"] < 0.98]
     print(f"{len(found)} passes measured, {len(slower)} of them with a ratio below 0.98")
     if options.json:
