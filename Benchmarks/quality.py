@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Print how much quality mcc's quantized programs lose, against rounding to nearest and against llama.cpp's curve.
 
-usage: quality.py FOLDER [--only curve weights ablation encoder keywords] [--seeds 3] [--mcc .build/release/mcc] [--quick]
+usage: quality.py FOLDER [--only weights curve ablation formats speed encoder cache keywords] [--seeds 3] [--quick]
+                  [--large MODEL] [--mcc .build/release/mcc]
 
-FOLDER receives text.json and the tables. Models and texts are those of MCC_TEST_MODELS (default ../shared/models). Divergence (KL)
+FOLDER receives the tables as quality.json, whose rows of parts that are not measured stay. --large is a language model whose
+weights do not fit into caches, for `speed`. Models and texts are those of MCC_TEST_MODELS (default ../shared/models). Divergence (KL)
 is that of the next token's distribution from the original model in f32; pycode7m by the protocol of llama-perplexity -c 256: the
 first 120,000 characters of eval.txt as one stream, windows of 256 with the first token replaced by BOS, tokens from 128 on counted.
 Calibration is on calibration.txt; a seed is the part of it that is read. Bytes are weights with scales, and the tokenizer.
@@ -23,7 +25,7 @@ import sys
 
 import numpy as np
 
-from pairing import Failed, output
+from pairing import Failed, alternate, compiled, output, ratio
 
 # llama.cpp of August 2026 on pycode7m: bytes of the file and KL, with an importance matrix where that is better; measured
 # for this project with llama-perplexity, see the protocol above.
@@ -240,6 +242,49 @@ def ablation(lab):
             yield {"table": "ablation", "bits": name, "recipe": label, "ratio": ratio, **row}
 
 
+# Formats of 4 bits and less that differ in their levels and scales, for all layers alike.
+FORMATS = ("w4g32", "w4g32z", "wiq4nl", "wnf4", "wtl4", "wcb4", "wmxfp4", "wnvfp4", "w3g32", "w3g32z", "wtl3", "wcb3", "wfp8")
+
+
+def formats(lab):
+    """Formats against each other: rounded to the nearest, the same in bases turned by Hadamard matrices, and with codes chosen."""
+    print("\nformats, pycode7m, a8: KL\n")
+    print(f"{'format':<8} {'bytes':>9} {'nearest':>10} {'rotated':>10} {'chosen':>10} {'+-':>9}")
+    texts = lab.texts()
+    for spec in FORMATS:
+        alike = f"quantize{{spec={spec}}}"
+        nearest, rotated = lab.code(alike), lab.code(f"rotate,{alike}")
+        chosen = lab.row(f'{alike},gptq{{text="TEXT"}}', texts)
+        print(f"{spec:<8} {nearest['bytes']:>9} {nearest['kl']:>10.6f} {rotated['kl']:>10.6f} {chosen['kl']:>10.6f} "
+              f"{chosen['spread']:>9.6f}", flush=True)
+        yield {"table": "formats", "format": spec, "bytes": nearest["bytes"], "nearest": nearest["kl"],
+               "rotated": rotated["kl"], "chosen": chosen["kl"], "spread": chosen["spread"]}
+
+
+def speed(lab):
+    """The time per decoded token of each format over that of w8, and what a rotation adds to w4g32; programs take turns."""
+    if lab.options.large is None:
+        raise Failed("speed needs --large, a model whose weights do not fit into caches")
+    print("\ntokens per second, decoding, against w8\n")
+    print(f"{'format':<18} {'bytes':>11} {'tokens/s':>9} {'to w8':>6}")
+
+    def build(name, *arguments):
+        path, _ = compiled(lab.options, lab.options.large, lab.file(name), *arguments)
+        return path
+
+    def rate(program):
+        return json.loads(output([program, "bench", "--json"]))["decode_tokens_per_second"]
+
+    peer = build("w8", "--quantize", "w8")
+    recipes = [(spec, ["--quantize", spec]) for spec in FORMATS] + [("w4g32, rotated", ["--quantize", "w4g32", "--rotate", "hadamard"])]
+    for name, arguments in recipes:
+        ours = build("ours", *arguments)
+        found = alternate(5, lambda: rate(ours), lambda: rate(peer))
+        print(f"{name:<18} {os.path.getsize(ours):>11} {statistics.median(found[0]):>9.1f} {ratio(*found):>6.2f}", flush=True)
+        yield {"table": "speed", "format": name, "bytes": os.path.getsize(ours),
+               "tokens_per_second": statistics.median(found[0]), "ratio": ratio(*found), "bar": 1}
+
+
 def encoder(lab):
     """MiniLM: cosine of sentence embeddings to those of the original, on sentences that nothing was calibrated on."""
     print("\nMiniLM, cosine of embeddings to the original's on other sentences than those of the calibration\n")
@@ -371,8 +416,8 @@ def keywords(lab):
                    "tflite": theirs, "ratio": error / theirs, "bar": 1.01}
 
 
-PARTS = {"weights": weights, "curve": curve, "ablation": ablation, "encoder": encoder, "cache": cache,
-         "keywords": keywords}
+PARTS = {"weights": weights, "curve": curve, "ablation": ablation, "formats": formats, "speed": speed, "encoder": encoder,
+         "cache": cache, "keywords": keywords}
 
 
 def main():
@@ -381,19 +426,28 @@ def main():
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--large")
     parser.add_argument("--mcc", default=".build/release/mcc")
     options = parser.parse_args()
     os.makedirs(options.folder, exist_ok=True)
     if options.quick:
         options.seeds = 1
-    found, lab = [], Lab(options)
+    lab = Lab(options)
+    path = lab.file("quality.json")
+    known = []
+    if os.path.exists(path):
+        with open(path) as file:
+            known = json.load(file)
     for part in options.only:
+        found = []
         try:
-            found += PARTS[part](lab)
+            for row in PARTS[part](lab):
+                found.append(row)
         except (Failed, OSError, KeyError, ValueError) as error:
             print(f"{part}: not measured: {error}", file=sys.stderr)
-    with open(os.path.join(options.folder, "quality.json"), "w") as file:
-        json.dump(found, file, indent=1)
+        known = [row for row in known if row["table"] != part] + found
+        with open(path, "w") as file:
+            json.dump(known, file, indent=1)
 
 
 if __name__ == "__main__":
