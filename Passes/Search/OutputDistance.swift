@@ -38,7 +38,8 @@ struct OutputDistance {
       }
       for start in stride(from: 0, to: x.count - x.count % columns, by: columns) {
         let row = start..<(start + columns)
-        divergence.add(LogitRow(x[row]), reference: LogitRow(y[row]))
+        divergence.add(
+          LogitRow(UnsafeBufferPointer(rebasing: x[row])), reference: LogitRow(UnsafeBufferPointer(rebasing: y[row])))
       }
     }
     return columns == nil ? (size > 0 ? difference / size : difference) : divergence.mean

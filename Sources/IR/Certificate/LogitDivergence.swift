@@ -20,7 +20,8 @@ package struct LogitDivergence: Hashable, Sendable {
   package init(_ found: [Double], _ reference: [Double], columns: Int) {
     guard columns > 0, found.count == reference.count else { return }
     for start in stride(from: 0, to: found.count - found.count % columns, by: columns) {
-      add(LogitRow(found[start..<(start + columns)]), reference: LogitRow(reference[start..<(start + columns)]))
+      let row = start..<(start + columns)
+      add(LogitRow(Array(found[row])), reference: LogitRow(Array(reference[row])))
     }
   }
 
@@ -50,23 +51,25 @@ package struct LogitDivergence: Hashable, Sendable {
 
 /// The logits of one token, and what their softmax divides by.
 package struct LogitRow: Sendable {
-  fileprivate let numbers: ArraySlice<Double>
+  fileprivate let numbers: [Double]
   /// `log(sum(exp(x)))`, without overflow.
   fileprivate let total: Double
 
-  package init(_ numbers: ArraySlice<Double>) {
+  package init(_ numbers: [Double]) {
     self.numbers = numbers
     let largest = numbers.max() ?? 0
     total = largest + Double.log(numbers.reduce(0) { $0 + Double.exp($1 - largest) })
   }
 
-  package init(_ numbers: some Sequence<Float>) { self.init(numbers.map { Double($0) }[...]) }
+  package init(_ numbers: UnsafeBufferPointer<Float>) { self.init(numbers.map { Double($0) }) }
+
+  package init(_ numbers: ArraySlice<Float>) { self = numbers.withUnsafeBufferPointer { LogitRow($0) } }
 
   /// `-log p` of the token at a place.
-  package func loss(of token: Int) -> Double { total - numbers[numbers.startIndex + token] }
+  package func loss(of token: Int) -> Double { total - numbers[token] }
 
   /// The place of the largest.
   fileprivate var place: Int? {
-    numbers.indices.max { numbers[$0] < numbers[$1] }.map { $0 - numbers.startIndex }
+    numbers.indices.max { numbers[$0] < numbers[$1] }
   }
 }
