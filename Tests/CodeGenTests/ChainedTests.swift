@@ -1,23 +1,12 @@
 import Base
 import CodeGen
 import IR
+import TestSupport
 import Tensors
 import Testing
 
 /// Kernels that normalise and round their input themselves.
 @Suite struct ChainedTests {
-  private func random(_ sizes: [Int], seed: UInt64) -> Tensor {
-    var random = SplitMix64(seed: seed)
-    return Tensor(.f32, sizes, random.floats(sizes.reduce(1, *), in: -1...1))
-  }
-
-  private func quantized(_ tensor: Tensor, _ format: BlockFormat) throws -> Tensor {
-    let op = Quantize(format)
-    let result = Tensor(try op.inferTypes([tensor.type])[0])
-    try op.evaluate([tensor.view], into: [result.mutableView])
-    return result
-  }
-
   /// Products for one token. Without a norm the codes are those of the reference, so that only the order of sums differs:
   /// 1e-5. With one, numbers differ by rounding, and a code may fall on the other side of a tie: 1/127 of one factor in a sum
   /// of some ten, 5e-3.
@@ -25,9 +14,9 @@ import Testing
     var cases: [KernelCase] = []
     for (k, format) in [(100, BlockFormat.w4(32)), (64, .w8c), (160, BlockFormat(bits: 3, group: 64, scale: .f16))] {
       let n = 34
-      let w = try quantized(random([n, k], seed: 1), format)
-      let (x, gain, bias) = (random([1, k], seed: 2), random([k], seed: 3), random([k], seed: 4))
-      let residual = random([1, n], seed: 5)
+      let w = try Tensor.random([n, k], seed: 1).quantized(format)
+      let (x, gain, bias) = (Tensor.random([1, k], seed: 2), Tensor.random([k], seed: 3), Tensor.random([k], seed: 4))
+      let residual = Tensor.random([1, n], seed: 5)
       let rounding = [
         Chained.Link(Quantize(.a8(format.group ?? 32)), operands: 0), Chained.Link(Dequantize(), operands: 0),
       ]
@@ -69,7 +58,7 @@ import Testing
       var signs = SplitMix64(seed: 7)
       let noise = signs.floats(t * k, in: -1...1)
       let x = Tensor(.f32, [t, k], (0..<(t * k)).map { ($0 % 2 == 0 ? 1 : 7) * (noise[$0] < 0 ? -1 : 1) } as [Float])
-      let gain = random([k], seed: 8)
+      let gain = Tensor.random([k], seed: 8)
       let op = Chained(before: [Chained.Link(RMSNorm(epsilon: 0), operands: 1)], operation: Quantize(.a8(32)))
       cases.append(KernelCase("norm \(t)x\(k)", op, [x, gain], constants: [1], tolerance: 0))
       // Sums of a few small whole numbers are exact in any order, and so is their half.

@@ -23,11 +23,6 @@ import Testing
   /// Sums in another order than the reference's, in f32: 1e-5 of the largest result.
   static let tolerance = 1e-5
 
-  static func random(_ sizes: [Int], seed: UInt64) -> Tensor {
-    var generator = SplitMix64(seed: seed)
-    return Tensor(.f32, sizes, generator.floats(sizes.reduce(1, *), in: -1...1))
-  }
-
   static func convolution(
     _ s: Sizes, _ epilogue: Epilogue = .identity, runtimeBatch: Bool = false
   ) throws -> KernelCase {
@@ -35,12 +30,12 @@ import Testing
       strides: s.strides, padding: s.padding, dilations: s.dilations, groups: s.groups, layout: .last,
       epilogue: epilogue)
     var inputs = [
-      random([s.n, s.h, s.w, s.c], seed: 1), random([s.o, s.c / s.groups] + s.kernel, seed: 2),
+      Tensor.random([s.n, s.h, s.w, s.c], seed: 1), Tensor.random([s.o, s.c / s.groups] + s.kernel, seed: 2),
     ]
-    if epilogue.bias { inputs.append(random([s.o], seed: 3)) }
+    if epilogue.bias { inputs.append(Tensor.random([s.o], seed: 3)) }
     if epilogue.residual != .none {
       let result = try op.with(epilogue: Epilogue()).inferTypes([inputs[0].type, inputs[1].type])[0]
-      inputs.append(random(result.shape.fixedSizes ?? [], seed: 4))
+      inputs.append(Tensor.random(result.shape.fixedSizes ?? [], seed: 4))
     }
     var types = inputs.map(\.type)
     if runtimeBatch {
@@ -155,7 +150,8 @@ import Testing
     ]
     for form in forms {
       let inputs = [
-        Self.random(form.x, seed: 1), Self.random(form.w, seed: 2), Self.random([form.w[1] * form.op.groups], seed: 3),
+        Tensor.random(form.x, seed: 1), Tensor.random(form.w, seed: 2),
+        Tensor.random([form.w[1] * form.op.groups], seed: 3),
       ]
       for count in 2...3 {
         func run(decomposed: Bool) throws -> [Float] {
@@ -190,13 +186,13 @@ import Testing
           let op = Resize2D(
             height: height, width: width, scales: scales, mode: mode, coordinates: coordinates, rounding: rounding,
             layout: .last)
-          let x = Self.random([2, 4, 5, 19], seed: 5)
+          let x = Tensor.random([2, 4, 5, 19], seed: 5)
           cases.append(KernelCase("\(op)", op, [x], tolerance: mode == .linear ? 1e-6 : 0))
         }
       }
     }
     let first = Resize2D(height: 6, width: 2, scales: [1.7, 0.45], mode: .linear)
-    let x = Self.random([2, 3, 4, 5], seed: 6)
+    let x = Tensor.random([2, 3, 4, 5], seed: 6)
     var type = x.type
     type.shape[0] = .symbol(Symbol("N", in: 1...8))
     cases.append(KernelCase("channels first", first, [x], types: [type], symbols: ["N": 2], tolerance: 1e-6))
@@ -234,8 +230,8 @@ import Testing
     let epilogue = Epilogue(bias: true, activation: .relu, residual: .beforeActivation)
     let first = Conv2D(
       strides: [2, 1], padding: [1, 2, 1, 0], dilations: [1, 2], groups: 2, layout: .first, epilogue: epilogue)
-    let x = Self.random([2, 4, 7, 8], seed: 1), w = Self.random([6, 2, 3, 3], seed: 2)
-    let bias = Self.random([6], seed: 3), residual = Self.random([2, 6, 4, 6], seed: 4)
+    let x = Tensor.random([2, 4, 7, 8], seed: 1), w = Tensor.random([6, 2, 3, 3], seed: 2)
+    let bias = Tensor.random([6], seed: 3), residual = Tensor.random([2, 6, 4, 6], seed: 4)
     var cases = [
       KernelCase("channels first", first, [x, w, bias, residual], constants: [1], tolerance: Self.tolerance),
       KernelCase("computed weights", first, [x, w, bias, residual], tolerance: Self.tolerance),
@@ -246,7 +242,7 @@ import Testing
     cases.append(
       KernelCase(
         "unknown sizes", Conv2D(strides: [2, 2], padding: [1, 1, 1, 1], layout: .first),
-        [x, Self.random([3, 4, 3, 3], seed: 5)],
+        [x, Tensor.random([3, 4, 3, 3], seed: 5)],
         types: [type, TensorType(.f32, [3, 4, 3, 3])], constants: [1], symbols: ["H": 7, "W": 8],
         tolerance: Self.tolerance))
     // One rounding to f16 or bf16: half a unit in the last of 11 or 8 places.

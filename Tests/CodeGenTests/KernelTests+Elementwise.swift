@@ -31,9 +31,11 @@ extension KernelTests {
       KernelCase(
         "power", FusedElementwise(.binary(.power, .input(0), .input(1))),
         [
-          try random([50], seed: 42, in: 0...4), try random([50], seed: 43, in: -2...2),
+          Tensor.random([50], seed: 42, in: 0...4), Tensor.random([50], seed: 43, in: -2...2),
         ], tolerance: 1e-6))
-    let (a, b, c) = (try random([3, 5, 37], seed: 44), try random([5, 1], seed: 45), try random([37], seed: 46))
+    let (a, b, c) = (
+      Tensor.random([3, 5, 37], seed: 44), Tensor.random([5, 1], seed: 45), Tensor.random([37], seed: 46)
+    )
     cases.append(
       KernelCase(
         "broadcast",

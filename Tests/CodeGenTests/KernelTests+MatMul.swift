@@ -1,5 +1,6 @@
 import CodeGen
 import IR
+import TestSupport
 import Tensors
 import Testing
 
@@ -13,10 +14,10 @@ extension KernelTests {
     for (number, (n, k)) in Self.shapes.enumerated() {
       for element in [DType.f32, .f16, .bf16] {
         let w = try random(element, [n, k], seed: UInt64(number))
-        let row = try random([1, k], seed: 101)
+        let row = Tensor.random([1, k], seed: 101)
         cases.append(
           KernelCase("\(element) 1x\(k)x\(n)", MatMul(transposeB: true), [row, w], constants: [1], tolerance: 1e-5))
-        let x = try random([7, k], seed: 3)
+        let x = Tensor.random([7, k], seed: 3)
         cases.append(
           KernelCase(
             "\(element) Tx\(k)x\(n)", MatMul(transposeB: true), [x, w], types: [symbolic(x.type), w.type],
@@ -32,10 +33,10 @@ extension KernelTests {
     let formats = [BlockFormat.w8c, .w8(32), .w8(64), .w4(32), .w4(64), .w4(128)]
     for (number, (n, k)) in Self.shapes.enumerated() {
       for format in formats {
-        let w = try quantized(try random([n, k], seed: UInt64(number)), format)
+        let w = try Tensor.random([n, k], seed: UInt64(number)).quantized(format)
         for t in [1, 9] {
-          let x = try random([t, k], seed: UInt64(50 + t))
-          let a = try quantized(x, .a8(format.group ?? 32))
+          let x = Tensor.random([t, k], seed: UInt64(50 + t))
+          let a = try x.quantized(.a8(format.group ?? 32))
           for (label, input, dequantized) in [("a32", x, Set([1])), ("a8", a, [0, 1])] {
             cases.append(
               KernelCase(
@@ -57,9 +58,9 @@ extension KernelTests {
       for (label, high, low) in [("+", Float(1), Float(1)), ("-", 1, -1), ("mixed", -1, 1)] {
         // Rows of the largest magnitude give codes -8 (0) and, beside a larger number of other sign, +7 (15).
         let weights = (0..<(n * k)).map { index -> Float in index % 8 == 0 ? -8 * high : 7 * high }
-        let w = try quantized(Tensor(.f32, [n, k], weights), format)
+        let w = try Tensor(.f32, [n, k], weights).quantized(format)
         let x = Tensor(.f32, [3, k], (0..<(3 * k)).map { $0 % 3 == 0 ? low : 1 } as [Float])
-        let a = try quantized(x, .a8(format.group ?? 32))
+        let a = try x.quantized(.a8(format.group ?? 32))
         cases.append(
           KernelCase(
             "extreme \(format.name) \(label)", MatMul(transposeB: true), [a, w], constants: [1], dequantized: [0, 1],
@@ -67,7 +68,7 @@ extension KernelTests {
       }
     }
     // Code -128 does not come from quantization to nearest but may come from a file.
-    let w = try quantized(try random([20, 64], seed: 9), .w8(32))
+    let w = try Tensor.random([20, 64], seed: 9).quantized(.w8(32))
     for row in 0..<20 {
       for block in 0..<2 {
         for code in 0..<32 { w.mutableView.bytes[(row * 2 + block) * 34 + 2 + code] = code % 2 == 0 ? 0x80 : 0x7f }
@@ -84,11 +85,11 @@ extension KernelTests {
   func epilogues() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     for (n, k, t) in [(34, 24, 5), (64, 64, 1), (6, 8, 3)] {
-      let x = try random([t, k], seed: 1)
-      let bias = try random([n], seed: 2)
+      let x = Tensor.random([t, k], seed: 1)
+      let bias = Tensor.random([n], seed: 2)
       for format in [nil, BlockFormat.w4(32), .w8c] {
-        let dense = try random([n, k], seed: 3)
-        let w = try format.map { try quantized(dense, $0) } ?? dense
+        let dense = Tensor.random([n, k], seed: 3)
+        let w = try format.map { try dense.quantized($0) } ?? dense
         let dequantized: Set<Int> = format == nil ? [] : [1]
         for activation in format == nil && n == 34 ? Activation.allCases : [.none, .silu] {
           cases.append(
@@ -98,7 +99,7 @@ extension KernelTests {
               [x, w, bias], constants: [1, 2], dequantized: dequantized, tolerance: 2e-5))
         }
         for residual in [Epilogue.Residual.beforeActivation, .afterActivation] {
-          let r = try random([t, n], seed: 4)
+          let r = Tensor.random([t, n], seed: 4)
           let epilogue = Epilogue(bias: true, activation: .relu, residual: residual)
           cases.append(
             KernelCase(
@@ -107,7 +108,7 @@ extension KernelTests {
               dequantized: dequantized, tolerance: 2e-5))
         }
         for hasBias in [false, true] {
-          let r = try random([t, n / 2], seed: 5)
+          let r = Tensor.random([t, n / 2], seed: 5)
           let epilogue = Epilogue(bias: hasBias, activation: .silu, residual: .afterActivation, gated: true)
           cases.append(
             KernelCase(
@@ -117,7 +118,7 @@ extension KernelTests {
         }
       }
     }
-    let x = try random([4, 24], seed: 6), w = try random([20, 24], seed: 7)
+    let x = Tensor.random([4, 24], seed: 6), w = Tensor.random([20, 24], seed: 7)
     cases.append(
       KernelCase(
         "columns of a wider buffer", MatMul(transposeB: true), [x, w], constants: [1],
@@ -125,17 +126,17 @@ extension KernelTests {
     for (a, b, transposed) in [([3, 5], [5, 20], false), ([3, 5], [20, 5], true), ([2, 3, 7], [2, 7, 9], false)] {
       cases.append(
         KernelCase(
-          "dense \(a) \(b)", MatMul(transposeB: transposed), [try random(a, seed: 8), try random(b, seed: 9)],
+          "dense \(a) \(b)", MatMul(transposeB: transposed), [Tensor.random(a, seed: 8), Tensor.random(b, seed: 9)],
           tolerance: 1e-5))
     }
     for transposed in [false, true] {
       let residual: Epilogue.Residual = transposed ? .afterActivation : .beforeActivation
       let epilogue = Epilogue(bias: true, activation: .gelu, residual: residual)
-      let factor = try random(transposed ? [20, 5] : [5, 20], seed: 9)
+      let factor = Tensor.random(transposed ? [20, 5] : [5, 20], seed: 9)
       cases.append(
         KernelCase(
           "dense with epilogue", MatMul(transposeB: transposed, epilogue: epilogue),
-          [try random([3, 5], seed: 8), factor, try random([20], seed: 10), try random([3, 20], seed: 11)],
+          [Tensor.random([3, 5], seed: 8), factor, Tensor.random([20], seed: 10), Tensor.random([3, 20], seed: 11)],
           tolerance: 2e-5))
     }
     return cases

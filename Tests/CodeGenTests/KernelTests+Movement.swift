@@ -1,5 +1,6 @@
 import CodeGen
 import IR
+import TestSupport
 import Tensors
 import Testing
 
@@ -22,13 +23,13 @@ extension KernelTests {
         cases.append(KernelCase("gather \(element) i64 \(columns)", Gather(axis: 0), [table, many], tolerance: 0))
       }
       for format in [BlockFormat.w8c, .w8(32), .w4(32), .w4(128)] + narrowFormats {
-        let table = try quantized(try random([18, columns], seed: 52), format)
+        let table = try Tensor.random([18, columns], seed: 52).quantized(format)
         cases.append(
           KernelCase(
             "gather \(format.name) \(columns)", Gather(axis: 0), [table, indices], constants: [0], tolerance: 1e-7))
       }
     }
-    let x = try random([3, 4, 5], seed: 53)
+    let x = Tensor.random([3, 4, 5], seed: 53)
     cases.append(
       KernelCase("gather axis 1", Gather(axis: 1), [x, Tensor(.i32, [2], [2, 0] as [Int32])], tolerance: 0))
     for permutation in [[0, 1, 2], [0, 2, 1], [2, 1, 0], [1, 0, 2]] {
@@ -58,7 +59,7 @@ extension KernelTests {
       KernelCase("slice the last row", last.substituting { _ in 3 }, [x], types: [x.type], tolerance: 0))
     cases.append(KernelCase("interleave", Interleave(), [x, x], tolerance: 0))
     cases.append(KernelCase("expand", Expand([2, 3, 4, 5]), [x], tolerance: 0))
-    cases.append(KernelCase("expand 1", Expand([3, 4, 6]), [try random([4, 1], seed: 54)], tolerance: 0))
+    cases.append(KernelCase("expand 1", Expand([3, 4, 6]), [Tensor.random([4, 1], seed: 54)], tolerance: 0))
     cases.append(KernelCase("pad", Pad(before: [1, 0, 2], after: [0, 3, 1], value: 7), [x], tolerance: 0))
     cases.append(
       KernelCase(

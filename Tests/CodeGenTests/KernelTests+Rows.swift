@@ -1,5 +1,6 @@
 import CodeGen
 import IR
+import TestSupport
 import Tensors
 import Testing
 
@@ -8,8 +9,8 @@ extension KernelTests {
   func rows() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     for columns in [1, 7, 16, 33, 64, 100] {
-      let x = try random([3, columns], seed: 11, in: -3...3)
-      let weight = try random([columns], seed: 12), bias = try random([columns], seed: 13)
+      let x = Tensor.random([3, columns], seed: 11, in: -3...3)
+      let weight = Tensor.random([columns], seed: 12), bias = Tensor.random([columns], seed: 13)
       cases.append(
         KernelCase("rms_norm \(columns)", RMSNorm(epsilon: 1e-5), [x, weight], constants: [1], tolerance: 1e-5))
       cases.append(
@@ -42,7 +43,7 @@ extension KernelTests {
       (1, [1]), (40, [8]), (30, [2]), (64, [64]), (1024, [1024]), (96, [32]), (48, [48]), (44, [20, 24]), (144, [144]),
       (384, [384]), (28, [28]),
     ] {
-      let x = try random([3, columns], seed: 18, in: -2...2)
+      let x = Tensor.random([3, columns], seed: 18, in: -2...2)
       let forms: [(Int?, Bool)] =
         [32, 48, 20].contains(blocks[0]) ? [(nil, false), (5, false), (-3, true), (nil, true)] : [(nil, false)]
       for (seed, inverse) in forms {
@@ -55,9 +56,9 @@ extension KernelTests {
     }
     cases.append(
       KernelCase(
-        "hadamard T of columns", Hadamard(blocks: [16]), [try random([4, 48], seed: 19)],
+        "hadamard T of columns", Hadamard(blocks: [16]), [Tensor.random([4, 48], seed: 19)],
         columns: [0: (start: 2, width: 61)], tolerance: 2e-6))
-    let x48 = try random([5, 48], seed: 20)
+    let x48 = Tensor.random([5, 48], seed: 20)
     cases.append(
       KernelCase(
         "hadamard T", Hadamard(blocks: [48], seed: 1), [x48], types: [symbolic(x48.type)], symbols: ["T": 5],
@@ -69,9 +70,9 @@ extension KernelTests {
     cases.append(KernelCase("quantize denormals", Quantize(.a8(32)), [tiny], tolerance: 0))
     let huge = Tensor(.f32, [1, 32], (0..<32).map { Float($0 - 16) / 16 * Float.greatestFiniteMagnitude })
     cases.append(KernelCase("quantize huge", Quantize(.a8(32)), [huge], tolerance: 0))
-    let large = try random([2, 33], seed: 14, in: -1000...1000)
+    let large = Tensor.random([2, 33], seed: 14, in: -1000...1000)
     cases.append(KernelCase("softmax large", Softmax(axis: -1), [large], tolerance: 1e-5))
-    let x3 = try random([2, 5, 19], seed: 15)
+    let x3 = Tensor.random([2, 5, 19], seed: 15)
     for axis in 0..<3 {
       cases.append(KernelCase("softmax axis \(axis)", Softmax(axis: axis), [x3], tolerance: 1e-5))
       cases.append(KernelCase("log_softmax axis \(axis)", LogSoftmax(axis: axis), [x3], tolerance: 1e-5))
@@ -82,11 +83,13 @@ extension KernelTests {
     cases.append(KernelCase("max of nan", Reduce(.max, axes: [1]), [infinite], tolerance: 0))
     cases.append(
       KernelCase(
-        "rms_norm of columns", RMSNorm(epsilon: 1e-6), [try random([4, 20], seed: 16), try random([20], seed: 17)],
+        "rms_norm of columns", RMSNorm(epsilon: 1e-6),
+        [Tensor.random([4, 20], seed: 16), Tensor.random([20], seed: 17)],
         columns: [0: (start: 3, width: 31)], tolerance: 1e-5))
     cases.append(
       KernelCase(
-        "rms_norm bf16", RMSNorm(epsilon: 1e-6), [try random([4, 20], seed: 16), try random(.bf16, [20], seed: 17)],
+        "rms_norm bf16", RMSNorm(epsilon: 1e-6),
+        [Tensor.random([4, 20], seed: 16), try random(.bf16, [20], seed: 17)],
         tolerance: 1e-5))
     return cases
   }

@@ -1,5 +1,6 @@
 import CodeGen
 import IR
+import TestSupport
 import Tensors
 import Testing
 
@@ -11,18 +12,18 @@ extension KernelTests {
     let capped = ScalarExpression.binary(.multiply, .unary(.tanh, .input(0)), .number(3))
     var cases: [KernelCase] = []
     for (number, (n, k)) in [(1, 3), (70, 40), (130, 100), (192, 64)].enumerated() {
-      let dense = try random([n, k], seed: UInt64(number))
+      let dense = Tensor.random([n, k], seed: UInt64(number))
       let weights: [(String, Tensor)] = [
-        ("f32", dense), ("bf16", try random(.bf16, [n, k], seed: 9)), ("w8", try quantized(dense, .w8c)),
-        ("w4g32", try quantized(dense, .w4(32))),
+        ("f32", dense), ("bf16", try random(.bf16, [n, k], seed: 9)), ("w8", try dense.quantized(.w8c)),
+        ("w4g32", try dense.quantized(.w4(32))),
       ]
       for tokens in [1, 11] {
-        let x = try random([tokens, k], seed: 7)
+        let x = Tensor.random([tokens, k], seed: 7)
         let ids = Tensor(.i32, [tokens], (0..<tokens).map { Int32($0 * 53 % n) })
         for (label, w) in weights {
           let isDense = w.type.isDense
           for rounds in isDense ? [false] : [false, true] {
-            let input = rounds ? try quantized(x, .a8(32)) : x
+            let input = rounds ? try x.quantized(.a8(32)) : x
             cases.append(
               KernelCase(
                 "vocabulary \(label) \(tokens)x\(k)x\(n) \(rounds ? "a8" : "")",
@@ -32,7 +33,7 @@ extension KernelTests {
           }
         }
         guard n == 192 else { continue }
-        let bias = try random([n], seed: 8)
+        let bias = Tensor.random([n], seed: 8)
         cases.append(
           KernelCase(
             "vocabulary with bias \(tokens)x\(k)x\(n)", VocabularyStatistics(rows: 128), [x, dense, ids, bias],

@@ -17,28 +17,16 @@ import Testing
     return levels
   }()
 
-  private func random(_ sizes: [Int], seed: UInt64) -> Tensor {
-    var generator = SplitMix64(seed: seed)
-    return Tensor(.f32, sizes, generator.floats(sizes.reduce(1, *), in: -1...1))
-  }
-
-  private func quantized(_ tensor: Tensor, _ format: BlockFormat) throws -> Tensor {
-    let op = Quantize(format)
-    let result = Tensor(try op.inferTypes([tensor.type])[0])
-    try op.evaluate([tensor.view], into: [result.mutableView])
-    return result
-  }
-
   /// The tolerance is that of `KernelTests`: sums in another order, functions a few ulp apart.
   private func products() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     for (n, k) in [(6, 8), (34, 40), (70, 100)] {
-      let dense = random([n, k], seed: 1), bias = random([n], seed: 2)
+      let dense = Tensor.random([n, k], seed: 1), bias = Tensor.random([n], seed: 2)
       for format in [nil, BlockFormat.w8c, .w8(32), .w4(32)] {
-        let w = try format.map { try quantized(dense, $0) } ?? dense
+        let w = try format.map { try dense.quantized($0) } ?? dense
         for tokens in [1, 5] {
-          let x = random([tokens, k], seed: 3)
-          let a = try format.map { try quantized(x, .a8($0.group ?? 32)) } ?? x
+          let x = Tensor.random([tokens, k], seed: 3)
+          let a = try format.map { try x.quantized(.a8($0.group ?? 32)) } ?? x
           var type = a.type
           type.shape[0] = .symbol(Symbol("T", in: 1...64))
           for gated in [false, true] {

@@ -1,6 +1,7 @@
 import Base
 import CodeGen
 import IR
+import TestSupport
 import Tensors
 import Testing
 
@@ -18,18 +19,6 @@ let narrowFormats: [BlockFormat] = [
 
 /// Products with weights in planes of bits, on every target, against the evaluator.
 @Suite struct NarrowMatMulTests {
-  private func quantized(_ tensor: Tensor, _ format: BlockFormat) throws -> Tensor {
-    let op = Quantize(format)
-    let result = Tensor(try op.inferTypes([tensor.type])[0])
-    try op.evaluate([tensor.view], into: [result.mutableView])
-    return result
-  }
-
-  private func random(_ sizes: [Int], seed: UInt64) -> Tensor {
-    var random = SplitMix64(seed: seed)
-    return Tensor(.f32, sizes, random.floats(sizes.reduce(1, *), in: -1...1))
-  }
-
   /// One token, and a number of them that leaves every size of remainder; columns that end within a group and a word.
   ///
   /// Codes are exact; sums differ from the reference's by their order: 1e-5.
@@ -37,10 +26,10 @@ let narrowFormats: [BlockFormat] = [
     var cases: [KernelCase] = []
     for (n, k) in [(35, 172), (32, 256)] {
       for format in narrowFormats {
-        let w = try quantized(random([n, k], seed: UInt64(n)), format)
+        let w = try Tensor.random([n, k], seed: UInt64(n)).quantized(format)
         for t in k == 256 ? [1] : [1, 7, 15] {
-          let x = random([t, k], seed: UInt64(50 + t))
-          let a = try quantized(x, .a8(format.group ?? 32))
+          let x = Tensor.random([t, k], seed: UInt64(50 + t))
+          let a = try x.quantized(.a8(format.group ?? 32))
           for (label, input, dequantized) in [("a32", x, Set([1])), ("a8", a, [0, 1])]
           where label == "a32" || format.codes != .float8 {
             var type = input.type
@@ -65,9 +54,9 @@ let narrowFormats: [BlockFormat] = [
       for (label, high, low) in [("+", Float(1), Float(1)), ("-", 1, -1), ("mixed", -1, 1)] {
         // One number of the other sign makes the rest the largest code above the middle.
         let weights = (0..<(n * k)).map { index -> Float in index % 32 == 0 ? -1.125 * high : high }
-        let w = try quantized(Tensor(.f32, [n, k], weights), format)
+        let w = try Tensor(.f32, [n, k], weights).quantized(format)
         let x = Tensor(.f32, [3, k], (0..<(3 * k)).map { $0 % 3 == 0 ? low : 1 } as [Float])
-        let a = try quantized(x, .a8(format.group ?? 32))
+        let a = try x.quantized(.a8(format.group ?? 32))
         cases.append(
           KernelCase(
             "extreme \(format.name) \(label)", MatMul(transposeB: true), [a, w], constants: [1], dequantized: [0, 1],

@@ -32,7 +32,7 @@ import Testing
     Sizes(image: [1, 2, 40, 5], kernel: [2, 39], padding: [1, 20, 0, 20]),
   ]
 
-  private func random(_ sizes: [Int]) -> Tensor { ConvTests.random(sizes, seed: 5) }
+  private func random(_ sizes: [Int]) -> Tensor { Tensor.random(sizes, seed: 5) }
 
   /// The largest number is exact.
   @Test(arguments: ConvTests.targets) func largest(target: String) throws {

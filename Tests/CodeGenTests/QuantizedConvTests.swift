@@ -47,13 +47,13 @@ import Testing
       other: other)
     let depth = s.c / s.groups * s.kernel[0] * s.kernel[1]
     var inputs = [bytes([s.n, s.h, s.w, s.c], seed: 1, kind), weights(s.o, depth, kind)]
-    if epilogue.bias { inputs.append(ConvTests.random([s.o], seed: 3)) }
+    if epilogue.bias { inputs.append(Tensor.random([s.o], seed: 3)) }
     if epilogue.residual != .none {
       let plain = QuantizedConv2D(
         Conv2D(strides: s.strides, padding: s.padding, dilations: s.dilations, groups: s.groups, layout: .last),
         kernel: s.kernel, input: AffineCode())
       let sizes = try plain.inferTypes([inputs[0].type, inputs[1].type])[0].shape.fixedSizes ?? []
-      inputs.append(other == nil ? ConvTests.random(sizes, seed: 4) : bytes(sizes, seed: 4))
+      inputs.append(other == nil ? Tensor.random(sizes, seed: 4) : bytes(sizes, seed: 4))
     }
     var types = inputs.map(\.type)
     if runtimeBatch {

@@ -7,11 +7,6 @@ import Testing
 
 /// The kernels of recurrent and sparse networks on every target, against the reference meaning of the operators.
 @Suite struct SequenceKernelTests {
-  private func random(_ sizes: [Int], seed: UInt64, in range: ClosedRange<Float> = -1...1) -> Tensor {
-    var generator = SplitMix64(seed: seed)
-    return Tensor(.f32, sizes, generator.floats(sizes.reduce(1, *), in: range))
-  }
-
   private func ids(_ sizes: [Int], below limit: Int, seed: UInt64) -> Tensor {
     var generator = SplitMix64(seed: seed)
     return Tensor(.i32, sizes, (0..<sizes.reduce(1, *)).map { _ in Int32(generator.int(below: limit)) })
@@ -36,7 +31,7 @@ import Testing
     for (heads, width, before, rows, columns, start) in [
       (2, 13, 6, 4, 7, nil), (3, 9, 4, 1, 12, 5), (1, 70, 66, 3, 67, 60), (2, 1, 0, 2, 5, 1),
     ] as [(Int, Int, Int, Int, Int, Int32?)] {
-      let inputs = [random([heads, width], seed: 1)] + (start.map { [position($0)] } ?? [])
+      let inputs = [Tensor.random([heads, width], seed: 1)] + (start.map { [position($0)] } ?? [])
       cases.append(
         KernelCase(
           "bias \(heads)x\(width)", RelativeBias(rows: .fixed(rows), columns: .fixed(columns), before: before), inputs,
@@ -56,9 +51,10 @@ import Testing
     ] as [(Int, Int, Int, Int32, Bool)] {
       let inputs =
         [
-          random([taps - 1, width], seed: 1), random([tokens, width], seed: 2), random([taps, width], seed: 3),
+          Tensor.random([taps - 1, width], seed: 1), Tensor.random([tokens, width], seed: 2),
+          Tensor.random([taps, width], seed: 3),
           position(start),
-        ] + (biased ? [random([width], seed: 4)] : [])
+        ] + (biased ? [Tensor.random([width], seed: 4)] : [])
       let op = CausalConv(activation: biased ? .silu : .none)
       for result in 0...1 {
         for types in [nil, symbolic(inputs, [1])] {
@@ -74,9 +70,11 @@ import Testing
       as [(Int, Int, Int, Int32)]
     {
       let inputs = [
-        random([width, size], seed: 1), random([tokens, width], seed: 2), random([tokens, width], seed: 3, in: 0...1),
-        random([width, size], seed: 4, in: -4...0), random([tokens, size], seed: 5), random([tokens, size], seed: 6),
-        random([width], seed: 7), position(start),
+        Tensor.random([width, size], seed: 1), Tensor.random([tokens, width], seed: 2),
+        Tensor.random([tokens, width], seed: 3, in: 0...1),
+        Tensor.random([width, size], seed: 4, in: -4...0), Tensor.random([tokens, size], seed: 5),
+        Tensor.random([tokens, size], seed: 6),
+        Tensor.random([width], seed: 7), position(start),
       ]
       for result in 0...1 {
         for types in [nil, symbolic(inputs, [1, 2, 4, 5])] {
@@ -109,8 +107,8 @@ import Testing
     for (experts, op, biased) in operators {
       for tokens in [1, 6] {
         let inputs =
-          [random([tokens, experts], seed: UInt64(experts), in: -3...3)]
-          + (biased ? [random([experts], seed: 8)] : [])
+          [Tensor.random([tokens, experts], seed: UInt64(experts), in: -3...3)]
+          + (biased ? [Tensor.random([experts], seed: 8)] : [])
         for result in 0...1 {
           var one = KernelCase(
             "route \(op.count) of \(experts) for \(tokens), \(result)", op, inputs,
@@ -130,18 +128,18 @@ import Testing
     for (tokens, slots, count, n, k) in [(1, 2, 4, 17, 40), (9, 3, 5, 34, 33), (11, 1, 2, 70, 100), (1, 1, 1, 2, 1)] {
       for (gated, summed) in [(false, false), (true, false), (false, true)] where !gated || n % 2 == 0 {
         for element in [DType.f32, .bf16, .f16] {
-          let dense = random([count, n, k], seed: 2)
+          let dense = Tensor.random([count, n, k], seed: 2)
           let w = Tensor(TensorType(element, [count, n, k]))
           try Cast(element).evaluate([dense.view], into: [w.mutableView])
           cases.append(expert(w, tokens, slots, k, gated, summed, "\(element)"))
         }
         for format in [BlockFormat.w8c, .w8(32), .w4(32)] where k > 1 {
           let op = Quantize(format)
-          let dense = random([count, n, k], seed: 3)
+          let dense = Tensor.random([count, n, k], seed: 3)
           let w = Tensor(try op.inferTypes([dense.type])[0])
           try op.evaluate([dense.view], into: [w.mutableView])
           cases.append(expert(w, tokens, slots, k, gated, summed, format.name))
-          let x = random(summed ? [tokens, slots, k] : [tokens, k], seed: 5)
+          let x = Tensor.random(summed ? [tokens, slots, k] : [tokens, k], seed: 5)
           let rounding = Quantize(.a8(32))
           let a = Tensor(try rounding.inferTypes([x.type])[0])
           try rounding.evaluate([x.view], into: [a.mutableView])
@@ -156,9 +154,9 @@ import Testing
     _ w: Tensor, _ tokens: Int, _ slots: Int, _ k: Int, _ gated: Bool, _ summed: Bool, _ label: String,
     rounded: Tensor? = nil
   ) -> KernelCase {
-    let x = rounded ?? random(summed ? [tokens, slots, k] : [tokens, k], seed: 4)
+    let x = rounded ?? Tensor.random(summed ? [tokens, slots, k] : [tokens, k], seed: 4)
     let chosen = ids([tokens, slots], below: w.view.sizes[0], seed: UInt64(tokens * 7 + slots))
-    let inputs = [x, w, chosen] + (summed ? [random([tokens, slots], seed: 6, in: 0...1)] : [])
+    let inputs = [x, w, chosen] + (summed ? [Tensor.random([tokens, slots], seed: 6, in: 0...1)] : [])
     return KernelCase(
       "experts \(label) \(tokens)x\(slots) \(gated ? "gated" : "")\(summed ? "summed" : "")",
       ExpertMatMul(activation: gated ? .silu : .none, gated: gated), inputs,

@@ -4,22 +4,6 @@ import Tensors
 import Testing
 
 @Suite struct BlockFormatTests {
-  private func quantize(_ format: BlockFormat, _ values: [Float]) -> [UInt8] {
-    var bytes = [UInt8](repeating: 0xAA, count: format.rowBytes(columns: values.count))
-    bytes.withUnsafeMutableBytes { buffer in
-      if let base = buffer.baseAddress { format.quantizeRow(values, columns: values.count, into: base) }
-    }
-    return bytes
-  }
-
-  private func dequantize(_ format: BlockFormat, _ bytes: [UInt8], _ columns: Int) -> [Float] {
-    var values = [Float](repeating: .nan, count: columns)
-    bytes.withUnsafeBytes { buffer in
-      if let base = buffer.baseAddress { format.dequantizeRow(base, columns: columns, into: &values) }
-    }
-    return values
-  }
-
   /// Four groups: many ties, small numbers, an alternating ramp, zeros but for one number.
   private var sample: [Float] {
     var x = (0..<128).map { (i: Int) -> Float in Float((i * i * 31 + i * 7) % 97 - 48) / 16 }

@@ -9,22 +9,6 @@ import Testing
   private static let formats: [BlockFormat] =
     tables.map { .levels($0, 32) } + [.levels(.nf4, 128), .mxfp4, .nvfp4(divisor: 2000)]
 
-  private func quantize(_ format: BlockFormat, _ values: [Float]) -> [UInt8] {
-    var bytes = [UInt8](repeating: 0xAA, count: format.rowBytes(columns: values.count))
-    bytes.withUnsafeMutableBytes { buffer in
-      if let base = buffer.baseAddress { format.quantizeRow(values, columns: values.count, into: base) }
-    }
-    return bytes
-  }
-
-  private func dequantize(_ format: BlockFormat, _ bytes: [UInt8], _ columns: Int) -> [Float] {
-    var values = [Float](repeating: .nan, count: columns)
-    bytes.withUnsafeBytes { buffer in
-      if let base = buffer.baseAddress { format.dequantizeRow(base, columns: columns, into: &values) }
-    }
-    return values
-  }
-
   /// FNV-1a over the bits of numbers, all NaN alike and without the sign of 0.
   private func digest(_ values: [Float]) -> UInt64 {
     var hash: UInt64 = 0xcbf2_9ce4_8422_2325
