@@ -304,20 +304,23 @@ def encoder(lab):
 
 
 def cache(lab):
-    """Types of the KV cache, weights as they are: KL against the cache in f32, and that of 4 bits over that of the plain scheme."""
+    """Types of the KV cache, weights as they are: KL against the cache in f32, and over that of the plain scheme; with a text the
+    mean of the keys is taken out."""
     print("\nKV cache: KL against the cache in f32\n")
-    print(f"{'model':<24} {'cache':>6} {'KL':>11} {'same top':>9} {'to 4t':>6}")
+    print(f"{'model':<24} {'cache':>8} {'KL':>11} {'same top':>9} {'to 4t':>6}")
     characters = "30000" if lab.options.quick else "120000"
     pycode = ["--bos", "0", "--characters", characters]
-    for name, model, text, windows in (
-            ("pycode7m, 256 tokens", "pycode7m", "pycode7m/eval.txt", ["--window", "256", "--score-from", "128", *pycode]),
-            ("pycode7m, 1024 tokens", "pycode7m", "pycode7m/eval.txt", ["--window", "1024", "--score-from", "512", *pycode]),
-            ("stories260K", "stories260K/hf", "stories260K/tinystories_sample.txt", [])):
+    code, tale = lab.texts()[0], lab.tales()[0]
+    for name, model, text, lesson, windows in (
+            ("pycode7m, 256 tokens", "pycode7m", "pycode7m/eval.txt", code, ["--window", "256", "--score-from", "128", *pycode]),
+            ("pycode7m, 1024 tokens", "pycode7m", "pycode7m/eval.txt", code, ["--window", "1024", "--score-from", "512", *pycode]),
+            ("stories260K", "stories260K/hf", "stories260K/tinystories_sample.txt", tale, [])):
         plain = None
-        for bits in ("4t", "4", "8", "16"):
-            row = lab.eval(model, text, "eliminate-dead-code", "--kv", bits, *windows)
+        for bits in ("4t", "4", "4 + text", "8", "16"):
+            passes = f'center-keys{{text="{lesson}"}}' if "text" in bits else "eliminate-dead-code"
+            row = lab.eval(model, text, passes, "--kv", bits.split()[0], *windows)
             plain = plain or row["kl"]
-            print(f"{name:<24} {bits:>6} {row['kl']:>11.7f} {100 * row['same_top']:>8.2f}% {row['kl'] / plain:>6.3f}", flush=True)
+            print(f"{name:<24} {bits:>8} {row['kl']:>11.7f} {100 * row['same_top']:>8.2f}% {row['kl'] / plain:>6.3f}", flush=True)
             yield {"table": "cache", "model": name, "cache": bits, "kl": row["kl"], "same_top": row["same_top"]}
 
 

@@ -220,7 +220,7 @@ struct UnitSearch {
     let inputs = lookup[node].inputs
     let types = inputs.map { lookup.type(of: $0) }
     let count = attention.kvHeads
-    guard count > 1, attention.recent == nil else { return nil }
+    guard count > 1, attention.recent == nil, attention.angleBlock == nil else { return nil }
     if let mask = attention.optionalInputs(types).mask, types[mask].rank > 2,
       types[mask].shape[types[mask].rank - 3] != 1
     {

@@ -116,17 +116,22 @@ package struct Frontend {
       }
       passes.append(rotation)
     }
-    guard var smoothing = options.smoothing else { return passes }
-    if let calibration = options.calibration {
-      guard isLanguage(model) else {
-        throw CompileError(
-          .usage,
-          "--smooth and --calibrate go together for models that read text; in a pipeline write 'calibrate,smooth'")
+    if var smoothing = options.smoothing {
+      if let calibration = options.calibration {
+        guard isLanguage(model) else {
+          throw CompileError(
+            .usage,
+            "--smooth and --calibrate go together for models that read text; in a pipeline write 'calibrate,smooth'")
+        }
+        smoothing.text = calibration.samples
       }
-      smoothing.text = calibration.samples
+      if let spec = options.quantization, spec.weights.isQuantized { smoothing.spec = spec }
+      passes.append(smoothing)
     }
-    if let spec = options.quantization, spec.weights.isQuantized { smoothing.spec = spec }
-    passes.append(smoothing)
+    // Behind a rotation, which would turn what attention adds to the keys.
+    if let text = options.calibration?.samples, model[metadata: "cache"] == CacheType.i4.rawValue, isLanguage(model) {
+      passes.append(CenterKeys(text: text))
+    }
     return passes
   }
 

@@ -159,9 +159,9 @@ struct PassArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       """
-      For models of language a text or token ids (.npy, .npz) to choose the codes of weights on; for other networks \
-      samples (.npz, .npy or a folder of them) to measure the ranges of activations on, whose convolutions and linear \
-      layers then compute in 8 bits.
+      For models of language a text or token ids (.npy, .npz) to choose the codes of weights on, and with --kv 4 to \
+      measure what keys have in common; for other networks samples (.npz, .npy or a folder of them) to measure the ranges \
+      of activations on, whose convolutions and linear layers then compute in 8 bits.
       """, valueName: "file"))
   var calibrate: String?
 
@@ -248,10 +248,11 @@ struct PassArguments: ParsableArguments {
     guard level == nil || pipeline == nil else {
       throw CompileError(.usage, "-\(level?.rawValue ?? "O") and --pipeline exclude each other")
     }
-    guard calibrate == nil || quantizes else {
+    guard calibrate == nil || quantizes || load.kv == CacheType.i4.spelling && pipeline == nil else {
       throw CompileError(
         .usage,
-        "--calibrate needs --quantize; in a pipeline write 'quantize,gptq{text=...}' or 'calibrate{samples=...},quantize'"
+        "--calibrate needs --quantize or --kv 4; in a pipeline write 'quantize,gptq{text=...}' or "
+          + "'calibrate{samples=...},quantize'"
       )
     }
     guard method == nil || quantizes else { throw CompileError(.usage, "--method needs --quantize") }

@@ -6,7 +6,7 @@ import Testing
 /// Attention, caches and rotary embedding.
 extension KernelTests {
   /// A cache in the given type.
-  private func cache(_ type: CacheType, _ rows: Int, heads: Int, dim: Int, seed: UInt64) throws -> Tensor {
+  func cache(_ type: CacheType, _ rows: Int, heads: Int, dim: Int, seed: UInt64) throws -> Tensor {
     if let element = type.element { return try random(element, [rows, heads * dim], seed: seed) }
     let numbers = try random([rows, heads * dim], seed: seed)
     let format = try #require(type.format(headDim: dim))

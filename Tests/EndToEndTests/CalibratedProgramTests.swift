@@ -13,7 +13,7 @@ import Testing
   private static let model = CompiledModels.stories
 
   /// A text of about 1100 tokens of the bundled model.
-  private static let text = String(
+  static let text = String(
     repeating: """
       Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a big, \
       red ball. She wanted to play with it, but it was too high. Her friend Tom came to help her. "Do not be sad," he said. \

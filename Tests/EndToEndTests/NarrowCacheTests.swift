@@ -84,6 +84,36 @@ import Testing
     }
   }
 
+  /// With a text the mean of the keys is taken out of the cache, where no byte is added to a token: on another text that leaves less
+  /// than half of the divergence. The program computes what the evaluator does.
+  @Test func calibrationCentersKeys() async throws {
+    guard let sample = Fixtures.path("stories260K/tinystories_sample.txt") else { return }
+    let folder = try TemporaryFolder()
+    let program = folder.path("program")
+    let text = try folder.write("text.txt", CalibratedProgramTests.text)
+    let arguments = ["compile", CompiledModels.stories, "--kv", "4", "--calibrate", text, "-o", program]
+    let outcome = try MCCProgram.run(arguments)
+    #expect(outcome.exitCode == 0, "\(outcome.errors)")
+    #expect(outcome.text.contains("attentions centered 5"), "\(outcome.text)")
+    #expect(outcome.text.contains("KV cache: \(Quantity.bytes(7 * 40)) per token"), "\(outcome.text)")
+    var generator = SplitMix64(seed: 7)
+    let ids = (0..<200).map { _ in Int64(generator.int(below: 512)) }
+    try NumPyArray(ids, [1, ids.count]).write(to: folder.path("ids.npy"))
+    var check = ProgramCheck()
+    check.inputs = [folder.path("ids.npy")]
+    let result = try await check.run(model: CompiledModels.stories, program: program)
+    // As for programs without it: a last bit may move a code.
+    #expect(try #require(result.differences.map(\.relative).max()) <= 0.03, "\(result.differences)")
+    let plain = try await Self.compile(.i4, "narrow-i4").program
+    let exact = try await CompiledModels.compile(CompiledModels.stories, "story")
+    var divergences: [Double] = []
+    for path in [plain, program] {
+      let results = try await ModelEvaluation().run([path], reference: exact, on: .text(sample))
+      divergences.append(try #require(results.last?.value(.divergence)))
+    }
+    #expect(divergences[1] < 0.5 * divergences[0], "\(divergences)")
+  }
+
   /// Rows apart are for contexts that are longer than they.
   @Test func shortContextsHaveNoRowsApart() async throws {
     let (program, summary) = try await Self.compile(.i4, "narrow-short", context: 32)

@@ -70,6 +70,9 @@ extension ONNXExportRules {
     guard op.recent == nil else {
       throw exporter.failure(node, "with the last keys and values apart is not written as ONNX")
     }
+    guard op.angleBlock == nil else {
+      throw exporter.failure(node, "with keys less their mean is not written as ONNX")
+    }
     let optional = op.optionalInputs(types)
     guard let columns = query.shape.last.fixedValue, let values = types[2].shape.last.fixedValue else {
       throw exporter.failure(node, "of open width is not written as ONNX")

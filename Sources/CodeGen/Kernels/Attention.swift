@@ -35,6 +35,8 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   /// How many of the last keys and values a query takes from rows of f32 in two further inputs, which begin as many rows
   /// before the first query; nil without them.
   package var recent: Int?
+  /// The positions of a block of angles of the keys' term, see `KeyTerm`; nil without one. For the tiled kernel alone.
+  package var angleBlock: Int?
 
   package init(
     isTiled: Bool, heads: Int, kvHeads: Int, headDim: Int, valueDim: Int? = nil, scale: Float, causal: Bool,
@@ -77,6 +79,7 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     parts.append(key.name)
     if value != key { parts.append(value.name) }
     if let recent { parts.append("recent\(recent)") }
+    if let angleBlock { parts.append("term\(angleBlock)") }
     if causal { parts.append("causal") }
     if let window { parts.append("window\(window)") }
     if scale != 1 / Float(headDim).squareRoot() { parts.append("scale\(Self.word(scale))") }
@@ -98,7 +101,7 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   /// Keys scored at a time.
   private static let block = 32
 
-  /// Parameters: q, k, v, position, mask, last keys and values if there are any, y, then the run-time ones of batch, tokens and keys. Threads
+  /// Parameters: q, k, v, position, mask, last keys and values, means and angles of keys if there are any, y, then the run-time ones of batch, tokens and keys. Threads
   /// share the heads of all tokens, neighbouring tokens of a head together.
   package func build(name: String? = nil, target: Target) -> KernelFunction {
     let k = KernelBuilder(name ?? self.name(target: target), target: target)
@@ -114,6 +117,9 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     let position = hasPosition ? k.input("position", .i32) : nil
     let maskPointer = mask.map { k.input("mask", $0) }
     let last = recent.map { _ in (keys: k.input("last_k", .f32), values: k.input("last_v", .f32)) }
+    let term = angleBlock.map {
+      AttentionTile.KeyTerm(means: k.input("key_means", .f32), angles: k.input("key_angles", .f32), block: $0)
+    }
     let y = k.output("y", .f32)
     let batches = k.extent(batch)
     let count = k.extent(tokens)
@@ -122,10 +128,11 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     if isTiled {
       AttentionTile(
         config: self, k: k, q: q, keyPointer: keyPointer, valuePointer: valuePointer, position: position,
-        mask: maskPointer, last: last, y: y, tokens: count, rowCount: rowCount
+        mask: maskPointer, last: last, term: term, y: y, tokens: count, rowCount: rowCount
       ).build()
       return k.finish()
     }
+    precondition(angleBlock == nil, "a term of keys is for tiles")
     let part = k.partition(batches * .integer(heads) * count)
     let scores = k.array("scores", .f32, count: max(Self.block, k.lanes))
     let sums = k.array("sums", .f32, count: (valueDim + k.lanes - 1) / k.lanes * k.lanes)

@@ -24,6 +24,7 @@ package enum AttentionKernel: Kernel {
     else { return [] }
     if let position = optional.position, types[position].element != .i32 { return [] }
     if let last = op.recentInputs(types.count), last.contains(where: { types[$0].element != .f32 }) { return [] }
+    if let term = op.termInputs(types.count), term.contains(where: { types[$0].element != .f32 }) { return [] }
     let rows = q.rank - 2
     var extents = ExtentTable()
     let batch = q.rank == 3 ? q.shape[0] : 1
@@ -49,6 +50,7 @@ package enum AttentionKernel: Kernel {
       tokens: extents.extent(q.shape[rows], "T"), keys: extents.extent(k.shape[rows], "S"), key: key, value: value,
       queryStride: query.operands[0].rowStride, keyStride: query.operands[1].rowStride,
       valueStride: query.operands[2].rowStride, recent: op.recent)
+    config.angleBlock = op.angleBlock
     let queries = Double(batch.maximum) * Double(q.shape[rows].maximum) * Double(op.heads)
     let keys = Double(k.shape[rows].maximum)
     let bytes = Double(k.maximumByteCount + v.maximumByteCount)
@@ -60,6 +62,14 @@ package enum AttentionKernel: Kernel {
         function,
         work: KernelWork(floatOperations: 4 * products * keys * Double(width / op.heads), bytes: reads * bytes),
         target: target, pointers: pointers, extents: extents, layouts: layouts)
+    }
+    if let block = op.angleBlock {
+      // As many angles as rows are read together, and one more.
+      guard block > 4 else { return [] }
+      config.isTiled = true
+      return [
+        choice(config.build(target: target), products: 2 * laneQueries(config, q, batch, target), query.unpacked)
+      ]
     }
     // Without tiles rows are read once for each query of their head, all but the first time from a cache.
     let sharing = q.shape[rows].maximum * (op.heads / op.kvHeads)

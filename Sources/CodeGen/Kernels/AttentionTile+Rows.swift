@@ -15,11 +15,12 @@ extension AttentionTile {
     let isPadded: Bool
   }
 
-  /// The rows from `first` on as f32: where they lie, or widened into local memory.
+  /// The rows from `first` on as f32: where they lie, or widened into local memory, with a term that goes on from row to row.
   func widened(
-    _ source: CacheRows, _ first: Expression, _ rows: Expression, _ size: Int, _ local: Pointer?
+    _ source: CacheRows, _ first: Expression, _ rows: Expression, _ size: Int, _ local: Pointer?,
+    _ term: RunningTerm? = nil
   ) -> Rows {
-    guard let local, source.element != .f32 else {
+    guard let local, source.element != .f32 || term != nil else {
       k.loop("r", to: rows) { prefetch(source, first + $0, size) }
       return Rows(
         pointer: k.pointer("block", source.pointer, offset: first * .integer(source.stride)), stride: source.stride,
@@ -31,7 +32,8 @@ extension AttentionTile {
       let row = CacheRow(
         k, source.pointer, source.element, at: (first + r) * .integer(source.stride), size: size)
       forEachVector(of: source.element, size) { d, tail, load in
-        k.store(local, r * .integer(padded) + d, load(row), count: tail)
+        let number = term?.added(to: [load(row)], k, at: d, count: tail)[0] ?? load(row)
+        k.store(local, r * .integer(padded) + d, number, count: tail)
       }
     }
     return Rows(pointer: local, stride: padded, isPadded: true)
@@ -61,7 +63,9 @@ extension AttentionTile {
 
   /// The keys from the row `first` on as f32 with the numbers of `copies` rows side by side; the last row stands for those
   /// behind it.
-  func interleaved(_ source: CacheRows, _ first: Expression, _ rows: Expression, _ scratch: Scratch) -> Rows {
+  func interleaved(
+    _ source: CacheRows, _ first: Expression, _ rows: Expression, _ scratch: Scratch, _ term: RunningTerm? = nil
+  ) -> Rows {
     guard let local = scratch.keys else { preconditionFailure("interleaved keys need local memory") }
     let isEven = [1, 2].filter { $0 < copies }.map { distance in
       k.define(
@@ -75,7 +79,8 @@ extension AttentionTile {
         return CacheRow(k, source.pointer, source.element, at: row * .integer(source.stride), size: headDim)
       }
       forEachVector(of: source.element, headDim) { d, _, load in
-        let vectors = sources.map { k.define("x", load($0)) }
+        var vectors = sources.map { k.define("x", load($0)) }
+        if let term { vectors = term.added(to: vectors, k, at: d, count: nil) }
         let mixed = KeyInterleaving.interleave(vectors) { a, b, distance in
           let even = isEven[distance - 1]
           return (

@@ -19,6 +19,8 @@ struct AttentionTile {
   let mask: Pointer?
   /// The last keys and values, if there are rows of their own for them.
   let last: (keys: Pointer, values: Pointer)?
+  /// What is added to keys by their position, if there is anything.
+  let term: KeyTerm?
   let y: Pointer
   /// Rows of the queries and of the keys.
   let tokens: Expression
@@ -82,8 +84,10 @@ struct AttentionTile {
     let queries, scores, sums, factors: Pointer
     /// For each pair the first key it does not see; nil where all see all.
     let ends: Pointer?
-    /// Widened rows; nil where rows are f32.
+    /// Widened rows; nil where rows are f32 and read as they are.
     let keys, values: Pointer?
+    /// The term of the next key and its partner; nil without one.
+    let term: Pointer?
 
     init(_ tile: AttentionTile, width: Int) {
       self.width = width
@@ -94,11 +98,12 @@ struct AttentionTile {
       ends = tile.config.causal ? k.array("ends", .i32, count: width) : nil
       factors = k.array("factors", .f32, count: width)
       keys =
-        tile.config.key == .f32 && tile.copies == 1
+        tile.config.key == .f32 && tile.copies == 1 && tile.term == nil
         ? nil : k.array("key_rows", .f32, count: AttentionTile.block * tile.paddedHeadDim)
       values =
         tile.config.value == .f32
         ? nil : k.array("value_rows", .f32, count: AttentionTile.block * tile.paddedValueDim)
+      term = tile.term.map { _ in k.array("term", .f32, count: 2 * tile.paddedHeadDim) }
     }
   }
 
@@ -114,9 +119,11 @@ struct AttentionTile {
       k.loop("key", from: source.begin, to: source.end, step: Self.block) { key in
         let rows = k.define("rows", .minimum(source.end - key, .integer(Self.block)))
         let row = k.define("first_row", key - source.start)
+        let term = runningTerm(key, head: place.shared, scratch.term)
         let keyBlock =
           copies == 1
-          ? widened(source.keys, row, rows, headDim, scratch.keys) : interleaved(source.keys, row, rows, scratch)
+          ? widened(source.keys, row, rows, headDim, scratch.keys, term)
+          : interleaved(source.keys, row, rows, scratch, term)
         score(keyBlock, rows: rows, vectors: vectors, scratch)
         addMask(place, key, rows, vectors, scratch)
         weigh(key, vectors: vectors, largest, total, source, scratch)

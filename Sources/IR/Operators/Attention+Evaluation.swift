@@ -9,6 +9,7 @@ extension Attention: NumericOperator {
     } else {
       parallelFor(plan.count) { range in for head in range { plan.run(head) } }
     }
+    withExtendedLifetime(plan) {}
   }
 
   /// For each key that a query may see, of each batch, the sum of its weights over all queries and heads.
@@ -16,6 +17,7 @@ extension Attention: NumericOperator {
     let numbers = inputs.map { Numbers<Float>($0) }
     return try withExtendedLifetime(numbers) {
       let plan = try plan(numbers, nil)
+      defer { withExtendedLifetime(plan) {} }
       return plan.received()
     }
   }
@@ -37,6 +39,19 @@ extension Attention: NumericOperator {
     let (kWidth, vWidth) = (k.sizes[rank - 1], v.sizes[rank - 1])
     let mask = optional.mask.map { AttentionMask(inputs[$0], batches, heads, queries, keys) }
     let last = recentInputs(inputs.count).map { (k: inputs[$0.lowerBound].data, v: inputs[$0.lowerBound + 1].data) }
+    if let range = termInputs(inputs.count), let block = angleBlock, let past {
+      let term = KeyTerm(
+        means: inputs[range.lowerBound].data, angles: inputs[range.lowerBound + 1].data, width: kWidth,
+        headDim: kWidth / kvHeads, block: block)
+      let first = past - (recent ?? 0)
+      let all = term.added(to: k.prefix(visible * kWidth), rows: visible, from: 0)
+      let late = last.map { term.added(to: $0.k, rows: visible - first, from: first) }
+      return AttentionPlan<R>(
+        op: self, batches: 1, queries: queries, visible: visible, past: past, qWidth: q.sizes[rank - 1],
+        kWidth: kWidth, vWidth: vWidth, q: q.data, k: UnsafePointer(all.data), v: v.prefix(visible * vWidth), y: y,
+        mask: mask, keys: keys, last: last.flatMap { last in late.map { (UnsafePointer($0.data), last.v) } },
+        kept: [all] + (late.map { [$0] } ?? []))
+    }
     return AttentionPlan<R>(
       op: self, batches: batches, queries: queries, visible: visible, past: past, qWidth: q.sizes[rank - 1],
       kWidth: kWidth,
@@ -80,6 +95,8 @@ private struct AttentionPlan<R: Real> {
   let keys: Int
   /// The last keys and values, from the row `recent` before the first query on.
   let last: (k: UnsafePointer<R>, v: UnsafePointer<R>)?
+  /// Memory that lives as long as the plan.
+  var kept: [Scratch<R>] = []
 
   /// Heads of all batches.
   var count: Int { batches * op.heads }

@@ -18,6 +18,12 @@ import Tensors
 /// `rv[recent + T, kvHeads * Dv]`, the rows of the positions `position - recent ... position + T - 1`. Each query takes the
 /// last `recent` keys that causality leaves it, and their values, from there, and those before from `k` and `v`: the last
 /// tokens as they are, older ones from a cache with few bits. Rows of negative positions are not read.
+///
+/// With `angleBlock` = `B`, which needs a position and no batch axis, keys are stored without a term that depends on their
+/// position alone, such as the mean of all keys as rotary embedding turns it (``KeyTerm``): the last two inputs are
+/// `means: f32[2, kvHeads * D]`, rows `m` and `m'`, and `angles: f32[N, 2, D]`, cosines and sines of each column, first of the
+/// angles of the positions `0 ... B - 1`, then of `0, B, 2 B, ...`. What is scored for the key of position `b B + r` is the stored
+/// one plus `m cos a + m' sin a` with `a` the sum of the angles of `b B` and `r`, from the last keys as well.
 package struct Attention: Operator {
   package static let name = "attention"
 
@@ -28,12 +34,13 @@ package struct Attention: Operator {
   package var window: Int?
   package var softcap: Float?
   package var recent: Int?
+  package var angleBlock: Int?
 
   package init() {}
 
   package init(
     heads: Int, kvHeads: Int, scale: Float, causal: Bool = true, window: Int? = nil, softcap: Float? = nil,
-    recent: Int? = nil
+    recent: Int? = nil, angleBlock: Int? = nil
   ) {
     self.heads = heads
     self.kvHeads = kvHeads
@@ -42,21 +49,29 @@ package struct Attention: Operator {
     self.window = window
     self.softcap = softcap
     self.recent = recent
+    self.angleBlock = angleBlock
   }
 
   /// The indices of position and mask among the inputs.
   package func optionalInputs(_ inputs: [TensorType]) -> (position: Int?, mask: Int?) {
-    let count = recentInputs(inputs.count)?.lowerBound ?? inputs.count
+    let count = recentInputs(inputs.count)?.lowerBound ?? termInputs(inputs.count)?.lowerBound ?? inputs.count
     guard count > 3 else { return (nil, nil) }
     if inputs[3].element.isInteger { return (3, count > 4 ? 4 : nil) }
     return (nil, 3)
   }
 
   /// The indices of the last keys and values among `count` inputs; nil if there are none.
-  package func recentInputs(_ count: Int) -> Range<Int>? { recent == nil ? nil : max(0, count - 2)..<count }
+  package func recentInputs(_ count: Int) -> Range<Int>? {
+    let end = termInputs(count)?.lowerBound ?? count
+    return recent == nil ? nil : max(0, end - 2)..<end
+  }
+
+  /// The indices of means and angles of the term of the keys among `count` inputs; nil if there is none.
+  package func termInputs(_ count: Int) -> Range<Int>? { angleBlock == nil ? nil : max(0, count - 2)..<count }
 
   package func inferTypes(_ inputs: [TensorType]) throws -> [TensorType] {
-    try expect(inputs, count: recent == nil ? 3...5 : 6...7)
+    let others = (recent == nil ? 0 : 2) + (angleBlock == nil ? 0 : 2)
+    try expect(inputs, count: others == 0 ? 3...5 : 4 + others...5 + others)
     let (q, k, v) = (inputs[0], inputs[1], inputs[2])
     for (input, role) in zip(inputs, ["queries", "keys", "values"]) {
       if input.isDense || role == "queries" {
@@ -100,7 +115,7 @@ package struct Attention: Operator {
       try expectPosition(inputs[index])
       guard causal else { throw failure("a position is for causal attention") }
     } else {
-      guard inputs.count <= 4, recent == nil else {
+      guard inputs.count <= 4, recent == nil, angleBlock == nil else {
         throw failure("found input 3 of type \(inputs[3]), expected the position i32[1]")
       }
       if causal, (q.shape[rows] - k.shape[rows]).bounds.lowerBound > 0 {
@@ -109,6 +124,9 @@ package struct Attention: Operator {
     }
     if let recent, let range = recentInputs(inputs.count) {
       try checkRecent(recent, inputs[range].map { $0 }, q, k, v)
+    }
+    if let block = angleBlock, let range = termInputs(inputs.count) {
+      try checkTerm(block, inputs[range].map { $0 }, q, k)
     }
     if let index = optional.mask {
       let mask = inputs[index]
