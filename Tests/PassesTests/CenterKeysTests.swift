@@ -53,7 +53,8 @@ import Testing
   /// Pairs of halves and of neighbours, heads that turn in part, biases, norms of heads, capped scores, layers with windows; the
   /// number of attentions.
   @Test(arguments: [
-    ("stories260K/hf", 5), ("pycode7m", 8), ("architectures/llama", 3), ("architectures/qwen2", 3),
+    ("stories260K/hf", 5), ("stories260K/stories260K-f32.gguf", 5), ("pycode7m", 8), ("architectures/llama", 3),
+    ("architectures/qwen2", 3),
     ("architectures/qwen3-moe", 3), ("architectures/phi3", 3), ("architectures/gpt-neox", 3),
     ("architectures/gemma2", 3),
     ("architectures/olmo2", 3), ("architectures/llama3-rope", 3), ("architectures/qwen3", 3),
