@@ -6,7 +6,7 @@ extension PassRegistry {
     Canonicalize.self, FoldConstants.self, EliminateCommonSubexpressions.self, EliminateDeadCode.self,
     FoldBatchNorm.self, FoldRepConv.self, ExpandBatchNorm.self, Fuse.self, FoldAffine.self, CollapseLinear.self,
     RemoveDeadUnits.self, FoldNorm.self, KeepKronecker.self, FixInput.self, SelectOutputs.self, MergeMatMuls.self,
-    FuseElementwise.self, Calibrate.self, Rotate.self, Smooth.self, CenterKeys.self, Equalize.self,
-    QuantizeWeights.self, AllocateBits.self, ChooseCodes.self, CorrectBias.self, FuseQuantized.self,
+    FuseElementwise.self, Calibrate.self, Rotate.self, AffineTransform.self, Smooth.self, CenterKeys.self,
+    Equalize.self, QuantizeWeights.self, AllocateBits.self, ChooseCodes.self, CorrectBias.self, FuseQuantized.self,
   ])
 }

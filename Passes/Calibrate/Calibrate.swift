@@ -16,6 +16,10 @@ import Tensors
 /// - `mse`: with the least squared error of bytes;
 /// - `entropy`: with the least divergence of the numbers' distribution in bytes (S. Migacz, 2017).
 ///
+/// A network that is run again and again on what it gave, such as a diffusion model, sees other numbers at each of its steps. With
+/// `steps` every sample is run so many times: each output of `loop` becomes the input that is named with it (`["y:x"]`), and the input
+/// `time` grows by `stride` from the sample's number on (X. Li and others, Q-Diffusion, 2023).
+///
 /// Channels are measured as well, along the axis on which a convolution has them, else the last (`Calibration.channels`).
 package struct Calibrate: Pass {
   package static let name = "calibrate"
@@ -33,6 +37,14 @@ package struct Calibrate: Pass {
   package var samples: String = ""
   package var range: Range = .minmax
   package var count: Int?
+  /// How often each sample is run.
+  package var steps: Int = 1
+  /// Outputs that become inputs of the next step, each as `OUTPUT:INPUT`.
+  package var loop: [String] = []
+  /// The input that counts steps; empty for none.
+  package var time: String = ""
+  /// What a step adds to it.
+  package var stride: Int = 1
 
   package init() {}
 
@@ -53,6 +65,7 @@ package struct Calibrate: Pass {
     else {
       throw CompileError(.unsupported, "calibration is for networks of one function without states")
     }
+    let next = try StepLoop(self, graph)
     let all = try read(samples, graph)
     if let count, count < 1 { throw CompileError(.usage, "the count of samples is \(count), expected at least 1") }
     let runs = all.prefix(count ?? all.count)
@@ -72,8 +85,12 @@ package struct Calibrate: Pass {
     }
     for (index, inputs) in runs.enumerated() {
       context.progress?.update("calibrating", done: index, of: runs.count)
-      for (value, tensor) in zip(graph.inputs, inputs) { note(value, tensor) }
-      _ = try evaluator.run(inputs)
+      var inputs = inputs
+      for step in 0..<steps {
+        for (value, tensor) in zip(graph.inputs, inputs) { note(value, tensor) }
+        let outputs = try evaluator.run(inputs).outputs
+        if step + 1 < steps { inputs = try next(inputs, outputs) }
+      }
     }
     var calibration = Calibration()
     for (value, histogram) in histograms {
@@ -93,6 +110,7 @@ package struct Calibrate: Pass {
     }
     context.calibration = calibration
     context.count("samples", by: runs.count)
+    if steps > 1 { context.count("steps", by: runs.count * steps) }
     context.count("values measured", by: histograms.count)
   }
 

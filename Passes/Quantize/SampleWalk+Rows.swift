@@ -61,6 +61,24 @@ extension [SampleRows] {
   }
 }
 
+extension [SampleRows] {
+  /// At most so many rows of all samples, spread over them; those with numbers that are not finite are left out.
+  func some(_ limit: Int, columns: Int) -> [Float] {
+    let all = reduce(0) { $0 + $1.rows }, step = Swift.max(1, (all + limit - 1) / limit)
+    var result: [Float] = []
+    var place = 0
+    for sample in self {
+      for row in 0..<sample.rows {
+        defer { place += 1 }
+        guard place % step == 0 else { continue }
+        let numbers = UnsafeBufferPointer(start: sample.numbers + row * columns, count: columns)
+        if numbers.allSatisfy(\.isFinite) { result += numbers }
+      }
+    }
+    return result
+  }
+}
+
 extension Tensor {
   /// The product of a matrix of f32 with a vector.
   func times(_ vector: [Float]) -> [Float] {

@@ -42,6 +42,8 @@ struct ResidualStream {
   /// Norms whose gains go into the weights behind, with these.
   private(set) var norms: [(node: NodeID, readers: [Recipe])] = []
   private(set) var crossings: [Crossing] = []
+  /// All its values.
+  private(set) var values: Set<ValueID> = []
 
   /// The number of weights that are turned: layers and tables.
   var weights: Int { recipes.count + norms.reduce(0) { $0 + $1.readers.count } - terms }
@@ -76,6 +78,7 @@ struct ResidualStream {
       }
     }
     done.formUnion(seen)
+    walk.stream.values = seen
     return (walk.stream, obstacle)
   }
 

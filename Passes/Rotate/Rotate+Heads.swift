@@ -36,8 +36,13 @@ extension Rotate {
   }
 
   /// Turns what every attention weighs: rows of the value projection and columns of the output projection, head by head.
-  func rotateValues(function index: Int, of model: inout Model, _ context: inout PassContext) throws {
-    var count = 0
+  ///
+  /// With `windows` reflections of the directions that stand out on them come before, in values that no cache keeps.
+  func rotateValues(
+    function index: Int, of model: inout Model, _ windows: [FunctionInputs], _ context: inout PassContext
+  ) throws {
+    var count = 0, reflected = 0
+    let moments = try windows.isEmpty ? [:] : momentsOfValues(model, function: index, windows, context)
     try forEachAttention(of: index, in: &model, context) { heads, model in
       let graph = heads.lookup.graph
       guard let width = heads.width(of: 2),
@@ -48,14 +53,62 @@ extension Rotate {
       let values = try heads.outputs(giving: rows)
       let output = try heads.outputProjection()
       for state in rows.states { try heads.check(state, of: model, function: index) }
+      var (turned, read) = (Turning(writer), Turning(reader))
+      if let moments = moments[rows.value] {
+        if rows.states.isEmpty {
+          (turned.reflections, read.reflections) = try self.reflections(
+            moments, of: heads.op, width: width, rotation(width: width, isOnline: false) ?? writer)
+        } else {
+          context.explain(
+            Self.name, at: "%" + graph[rows.value].name, "a cache keeps the values: a Hadamard matrix alone")
+        }
+      }
+      reflected += turned.reflections.count
       var builder = GraphBuilder(graph: graph, constants: model.constants)
-      try builder.turn(values, by: writer)
-      try builder.turn(output, by: reader)
+      try builder.turn(values, by: turned)
+      try builder.turn(output, by: read)
       (model.functions[index], model.constants) = (builder.graph, builder.constants)
       try note(rows, writer, graph, in: &model)
       count += 1
     }
     context.count("values turned", by: count)
+    context.count("directions reflected", by: reflected)
+  }
+
+  /// The sums of products of the values of every attention, head by head, by the new rows of values.
+  private func momentsOfValues(
+    _ model: Model, function index: Int, _ windows: [FunctionInputs], _ context: PassContext
+  ) throws -> [ValueID: [[Double]]] {
+    let graph = model.functions[index]
+    var parts: [ValueID: [Range<Int>]] = [:]
+    for id in graph.nodeIDs {
+      guard let op = graph[id].op as? Attention else { continue }
+      let heads = AttentionHeads(node: id, op: op, lookup: RecipeGraph(graph))
+      guard let rows = try? heads.rows(of: 2), let width = heads.width(of: 2) else { continue }
+      parts[rows.value] = (0..<op.kvHeads).map { $0 * width..<($0 + 1) * width }
+    }
+    return try moments(of: parts, model, function: index, windows, context)
+  }
+
+  /// The reflections of the heads of values, and of those of what attention gives, which share them.
+  private func reflections(
+    _ moments: [[Double]], of op: Attention, width: Int, _ rotation: Hadamard
+  ) throws -> (values: [[Float]], results: [[Float]]) {
+    var (values, results): ([[Float]], [[Float]]) = ([], [])
+    let shared = op.heads / op.kvHeads
+    for (head, moment) in moments.enumerated() where moment.count == width * width {
+      let directions = try OutlierDirections(moment: moment, width: width, limit: 1)
+      for unit in directions.reflections(for: rotation, width: width) {
+        func placed(_ place: Int, of count: Int) -> [Float] {
+          var wide = [Float](repeating: 0, count: count * width)
+          for (i, number) in unit.enumerated() { wide[place * width + i] = number }
+          return wide
+        }
+        values.append(placed(head, of: op.kvHeads))
+        results += (0..<shared).map { placed(head * shared + $0, of: op.heads) }
+      }
+    }
+    return (values, results)
   }
 
   /// Turns queries and keys of every attention when the program runs, the keys before they go into the cache.
@@ -116,7 +169,7 @@ extension Rotate {
       }
       builder.origin = node.origin
       try builder.turnInput(0, of: [id], by: rotation)
-      try builder.turn(ResidualStream.Recipe(node: id, operand: 1, axis: axis), by: rotation)
+      try builder.turn(ResidualStream.Recipe(node: id, operand: 1, axis: axis), by: Turning(rotation))
       context.count("hidden layers turned")
     }
     _ = builder.graph.eraseDeadCode()
@@ -144,13 +197,13 @@ extension GraphBuilder {
   }
 
   /// Turns some outputs of a layer: rows of its weight, and of its bias.
-  fileprivate mutating func turn(_ outputs: AttentionHeads.Outputs, by rotation: Hadamard) throws {
+  fileprivate mutating func turn(_ outputs: AttentionHeads.Outputs, by turning: Turning) throws {
     let (layer, range) = (outputs.layer, outputs.range)
     var places = [ResidualStream.Recipe(node: outputs.node, operand: 1, axis: layer.weightAxes.outputs)]
     if layer.bias != nil { places.append(ResidualStream.Recipe(node: outputs.node, operand: 2, axis: 0)) }
     for place in places {
       guard range != 0..<layer.outputs else {
-        try turn(place, by: rotation)
+        try turn(place, by: turning)
         continue
       }
       origin = graph[outputs.node].origin
@@ -162,7 +215,7 @@ extension GraphBuilder {
       }
       var parts: [ValueID] = []
       if range.lowerBound > 0 { parts.append(try part(0..<range.lowerBound, in: &self)) }
-      parts.append(try emit(rotation.along(place.axis), part(range, in: &self)))
+      parts.append(try emit(turning, part(range, in: &self), axis: place.axis, name: graph[old].name + "_part"))
       if range.upperBound < layer.outputs { parts.append(try part(range.upperBound..<layer.outputs, in: &self)) }
       let name = graph[old].name + "_turned"
       graph.setInput(place.operand, of: outputs.node, to: try emit(Concat(axis: place.axis), parts, name: name))

@@ -17,7 +17,10 @@ import Tensors
 /// - `down`: what a layer reads of a nonlinear one before it, at run time; the columns of its weight undo it.
 ///
 /// The matrices are products of Paley's and Sylvester's (``HadamardMatrix``); where a width has none, blocks of such. `random`
-/// multiplies them by signs that follow from the seed; `auto` takes for each place what loses least (``RotationTrial``). (Ashkboos and others, "QuaRot", 2024; Liu and others, "SpinQuant", 2024.)
+/// multiplies them by signs that follow from the seed. `outlier-aware` puts reflections before them that give the directions in
+/// which activations on a text stand out an axis each (``OutlierDirections``): in streams, and in values that no cache keeps, whose
+/// basis could not be told otherwise. `auto` takes for each place what loses least (``RotationTrial``). (Ashkboos and others,
+/// "QuaRot", 2024; Liu and others, "SpinQuant", 2024.)
 package struct Rotate: TokenSampled {
   package static let name = "rotate"
   package static let summary = "turns activations and weights into bases without outliers, by Hadamard matrices"
@@ -28,6 +31,7 @@ package struct Rotate: TokenSampled {
   /// The matrices.
   package enum Kind: String, Hashable, Codable, Sendable, CaseIterable {
     case none, hadamard, random
+    case outlierAware = "outlier-aware"
     /// For each place the one of these with which rounding loses least on a text.
     case auto
   }
@@ -45,7 +49,7 @@ package struct Rotate: TokenSampled {
   package var online: Bool = false
   /// How weights and activations will be rounded, for `auto`.
   package var spec = Rotate.defaultSpec
-  /// What `auto` measures on: a text or token ids.
+  /// What `auto` and `outlier-aware` measure on: a text or token ids.
   package var text: String = ""
   /// Windows; nil for 4 or as many as there are.
   package var samples: Int?
@@ -74,9 +78,13 @@ package struct Rotate: TokenSampled {
       }
       return
     }
+    var windows: [FunctionInputs] = []
+    if kind == .outlierAware, at.contains(.residual) || at.contains(.values) {
+      windows = try chosenWindows(for: model, context, "directions of outliers are measured")
+    }
     for index in model.functions.indices {
-      if at.contains(.residual) { try rotateStreams(function: index, of: &model, &context) }
-      if at.contains(.values) { try rotateValues(function: index, of: &model, &context) }
+      if at.contains(.residual) { try rotateStreams(function: index, of: &model, windows, &context) }
+      if at.contains(.values) { try rotateValues(function: index, of: &model, windows, &context) }
       if at.contains(.queries) { try rotateQueries(function: index, of: &model, &context) }
       if at.contains(.down) { try rotateHidden(function: index, of: &model, &context) }
     }
@@ -92,7 +100,9 @@ package struct Rotate: TokenSampled {
 
   // MARK: Streams
 
-  private func rotateStreams(function index: Int, of model: inout Model, _ context: inout PassContext) throws {
+  private func rotateStreams(
+    function index: Int, of model: inout Model, _ windows: [FunctionInputs], _ context: inout PassContext
+  ) throws {
     let (original, originalContext) = (model, context)
     if model.functions[index].nodeIDs.contains(where: { model.functions[index][$0].op is LayerNorm }) {
       // Without their means layer norms are norms that a rotation leaves alone.
@@ -120,10 +130,17 @@ package struct Rotate: TokenSampled {
       (model, context) = (original, originalContext)
       return
     }
+    let moments = try windows.isEmpty ? [] : moments(of: streams, model, function: index, windows, context)
     var builder = GraphBuilder(graph: graph, constants: model.constants)
-    for stream in streams {
+    for (number, stream) in streams.enumerated() {
       guard let rotation = rotation(width: stream.width, isOnline: !stream.crossings.isEmpty) else { continue }
-      try builder.turn(stream, by: rotation)
+      var turning = Turning(rotation)
+      if moments.indices.contains(number) {
+        let directions = try OutlierDirections(moment: moments[number], width: stream.width)
+        turning.reflections = directions.reflections(for: rotation, width: stream.width)
+        context.count("directions reflected", by: turning.reflections.count)
+      }
+      try builder.turn(stream, by: turning)
       context.count("streams turned")
       context.count("weights turned", by: stream.weights)
       context.count("turns at run time", by: stream.crossings.count)
@@ -131,6 +148,29 @@ package struct Rotate: TokenSampled {
     _ = builder.graph.eraseDeadCode()
     model.functions[index] = builder.graph
     model.constants = builder.constants
+  }
+
+  /// For each stream the sum of products of what its norms read.
+  private func moments(
+    of streams: [ResidualStream], _ model: Model, function index: Int, _ windows: [FunctionInputs],
+    _ context: PassContext
+  ) throws -> [[Double]] {
+    let graph = model.functions[index]
+    var parts: [ValueID: [Range<Int>]] = [:]
+    for stream in streams {
+      for value in stream.values where graph.users(of: value).contains(where: { graph[$0].op is RMSNorm }) {
+        parts[value] = [0..<stream.width]
+      }
+    }
+    let found = try moments(of: parts, model, function: index, windows, context)
+    return streams.map { stream in
+      var sum = [Double](repeating: 0, count: stream.width * stream.width)
+      for value in graph.valueIDs where stream.values.contains(value) {
+        guard let part = found[value]?.first, part.count == sum.count else { continue }
+        for i in sum.indices { sum[i] += part[i] }
+      }
+      return sum
+    }
   }
 
   /// Whether what a stream gains is worth its crossings; says of each crossing why it is one.
@@ -160,7 +200,7 @@ extension GraphBuilder {
   }
 
   /// Turns a recipe that a node reads, along an axis, after its numbers were multiplied by those of a gain, if there is one.
-  mutating func turn(_ recipe: ResidualStream.Recipe, by rotation: Hadamard, gain: ValueID? = nil) throws {
+  mutating func turn(_ recipe: ResidualStream.Recipe, by turning: Turning, gain: ValueID? = nil) throws {
     let node = graph[recipe.node]
     origin = node.origin
     let old = node.inputs[recipe.operand]
@@ -173,7 +213,7 @@ extension GraphBuilder {
       }
       value = try emit(Multiply(), value, factor)
     }
-    value = try emit(rotation.along(recipe.axis), value, name: graph[old].name + "_turned")
+    value = try emit(turning, value, axis: recipe.axis, name: graph[old].name + "_turned")
     graph.setInput(recipe.operand, of: recipe.node, to: value)
     // The result of a gather has the type of the table unless it says otherwise.
     if let gather = node.op as? Gather, gather.type == nil {
@@ -183,11 +223,11 @@ extension GraphBuilder {
   }
 
   /// Changes the basis of a stream.
-  fileprivate mutating func turn(_ stream: ResidualStream, by rotation: Hadamard) throws {
-    for recipe in stream.recipes { try turn(recipe, by: rotation) }
+  fileprivate mutating func turn(_ stream: ResidualStream, by turning: Turning) throws {
+    for recipe in stream.recipes { try turn(recipe, by: turning) }
     for (norm, readers) in stream.norms {
       let gain = graph[norm].inputs[1]
-      for reader in readers { try turn(reader, by: rotation, gain: gain) }
+      for reader in readers { try turn(reader, by: turning, gain: gain) }
       origin = graph[norm].origin
       let one = constant(
         Constant(name: "one", type: TensorType(.f32, type(of: gain).shape), source: .splat(1.0)))
@@ -197,7 +237,7 @@ extension GraphBuilder {
       guard case .entry(let value) = crossing.place else { continue }
       origin = graph.definingNode(of: value).flatMap { graph[$0].origin }
       let uses = graph[value].uses
-      let turned = try emit(rotation, value, name: graph[value].name + "_turned")
+      let turned = try emit(turning, value, name: graph[value].name + "_turned")
       for use in uses { redirect(use, to: turned) }
     }
     var undone: [ValueID: ValueID] = [:]
@@ -213,7 +253,7 @@ extension GraphBuilder {
         origin = graph.definingNode(of: value).flatMap { graph[$0].origin }
       }
       if undone[value] == nil {
-        undone[value] = try emit(rotation.inverted, value, name: graph[value].name + "_back")
+        undone[value] = try emit(turning.inverted, value, name: graph[value].name + "_back")
       }
       guard let back = undone[value] else { continue }
       switch crossing.place {

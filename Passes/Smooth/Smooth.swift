@@ -16,12 +16,13 @@ import Tensors
 ///
 /// - `norms`: the gain, and the bias, of a norm, and all layers behind;
 /// - `down`: rows that compute what is gated, and columns of the layer behind;
-/// - `values`: rows of the value projection, and columns of the output projection, where no cache keeps the values.
+/// - `values`: rows of the value projection, and columns of the output projection, where no cache keeps the values;
+/// - `queries`: rows of the projections of keys and of queries, for a cache of few bits (``QueryPair``), which needs a text.
 package struct Smooth: TokenSampled {
   package static let name = "smooth"
   package static let summary = "moves scale between activations and weights, so that both round well"
   package static let legality =
-    "all readers of a norm, of what is gated or of attention are layers with constant weights of their own"
+    "all readers of a norm, of what is gated or of attention are layers with constant weights of their own; keys and queries alike within what a rotary embedding turns"
   package static let source =
     "Xiao and others, 2023 (SmoothQuant); Pan and others, 2023 (SmoothQuant+); Lin and others, 2024 (AWQ)"
 
@@ -32,7 +33,7 @@ package struct Smooth: TokenSampled {
 
   /// Where scale is moved.
   package enum Site: String, Hashable, Codable, Sendable, CaseIterable {
-    case norms, down, values
+    case norms, down, values, queries
   }
 
   package var kind: Kind = .smoothquant
@@ -63,6 +64,8 @@ package struct Smooth: TokenSampled {
       throw CompileError(.usage, "'smooth' tries \(steps) strengths, expected 1 to 1000")
     }
     guard let format = spec.weightFormat else { return }
+    if at.contains(.queries) { try smoothQueries(&model, &context) }
+    guard at.contains(where: { $0 != .queries }) else { return }
     let channels = try text.isEmpty ? context.calibration?.channels ?? [:] : measure(model, context)
     for index in model.functions.indices {
       let search = SmoothingSearch(format: format, kind: kind, steps: steps)
@@ -70,17 +73,21 @@ package struct Smooth: TokenSampled {
     }
   }
 
+  /// The windows that channels are measured on, spread over the text, for each function.
+  func chosenWindows(_ model: Model, _ context: PassContext) throws -> [[FunctionInputs]] {
+    let runs = try windows(for: model, context)
+    guard samples == nil else { return runs }
+    return runs.map { all in
+      let count = min(all.count, Self.usualSamples)
+      return (0..<count).map { all[$0 * all.count / count] }
+    }
+  }
+
   /// The channels between weights on the windows, by function and value.
   private func measure(
     _ model: Model, _ context: PassContext
   ) throws -> [String: [String: ChannelStatistics]] {
-    var runs = try windows(for: model, context)
-    if samples == nil {
-      runs = runs.map { all in
-        let count = min(all.count, Self.usualSamples)
-        return (0..<count).map { all[$0 * all.count / count] }
-      }
-    }
+    let runs = try chosenWindows(model, context)
     var channels: [String: [String: ChannelStatistics]] = [:]
     var states: [[String: Tensor]] = []
     for (graph, samples) in zip(model.functions, runs) {

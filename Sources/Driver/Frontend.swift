@@ -104,11 +104,11 @@ package struct Frontend {
     guard options.pipeline == nil else { return [] }
     var passes: [any Pass] = []
     if var rotation = options.rotation {
-      if rotation.kind == .auto {
+      if rotation.kind == .auto || rotation.kind == .outlierAware {
         guard let calibration = options.calibration, isLanguage(model) else {
           throw CompileError(
             .usage,
-            "--rotate auto chooses by what rounding does to a text; name one with --calibrate, for a model that reads it"
+            "--rotate \(rotation.kind.rawValue) measures on a text; name one with --calibrate, for a model that reads it"
           )
         }
         rotation.text = calibration.samples

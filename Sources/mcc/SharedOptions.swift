@@ -189,8 +189,8 @@ struct PassArguments: ParsableArguments {
 
   @Option(
     help: """
-      Turns activations and weights before they are quantized: hadamard, random, auto (whichever loses least on --calibrate) or \
-      none. (default: none)
+      Turns activations and weights before they are quantized: hadamard, random, outlier-aware (by the directions that stand \
+      out on --calibrate), auto (whichever loses least there) or none. (default: none)
       """)
   var rotate: String?
 

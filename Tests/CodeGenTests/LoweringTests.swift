@@ -263,6 +263,31 @@ import Testing
     #expect(try generator.schedule(try lowered(before)).functions[0].steps.count == 1)
   }
 
+  @Test func aKroneckerProductBecomesProductsByItsFactors() throws {
+    let tokens = Symbol("T", in: 1...9)
+    var builder = GraphBuilder(name: "main", role: "main", symbols: [tokens])
+    var random = SplitMix64(seed: 6)
+    let x = builder.input("x", TensorType(.f32, [.symbol(tokens), 8]))
+    let a = builder.constant(.inline("a", .f32, [2, 3], random.floats(6)))
+    let b = builder.constant(.inline("b", .f32, [4, 5], random.floats(20)))
+    builder.output("y", try builder.emit(KroneckerMatMul(), x, a, b))
+    var model = Model(name: "kronecker", stage: .transform)
+    model.functions = [builder.graph]
+    model.constants = builder.constants
+    let before = model
+    var context = PassContext()
+    try PassManager().run(Pipeline([Decompose(target: "portable")]), on: &model, &context)
+    let graph = model.functions[0]
+    #expect(!graph.nodeIDs.contains { graph[$0].op is KroneckerMatMul })
+    let rows = Tensor(.f32, [7, 8], random.floats(56))
+    let expected = try Evaluator(before).run([rows]).outputs[0]
+    let found = try Evaluator(model).run([rows]).outputs[0]
+    #expect(found.view.sizes == [7, 15])
+    // Sums of six terms of numbers up to 1 in another order.
+    for (a, b) in zip(found.view.doubles, expected.view.doubles) { #expect(abs(a - b) <= 4e-6) }
+    _ = try generator.schedule(try lowered(before))
+  }
+
   @Test func anOutputThatIsNoResultOfItsOwnIsCopied() throws {
     var builder = GraphBuilder(name: "main", role: "main")
     let x = builder.input("x", TensorType(.f32, [3]))

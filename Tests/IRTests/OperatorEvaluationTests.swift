@@ -114,6 +114,11 @@ private let handCases: [OperatorCase] = [
       return op
     }(), [Tensor(.u8, [1, 2], [0x21, 0x43] as [UInt8]), .f32([1, 2], [0.5, 2])],
     [quantized(.w4(2), [1, 4], [0x00, 0x38, 0x21, 0x00, 0x40, 0x43])]),
+  // Rows [1, 2] and [3, 4] times the right factor are [5, 2, 1] and [11, 4, 3]; the left one adds twice the first to the second.
+  OperatorCase(
+    KroneckerMatMul(),
+    [.f32([1, 4], [1, 2, 3, 4]), .f32([2, 2], [1, 2, 0, 1]), .f32([2, 3], [1, 0, 1, 2, 1, 0])],
+    [.f32([1, 6], [5, 2, 1, 21, 8, 5])]),
   OperatorCase(Hadamard(blocks: [4]), [.f32([1, 4], [1, 2, 3, 4])], [.f32([1, 4], [5, -1, -2, 0])]),
   OperatorCase(
     Hadamard(blocks: [4, 1]), [.f32([2, 6], [1, 2, 3, 4, 5, 6, 0, 0, 0, 2, 7, 8])],

@@ -18,7 +18,7 @@ struct FunctionRun {
   /// well. `seed` gives the signs of the disturbance. States of `inputs` and of the run lie as they were imported; `bases` says
   /// how the function keeps each.
   init(
-    _ evaluator: Evaluator, _ graph: Graph, _ inputs: FunctionInputs, bases: [Hadamard?] = [],
+    _ evaluator: Evaluator, _ graph: Graph, _ inputs: FunctionInputs, bases: [StateBasis?] = [],
     _ disturbance: Disturbance? = nil, seed: UInt64 = 0
   ) throws {
     var generator = SplitMix64(seed: seed)
@@ -47,17 +47,16 @@ struct FunctionRun {
       let numbers = state.view.doubles
       guard bases.indices.contains(index), let basis = bases[index] else { return numbers }
       let wide = Tensor(.f64, state.view.sizes, numbers)
-      return try Self.turned(wide, by: basis.inverted).view.doubles
+      return try basis.changed(wide, back: true).view.doubles
     }
     tensors = results.outputs.map(\.view.doubles) + updates
   }
 
-  /// A state turned along its rows.
-  private static func turned(_ state: Tensor, by basis: Hadamard?) throws -> Tensor {
+  /// A state with its rows in another basis.
+  private static func turned(_ state: Tensor, by basis: StateBasis?) throws -> Tensor {
     guard let basis else { return state }
     let wide = Tensor(.f64, state.view.sizes, state.view.doubles)
-    let result = Tensor(wide.type)
-    try basis.evaluate([wide.view], into: [result.mutableView])
+    let result = try basis.changed(wide, back: false)
     if state.type == wide.type { return result }
     let stored = Tensor(state.type)
     if case .block(let format) = state.type.encoding {

@@ -40,6 +40,7 @@ package struct OperatorRegistry: Sendable {
     RMSNorm.self, LayerNorm.self, BatchNorm.self,
     RopeTable.self, Rope.self, CacheUpdate.self, Attention.self, DistanceBias.self, RelativeBias.self,
     CausalConv.self, SelectiveScan.self, Route.self, Stack.self, ExpertMatMul.self, LowRankUpdate.self, Hadamard.self,
+    KroneckerMatMul.self,
     VocabularyStatistics.self,
     Gather.self, Reshape.self, Transpose.self, Slice.self, Concat.self, Interleave.self, Pad.self, Expand.self,
     Iota.self, Sizes.self,
