@@ -7,6 +7,6 @@ extension PassRegistry {
     FoldBatchNorm.self, FoldRepConv.self, ExpandBatchNorm.self, Fuse.self, FoldAffine.self, CollapseLinear.self,
     RemoveDeadUnits.self, FoldNorm.self, KeepKronecker.self, FixInput.self, SelectOutputs.self, MergeMatMuls.self,
     FuseElementwise.self, Calibrate.self, Rotate.self, Smooth.self, Equalize.self, QuantizeWeights.self,
-    AllocateBits.self, ChooseCodes.self, CorrectBias.self, FuseQuantized.self,
+    AllocateBits.self, ChooseCodes.self, CorrectBias.self, FuseQuantized.self, QuantizeAttention.self,
   ])
 }

@@ -18,6 +18,9 @@ import Tensors
 /// `rv[recent + T, kvHeads * Dv]`, the rows of the positions `position - recent ... position + T - 1`. Each query takes the
 /// last `recent` keys that causality leaves it, and their values, from there, and those before from `k` and `v`: the last
 /// tokens as they are, older ones from a cache with few bits. Rows of negative positions are not read.
+///
+/// With `int8` the products are those of bytes, as ``ByteAttention`` says, which loses some precision; a target on which
+/// bytes are no faster may compute with the numbers as they are.
 package struct Attention: Operator {
   package static let name = "attention"
 
@@ -28,12 +31,13 @@ package struct Attention: Operator {
   package var window: Int?
   package var softcap: Float?
   package var recent: Int?
+  package var int8: ByteAttention?
 
   package init() {}
 
   package init(
     heads: Int, kvHeads: Int, scale: Float, causal: Bool = true, window: Int? = nil, softcap: Float? = nil,
-    recent: Int? = nil
+    recent: Int? = nil, int8: ByteAttention? = nil
   ) {
     self.heads = heads
     self.kvHeads = kvHeads
@@ -42,6 +46,7 @@ package struct Attention: Operator {
     self.window = window
     self.softcap = softcap
     self.recent = recent
+    self.int8 = int8
   }
 
   /// The indices of position and mask among the inputs.
@@ -79,6 +84,12 @@ package struct Attention: Operator {
     }
     if let softcap, !(softcap > 0 && softcap.isFinite) {
       throw failure("attribute 'softcap' is \(softcap), expected a positive number")
+    }
+    if let int8 {
+      guard ByteAttention.blocks.contains(int8.block) else {
+        throw failure("attribute 'int8' has blocks of \(int8.block), expected a multiple of 16 up to 256")
+      }
+      guard recent == nil else { throw failure("attributes 'int8' and 'recent' exclude each other") }
     }
     let rows = q.rank - 2
     let columns = (
