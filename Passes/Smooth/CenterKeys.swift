@@ -102,6 +102,7 @@ package struct CenterKeys: TokenSampled {
     let (graph, op) = (heads.lookup.graph, heads.op)
     let inputs = graph[heads.node].inputs
     guard op.angleBlock == nil else { throw Refusal(reason: "the mean is taken out already") }
+    guard op.int8 == nil else { throw Refusal(reason: "the attention computes in bytes") }
     guard graph.type(of: inputs[0]).rank == 2,
       let position = op.optionalInputs(inputs.map { graph.type(of: $0) }).position
     else { throw Refusal(reason: "queries have no position") }

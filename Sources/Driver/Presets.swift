@@ -97,6 +97,8 @@ package enum Presets {
         passes = [calibration] + passes + [codes, FuseQuantized()]
       }
     }
+    // Last, so that what bytes lose in attention is measured on the activations that it will have.
+    if spec.attentionBits == 8 { passes.append(QuantizeAttention(text: calibration?.samples ?? "")) }
     return Pipeline(passes + rest.passes)
   }
 

@@ -63,6 +63,7 @@ package struct ProgramCheck {
     let model = try frontend.run(path, to: original ? .import : .transform)
     let quantizes = model.functions.contains { function in
       function.nodeIDs.contains {
+        if (function[$0].op as? Attention)?.int8 != nil { return true }
         if function[$0].op is CacheUpdate, !function.type(of: function[$0].results[0]).isDense { return true }
         return function[$0].op is Quantize && !ConstantEvaluator.isRecipe(function[$0].inputs[0], in: function)
       }

@@ -4,7 +4,7 @@ import Tensors
 /// The number formats of a compiled network in one word, such as `w4g32a8kv16`: weights of linear layers in 4 bits with a
 /// scale per 32 numbers, activations in 8 bits, the KV cache in 16.
 ///
-/// Grammar: `w` weights, `g` group, `a` activations, `kv` cache, in this order, all but the first optional.
+/// Grammar: `w` weights, `g` group, `a` activations, `kv` cache, `at` attention, in this order, all but the first optional.
 ///
 /// - weights: `w8`, `w6`, `w5`, `w4`, `w3`, `w2`, `wt` (ternary, stored in two bits); `wf32`, `wf16`, `wbf16` only change
 ///   the type. Codes that are not evenly spaced (``CodeLevels``): `wnf4`, `wiq4nl`, `wtl4` and `wtl3` (twin-log), `wcb4` and
@@ -16,6 +16,7 @@ import Tensors
 /// - activations: `a8` (without: the same, for quantized weights) or `a32`, which leaves them as they are; `wfp8` takes `a32`
 ///   only.
 /// - cache: `kv32`, `kv16`, `kv8`, `kv4` or `kv4t`, see ``CacheType``; without, the checkpoint decides.
+/// - attention: `at8`, products of bytes where there are several queries (``ByteAttention``), or `at32` (without: the same).
 package struct QuantizationSpec: Hashable, Sendable {
   /// How the weights of linear layers are stored.
   package enum Weights: String, Hashable, Sendable, CaseIterable {
@@ -84,16 +85,21 @@ package struct QuantizationSpec: Hashable, Sendable {
   package var activationBits: Int
   /// How the KV cache keeps keys and values, if it is said.
   package var cacheType: CacheType?
+  /// Bits of the products of attention, 8 or 32, if they are said.
+  package var attentionBits: Int?
 
   /// The group lengths that can be asked for.
   package static let groups = [32, 64, 128]
 
   /// Quantized weights with everything spelt out.
-  package init(weights: Weights, group: Int?, activationBits: Int, cacheType: CacheType? = nil) {
+  package init(
+    weights: Weights, group: Int?, activationBits: Int, cacheType: CacheType? = nil, attentionBits: Int? = nil
+  ) {
     self.weights = weights
     self.group = weights.hasOwnGroups ? weights.usualGroup : weights.isQuantized ? group : nil
     self.activationBits = weights.isQuantized ? activationBits : 32
     self.cacheType = cacheType
+    self.attentionBits = attentionBits
   }
 
   /// The block format of weights, before it is fitted to those of a tensor; nil where they stay numbers.
@@ -147,7 +153,7 @@ package struct QuantizationSpec: Hashable, Sendable {
 // MARK: - Text
 
 extension QuantizationSpec: CustomStringConvertible {
-  /// The canonical spelling: weights, group and activations are always said, the cache only if it was.
+  /// The canonical spelling: weights, group and activations are always said, cache and attention only if they were.
   package var description: String {
     var text = "w" + weights.rawValue
     if weights.hasOwnGroups {
@@ -156,6 +162,7 @@ extension QuantizationSpec: CustomStringConvertible {
       text += (group.map { "g\($0)" } ?? "gc") + (hasZeroPoints ? "z" : "") + "a\(activationBits)"
     }
     if let cacheType { text += "kv" + cacheType.spelling }
+    if let attentionBits { text += "at\(attentionBits)" }
     return text
   }
 
@@ -220,7 +227,7 @@ extension QuantizationSpec: CustomStringConvertible {
     }
 
     activationBits = weights.isQuantized && weights != .fp8 ? 8 : 32
-    if take("a") {
+    if !rest.hasPrefix("at"), take("a") {
       let digits = word()
       guard digits == "8" || digits == "32" else {
         throw fail("unknown activations 'a\(digits)' (choices: a8, a32)")
@@ -242,8 +249,17 @@ extension QuantizationSpec: CustomStringConvertible {
       }
       cacheType = type
     }
+
+    attentionBits = nil
+    if take("at") {
+      let digits = word()
+      guard let bits = Int(digits), [8, 32].contains(bits) else {
+        throw fail("unknown attention 'at\(digits)' (choices: at8, at32)")
+      }
+      attentionBits = bits
+    }
     guard rest.isEmpty else {
-      throw fail("unexpected '\(rest)' (the order is w, g, a, kv, as in w4g32a8kv16)")
+      throw fail("unexpected '\(rest)' (the order is w, g, a, kv, at, as in w4g32a8kv16at8)")
     }
   }
 

@@ -165,6 +165,79 @@ extension KernelTests {
     return cases
   }
 
+  /// Products of bytes. Both sides round alike but for numbers at the edge between two codes, where the last bit of an
+  /// exponential or of a mean decides: a weight may then be off by 1 / 255 of the largest one of its block, a value by a step of
+  /// its code, which is at most 2 / 127; 1e-2 of the largest result leaves room for one of either.
+  private func byteAttention() throws -> [KernelCase] {
+    var cases: [KernelCase] = []
+    func add(
+      _ label: String, _ op: Attention, _ inputs: [Tensor], _ types: [TensorType]? = nil, _ symbols: [String: Int]
+    ) {
+      var item = KernelCase(label, op, inputs, types: types, symbols: symbols, tolerance: 1e-2)
+      item.kernels = "mcc_attention_int8"
+      cases.append(item)
+    }
+    for (heads, kvHeads, dim, element) in [
+      (6, 2, 20, CacheType.f32), (2, 2, 64, .f16), (8, 1, 8, .i8), (2, 1, 80, .i8), (3, 3, 5, .f32), (1, 1, 130, .f32),
+    ] {
+      let k = try cache(element, 200, heads: kvHeads, dim: dim, seed: 81)
+      let v = try cache(element, 200, heads: kvHeads, dim: dim, seed: 82)
+      for (tokens, position) in [(2, 0), (37, 53), (131, 69), (16, 48)] {
+        let q = try random([tokens, heads * dim], seed: 83, in: -2...2)
+        let at = Tensor(.i32, [1], [Int32(position)])
+        let label = "attention int8 \(heads)/\(kvHeads) x\(dim) \(element) \(tokens)@\(position)"
+        var op = Attention(heads: heads, kvHeads: kvHeads, scale: 1 / Float(dim).squareRoot(), int8: ByteAttention())
+        add(label, op, [q, k, v, at], [symbolic(q.type), k.type, v.type, at.type], ["T": tokens])
+        op.window = 33
+        op.softcap = 2
+        op.int8 = ByteAttention(block: 16)
+        add("\(label) window", op, [q, k, v, at], nil, [:])
+      }
+    }
+    let (q, k, v) = (
+      try random([2, 35, 24], seed: 84), try random([2, 67, 8], seed: 85), try random([2, 67, 12], seed: 86)
+    )
+    let all = Attention(heads: 6, kvHeads: 2, scale: 0.5, causal: false, int8: ByteAttention())
+    add("attention int8 of a batch", all, [q, k, v], nil, [:])
+    let types = [symbolic(q.type, axis: 1), symbolic(k.type, axis: 1, name: "S"), symbolic(v.type, axis: 1, name: "S")]
+    add("attention int8 of a batch T", all, [q, k, v], types, ["T": 35, "S": 67])
+    add("attention int8 with added bias", all, [q, k, v, try random([6, 35, 67], seed: 87)], nil, [:])
+    let padding = Tensor(.bool, [2, 1, 1, 67], (0..<134).map { UInt8($0 >= 40 && $0 < 120 ? 1 : 0) })
+    add("attention int8 with padding", all, [q, k, v, padding], nil, [:])
+    let nothing = Tensor(.bool, [35, 67], (0..<35 * 67).map { UInt8($0 / 67 % 3 == 0 || $0 % 67 < 10 ? 0 : 1) })
+    add("attention int8 with hidden rows", all, [q, k, v, nothing], nil, [:])
+    var plain = all
+    plain.int8 = ByteAttention(block: 32, smooth: false)
+    add("attention int8 as it is", plain, [q, k, v], nil, [:])
+    // Values that are whole numbers with 127 among them, and weights that are all equal: means of 64 + 3 values, with no code at
+    // an edge. Sums of 67 numbers in f32, 1e-6.
+    let none = Tensor(.f32, [2, 35, 24], [Float](repeating: 0, count: 2 * 35 * 24))
+    var whole = [Float](repeating: 127, count: 2 * 67 * 12)
+    for i in whole.indices {
+      let row = i / 12 % 67
+      if row % 64 != 1 { whole[i] = Float(i * 37 % 255 - 127) }
+    }
+    var exact = KernelCase(
+      "attention int8 of whole numbers", plain, [none, k, Tensor(.f32, [2, 67, 12], whole)], tolerance: 1e-6)
+    exact.kernels = "mcc_attention_int8"
+    plain.int8 = ByteAttention(smooth: false)
+    exact.op = plain
+    cases.append(exact)
+    let (q3, k3, v3) = (
+      try random([3, 6, 12], seed: 88), try random([3, 6, 12], seed: 89), try random([3, 6, 12], seed: 90)
+    )
+    var columns = KernelCase(
+      "attention int8 over columns of a batch", Attention(heads: 3, kvHeads: 3, scale: 0.5, int8: ByteAttention()),
+      [q3, k3, v3], columns: [0: (0, 36), 1: (12, 36), 2: (24, 36)], tolerance: 1e-2)
+    columns.kernels = "mcc_attention_int8"
+    cases.append(columns)
+    return cases
+  }
+
+  @Test(arguments: targets) func byteAttentionKernels(_ target: String) throws {
+    try check(try byteAttention(), on: target)
+  }
+
   /// Rotary embedding turns a head by angles up to 100: products and table rounded once each, 1e-5.
   func attention() throws -> [KernelCase] {
     var cases: [KernelCase] = []

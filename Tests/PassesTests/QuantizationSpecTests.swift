@@ -14,7 +14,8 @@ import Testing
     ("wcb4a32", "wcb4g32a32"), ("wcb3g64kv16", "wcb3g64a8kv16"), ("wmxfp4", "wmxfp4a8"),
     ("wnvfp4a32kv8", "wnvfp4a32kv8"),
     ("wfp8", "wfp8a32"), ("wfp8a32kv16", "wfp8a32kv16"), ("w4z", "w4g32za8"), ("w4g128za32kv16", "w4g128za32kv16"),
-    ("w2g64z", "w2g64za8"),
+    ("w2g64z", "w2g64za8"), ("w4at8", "w4g32a8at8"), ("wf32at8", "wf32at8"), ("w8a32kv8at32", "w8gca32kv8at32"),
+    ("w4kv4tat8", "w4g32a8kv4tat8"),
   ]) func reads(_ text: String, _ canonical: String) throws {
     let spec = try QuantizationSpec(parsing: text)
     #expect(spec.description == canonical)
@@ -81,10 +82,11 @@ import Testing
     ("w8g16", "unknown group 'g16' (choices: gc, g32, g64, g128)"), ("wf16g32", "have no group"),
     ("w8a16", "unknown activations 'a16' (choices: a8, a32)"), ("w8kv12", "unknown KV cache 'kv12'"),
     ("w8kv8t", "unknown KV cache 'kv8t' (choices: kv32, kv16, kv8, kv4, kv4t)"), ("w8kv", "unknown KV cache 'kv'"),
-    ("w8kv16a8", "unexpected 'a8' (the order is w, g, a, kv, as in w4g32a8kv16)"), ("w8 ", "unexpected ' '"),
+    ("w8kv16a8", "unexpected 'a8' (the order is w, g, a, kv, at, as in w4g32a8kv16at8)"), ("w8 ", "unexpected ' '"),
     ("w8g99999999999999999999", "unknown group"), ("w٤", "unknown weights"),
     ("w8g32z", "zero points are for w6, w5, w4, w3 and w2: unexpected 'z'"), ("wtz", "zero points are for"),
-    ("w4zg32", "unexpected 'g32'"),
+    ("w4zg32", "unexpected 'g32'"), ("w4at", "unknown attention 'at'"),
+    ("w8at16", "unknown attention 'at16' (choices: at8, at32)"), ("w8at8kv8", "unexpected 'kv8'"),
   ]) func refuses(_ text: String, _ message: String) throws {
     let error = #expect(throws: CompileError.self) { try QuantizationSpec(parsing: text) }
     #expect(error?.kind == .usage)

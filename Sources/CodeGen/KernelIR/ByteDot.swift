@@ -100,6 +100,11 @@ package struct ByteDot: Hashable, Sendable {
 }
 
 extension Vocabulary {
+  /// Whether a step is one instruction, and not a function made of several.
+  func hasInstruction(for dot: ByteDot) -> Bool {
+    verbs["dotStep.\(dot.name)"].map { !$0.contains("mcc_") && stepsPerFlush[dot.weights] == nil } ?? false
+  }
+
   /// How many steps may lie between a zero partial sum and its flush; nil if sums need no flush. Where those of `u4` do,
   /// they are pairs of products added in 16 bits.
   func steps(perFlushOf weights: ByteDot.Weights) -> Int? {

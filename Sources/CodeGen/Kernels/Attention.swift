@@ -1,3 +1,5 @@
+import IR
+
 /// Scaled dot-product attention with grouped heads over rows of keys and values, by online softmax: blocks of rows are
 /// scored, and sums so far are rescaled to the largest score seen. For few queries each row of a head is read once per
 /// query; for many see ``AttentionTile``.
@@ -37,6 +39,8 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   package var recent: Int?
   /// The positions of a block of angles of the keys' term, see `KeyTerm`; nil without one. For the tiled kernel alone.
   package var angleBlock: Int?
+  /// How products are those of bytes; nil for numbers as they are.
+  package var int8: ByteAttention?
 
   package init(
     isTiled: Bool, heads: Int, kvHeads: Int, headDim: Int, valueDim: Int? = nil, scale: Float, causal: Bool,
@@ -74,12 +78,14 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   }
 
   package func name(target: Target) -> String {
-    var parts = [isTiled ? "mcc_attention_tile" : "mcc_attention", "\(heads)x\(headDim)", "kv\(kvHeads)"]
+    let family = int8 != nil ? "mcc_attention_int8" : isTiled ? "mcc_attention_tile" : "mcc_attention"
+    var parts = [family, "\(heads)x\(headDim)", "kv\(kvHeads)"]
     if valueDim != headDim { parts[2] += "x\(valueDim)" }
     parts.append(key.name)
     if value != key { parts.append(value.name) }
     if let recent { parts.append("recent\(recent)") }
     if let angleBlock { parts.append("term\(angleBlock)") }
+    if let int8, int8 != ByteAttention() { parts.append("block\(int8.block)" + (int8.smooth ? "" : "plain")) }
     if causal { parts.append("causal") }
     if let window { parts.append("window\(window)") }
     if scale != 1 / Float(headDim).squareRoot() { parts.append("scale\(Self.word(scale))") }
@@ -125,6 +131,14 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     let count = k.extent(tokens)
     let needsKeys = !(causal && hasPosition) || batch != .fixed(1) || mask != nil
     let rowCount = needsKeys ? k.extent(keys) : 0
+    if let int8 {
+      k.comment.append("Products of bytes, over blocks of \(int8.block) keys.")
+      AttentionByteTile(
+        config: self, form: int8, k: k, q: q, keyPointer: keyPointer, valuePointer: valuePointer, position: position,
+        mask: maskPointer, y: y, tokens: count, rowCount: rowCount
+      ).build()
+      return k.finish()
+    }
     if isTiled {
       AttentionTile(
         config: self, k: k, q: q, keyPointer: keyPointer, valuePointer: valuePointer, position: position,

@@ -56,11 +56,13 @@ package enum AttentionKernel: Kernel {
     let bytes = Double(k.maximumByteCount + v.maximumByteCount)
     let pointers = types.indices.map { CallArgument.input($0) } + [.result(0)]
     func choice(
-      _ function: KernelFunction, products: Double, reads: Double = 1, _ layouts: [PackedLayout?]
+      _ function: KernelFunction, products: Double, bytewise: Double = 0, reads: Double = 1, _ layouts: [PackedLayout?]
     ) -> KernelChoice {
       KernelChoice(
         function,
-        work: KernelWork(floatOperations: 4 * products * keys * Double(width / op.heads), bytes: reads * bytes),
+        work: KernelWork(
+          floatOperations: 4 * products * keys * Double(width / op.heads), byteOperations: bytewise,
+          bytes: reads * bytes),
         target: target, pointers: pointers, extents: extents, layouts: layouts)
     }
     if let block = op.angleBlock {
@@ -81,6 +83,15 @@ package enum AttentionKernel: Kernel {
         reads: isTiled || sharing == 1 ? 1 : 2, query.unpacked)
     }
     config.isTiled = false
+    if let int8 = op.int8, q.shape[rows] != 1, !key.isPacked, !value.isPacked {
+      var rounded = config
+      rounded.int8 = int8
+      choices.append(
+        choice(
+          rounded.build(target: target),
+          products: 2 * queries * byteOverhead / Double(config.headDim + config.valueDim),
+          bytewise: queries * keys * byteOperations(config, target), query.unpacked))
+    }
     if config.canBeTiledByHead {
       // Lanes without query are computed as well.
       let tokens = Double((q.shape[rows].maximum + target.lanes - 1) / target.lanes * target.lanes)
@@ -109,6 +120,18 @@ package enum AttentionKernel: Kernel {
     guard let mask = AttentionMaskLayout(layout) else { return false }
     try mask.pack(rows, into: bytes)
     return true
+  }
+
+  /// What softmax and the rounding of a score take besides products, as numbers of a head that are multiplied with f32.
+  private static let byteOverhead = 20.0
+
+  /// Operations on bytes for a query and a key. Where a step of a product is no instruction of its own, it takes about four
+  /// times as long as one.
+  private static func byteOperations(_ config: AttentionConfig, _ target: Target) -> Double {
+    let vocabulary = target.vocabulary
+    func share(_ dot: ByteDot) -> Double { vocabulary.hasInstruction(for: dot) ? 1 : 4 }
+    let scores = Double(2 * config.headDim) * share(ByteDot(vocabulary.eightBitWeights))
+    return scores + Double(2 * config.valueDim) * share(.unsignedActivations)
   }
 
   /// The queries of tiles, those included that stand in lanes without one.

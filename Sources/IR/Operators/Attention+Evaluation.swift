@@ -50,13 +50,27 @@ extension Attention: NumericOperator {
         op: self, batches: 1, queries: queries, visible: visible, past: past, qWidth: q.sizes[rank - 1],
         kWidth: kWidth, vWidth: vWidth, q: q.data, k: UnsafePointer(all.data), v: v.prefix(visible * vWidth), y: y,
         mask: mask, keys: keys, last: last.flatMap { last in late.map { (UnsafePointer($0.data), last.v) } },
-        kept: [all] + (late.map { [$0] } ?? []))
+        kept: [all] + (late.map { [$0] } ?? []), rounded: nil)
+    }
+    let rounded = int8.flatMap { int8 -> RoundedRows<R>? in
+      guard queries > 1 else { return nil }
+      var keepsKeys = false
+      if case .block(let format) = k.view.type.encoding { keepsKeys = format.bits == 8 }
+      return RoundedRows(
+        int8, batches: batches, rows: visible, keys: (k.visible(batches, visible, kWidth), keys * kWidth, kWidth),
+        values: (v.visible(batches, visible, vWidth), keys * vWidth, vWidth), heads: kvHeads, keepsKeys: keepsKeys)
     }
     return AttentionPlan<R>(
       op: self, batches: batches, queries: queries, visible: visible, past: past, qWidth: q.sizes[rank - 1],
-      kWidth: kWidth,
-      vWidth: vWidth, q: q.data, k: k.prefix(batches == 1 ? visible * kWidth : k.count),
-      v: v.prefix(batches == 1 ? visible * vWidth : v.count), y: y, mask: mask, keys: keys, last: last)
+      kWidth: kWidth, vWidth: vWidth, q: q.data, k: k.visible(batches, visible, kWidth),
+      v: v.visible(batches, visible, vWidth), y: y, mask: mask, keys: keys, last: last, rounded: rounded)
+  }
+}
+
+extension Numbers {
+  /// The numbers up to the last visible row; of several batches all.
+  fileprivate func visible(_ batches: Int, _ visible: Int, _ width: Int) -> UnsafePointer<S> {
+    prefix(batches == 1 ? visible * width : count)
   }
 }
 
@@ -97,6 +111,8 @@ private struct AttentionPlan<R: Real> {
   let last: (k: UnsafePointer<R>, v: UnsafePointer<R>)?
   /// Memory that lives as long as the plan.
   var kept: [Scratch<R>] = []
+  /// Keys and values as bytes stand for them; nil where products are those of the numbers.
+  let rounded: RoundedRows<R>?
 
   /// Heads of all batches.
   var count: Int { batches * op.heads }
@@ -121,10 +137,12 @@ private struct AttentionPlan<R: Real> {
         }
       }
     }
+    var values: UnsafePointer<R> = v + batch * keys * vWidth
+    if let rounded { values = UnsafePointer(rounded.values.data + batch * visible * vWidth) }
     R.multiply(
       MatrixProduct(
         rows: queries, columns: valueDepth, depth: visible, strideA: visible, strideB: vWidth, strideC: yWidth),
-      scores.data, v + batch * keys * vWidth + column, into: result)
+      scores.data, values + column, into: result)
     withExtendedLifetime(scores) {}
     guard let last else { return }
     for (query, row, weight) in late {
@@ -146,11 +164,18 @@ private struct AttentionPlan<R: Real> {
     let group = head / (op.heads / op.kvHeads)
     let depth = qWidth / op.heads
     let scores = Scratch<R>(queries * visible)
-    R.multiply(
-      MatrixProduct(
-        rows: queries, columns: visible, depth: depth, transposeB: true, strideA: qWidth, strideB: kWidth,
-        strideC: visible, alpha: Double(op.scale)),
-      q + batch * queries * qWidth + head * depth, k + batch * keys * kWidth + group * depth, into: scores.data)
+    let own = q + batch * queries * qWidth + head * depth
+    if let rounded {
+      rounded.score(
+        own, queries: queries, stride: qWidth, batch: batch, column: group * depth, depth: depth,
+        scale: Double(op.scale), into: scores.data)
+    } else {
+      R.multiply(
+        MatrixProduct(
+          rows: queries, columns: visible, depth: depth, transposeB: true, strideA: qWidth, strideB: kWidth,
+          strideC: visible, alpha: Double(op.scale)),
+        own, k + batch * keys * kWidth + group * depth, into: scores.data)
+    }
     if let last {
       let scale = R(rounding: Double(op.scale))
       for i in 0..<queries {
@@ -189,6 +214,12 @@ private struct AttentionPlan<R: Real> {
       for j in seen { scores[j] = softcap * R.tanh(scores[j] / softcap) }
     }
     mask?.apply(to: scores, batch: batch, head: head, query: query, keys: seen)
+    if let rounded {
+      rounded.weigh(scores, seen)
+      for j in 0..<seen.lowerBound { scores[j] = 0 }
+      for j in end..<max(end, visible) { scores[j] = 0 }
+      return
+    }
     var largest = -R.infinity
     for j in seen where scores[j] > largest || scores[j].isNaN { largest = scores[j] }
     var sum = 0.0

@@ -24,6 +24,9 @@ import Tensors
 /// `means: f32[2, kvHeads * D]`, rows `m` and `m'`, and `angles: f32[N, 2, D]`, cosines and sines of each column, first of the
 /// angles of the positions `0 ... B - 1`, then of `0, B, 2 B, ...`. What is scored for the key of position `b B + r` is the stored
 /// one plus `m cos a + m' sin a` with `a` the sum of the angles of `b B` and `r`, from the last keys as well.
+///
+/// With `int8` the products are those of bytes, as ``ByteAttention`` says, which loses some precision; a target on which
+/// bytes are no faster may compute with the numbers as they are.
 package struct Attention: Operator {
   package static let name = "attention"
 
@@ -35,12 +38,13 @@ package struct Attention: Operator {
   package var softcap: Float?
   package var recent: Int?
   package var angleBlock: Int?
+  package var int8: ByteAttention?
 
   package init() {}
 
   package init(
     heads: Int, kvHeads: Int, scale: Float, causal: Bool = true, window: Int? = nil, softcap: Float? = nil,
-    recent: Int? = nil, angleBlock: Int? = nil
+    recent: Int? = nil, angleBlock: Int? = nil, int8: ByteAttention? = nil
   ) {
     self.heads = heads
     self.kvHeads = kvHeads
@@ -50,6 +54,7 @@ package struct Attention: Operator {
     self.softcap = softcap
     self.recent = recent
     self.angleBlock = angleBlock
+    self.int8 = int8
   }
 
   /// The indices of position and mask among the inputs.
@@ -94,6 +99,14 @@ package struct Attention: Operator {
     }
     if let softcap, !(softcap > 0 && softcap.isFinite) {
       throw failure("attribute 'softcap' is \(softcap), expected a positive number")
+    }
+    if let int8 {
+      guard ByteAttention.blocks.contains(int8.block) else {
+        throw failure("attribute 'int8' has blocks of \(int8.block), expected a multiple of 16 up to 256")
+      }
+      guard recent == nil, angleBlock == nil else {
+        throw failure("attributes 'int8' and '\(recent == nil ? "angleBlock" : "recent")' exclude each other")
+      }
     }
     let rows = q.rank - 2
     let columns = (
