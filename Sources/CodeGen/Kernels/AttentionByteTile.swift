@@ -189,13 +189,13 @@ struct AttentionByteTile {
       let from = k.define("from", self.pair(place, pair, rowStride: config.queryStride, headDim))
       let factor = roundingFactor(of: headDim, "top") { q.load(from + $0, count: $1) }
       k.store(scratch.queryScales, pair, factor.largest / 127 * .real(config.scale))
-      let sum = k.variable("sum", none)
+      let sum = scratch.starts.map { _ in k.variable("sum", none) }
       k.vectorLoop("d", count: .integer(headDim)) { d, tail in
         let code = k.define("code", (q.load(from + d, count: tail) * factor.vector).asInt32)
         k.store(scratch.codes, d, code)
-        if scratch.starts != nil { k.assign(sum, sum + code) }
+        if let sum { k.assign(sum, sum + code) }
       }
-      if let starts = scratch.starts { k.store(starts, pair, Expression.reduce(.sum, sum) * -128) }
+      if let starts = scratch.starts, let sum { k.store(starts, pair, Expression.reduce(.sum, sum) * -128) }
       let index = k.define("index", pair / .integer(part)), lane = k.define("lane", pair % .integer(part))
       k.loop("w", to: .integer(headWords)) { w in
         k.store(
