@@ -18,7 +18,8 @@ import Tensors
 ///
 /// `text` is a text, which the model's tokenizer reads, or token ids (.npy, .npz); for networks without tokens an archive of
 /// inputs. `samples` windows of `length` tokens are spread evenly over it; an encoder reads its lines. `damping`, `order`, `search` and `refinements` are
-/// those of ``GPTQ``. `inputs` says whose inputs a layer is chosen for:
+/// those of ``GPTQ``; `method = adaptive` rounds to the nearest first and moves single codes then, instead of rounding column by
+/// column. `inputs` says whose inputs a layer is chosen for:
 ///
 /// - `sequential`: those that the layers before give with the codes chosen for them, activations rounded as the graph says;
 /// - `original`: those of the original model;
@@ -27,6 +28,10 @@ import Tensors
 ///
 /// With `bias` a layer with a bias of its own gets one with which its sums have the means that they have in the original model
 /// (M. Nagel and others, "Data-free quantization through weight equalization and bias correction", 2019).
+///
+/// With `means` above 0 the mean `m` of the `n` inputs of a sample counts beside them, `H = sum_t x_t x_t^T + means sum_s n_s m_s m_s^T`: what
+/// the codes do to the mean of a layer's results, which models whose embedding is the mean over a text are judged by, where errors of
+/// tokens that cancel do no harm.
 ///
 /// With `tokenWeight = attention` the tokens that receive more attention count more, `H = sum_t r_t^2 x_t x_t^T` (Sung and others,
 /// "RSQ: learning from important tokens leads to better quantized LLMs", 2025): `r_t` grows from `leastWeight` to 1 with the
@@ -55,6 +60,7 @@ package struct ChooseCodes: TokenSampled {
   package var samples: Int?
   /// Tokens of a window; nil for 512, or the context of the model if that is less.
   package var length: Int?
+  package var method: GPTQ.Rounding = .gptq
   package var damping: Double = 0.01
   package var order: GPTQ.Order = .group
   package var search: Bool = true
@@ -62,6 +68,8 @@ package struct ChooseCodes: TokenSampled {
   package var inputs: Inputs = .stream
   package var tokenWeight: TokenWeight = .none
   package var leastWeight: Double = 0.1
+  /// How much the mean of the rows of a sample counts beside them.
+  package var means: Double = 0
   /// Whether biases make up for what the codes change in the means of the results, where the layer has one.
   package var bias: Bool = false
   /// Whether the codes of tables that are no layers are chosen as well.
@@ -129,6 +137,7 @@ package struct ChooseCodes: TokenSampled {
     if let samples { try expect(samples > 0, "samples", "\(samples)", "at least 1") }
     if let length { try expect(length > 0, "length", "\(length)", "at least 1") }
     try expect(damping >= 0 && damping <= 1, "damping", "\(damping)", "0 to 1")
+    try expect(means >= 0 && means <= 1e6, "means", "\(means)", "0 to 1000000")
     try expect((0...100).contains(refinements), "refinements", "\(refinements)", "0 to 100")
     try expect(
       leastWeight > 0 && leastWeight <= 1, "leastWeight", "\(leastWeight)", "more than 0, at most 1"

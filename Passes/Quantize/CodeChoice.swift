@@ -67,6 +67,7 @@ struct CodeChoice {
     self.options = options
     self.graph = graph
     var method = GPTQ()
+    method.rounding = options.method
     method.damping = options.damping
     method.order = options.order
     method.searchesScales = options.search
@@ -261,7 +262,7 @@ struct CodeChoice {
     let sizes = weights.view.sizes
     let (rows, columns) = (sizes[0], sizes[1])
     let inputs = try self.inputs(of: walk, product.node, columns)
-    let right = weighted(inputs, columns)
+    let right = counted(inputs, columns)
     let metric = try method.metric(ProductSums.gram(right, columns: columns), columns: columns, product.format)
     let correction = try self.correction(product, weighted: right, rows: rows, columns: columns)
     let (source, target) = try Self.addresses(weights, blocks)
@@ -274,7 +275,7 @@ struct CodeChoice {
   ) throws -> GPTQ.Correction? {
     guard let original else { return nil }
     let wanted = try self.inputs(of: original, product.node, columns)
-    let shift = ProductSums.cross(weighted(wanted, columns), minus: right, columns: columns, right, columns: columns)
+    let shift = ProductSums.cross(counted(wanted, columns), minus: right, columns: columns, right, columns: columns)
     var correction = GPTQ.Correction(shift: shift.map { Float($0) })
     if options.inputs == .stream, let op = graph[product.node].op as? MatMul, op.epilogue.activation == .none,
       !op.epilogue.gated, let index = op.epilogue.residualIndex
@@ -282,7 +283,7 @@ struct CodeChoice {
       let before = try original.rows(of: original.graph[product.node].inputs[index], columns: rows)
       let now = try walk.rows(of: graph[product.node].inputs[index], columns: rows)
       let offset = ProductSums.cross(
-        weighted(before, rows), minus: weighted(now, rows), columns: rows, right, columns: columns)
+        counted(before, rows), minus: counted(now, rows), columns: rows, right, columns: columns)
       correction.offset = offset.map { Float($0) }
     }
     return correction
@@ -394,6 +395,24 @@ struct CodeChoice {
         for (row, weight) in weights.enumerated() {
           for i in row * columns..<(row + 1) * columns { target[i] = rows.numbers[i] * weight }
         }
+      }
+    }
+  }
+
+  /// Rows times the weights of their tokens, and behind those of each sample their mean, as often as it counts.
+  private func counted(_ samples: [SampleRows], _ columns: Int) -> [SampleRows] {
+    let rows = weighted(samples, columns)
+    guard options.means > 0 else { return rows }
+    return rows.map { rows in
+      made(rows.rows + 1, columns) { target in
+        target.update(from: rows.numbers, count: rows.rows * columns)
+        let factor = Float((options.means / Double(max(1, rows.rows))).squareRoot())
+        let last = target + rows.rows * columns
+        last.update(repeating: 0, count: columns)
+        for row in 0..<rows.rows {
+          for column in 0..<columns { last[column] += rows.numbers[row * columns + column] }
+        }
+        for column in 0..<columns { last[column] *= factor }
       }
     }
   }

@@ -216,6 +216,46 @@ import Testing
     #expect(errors[1] < 0.95 * errors[0] && errors[2] < 0.98 * errors[1] && errors[3] <= errors[2], "\(errors)")
   }
 
+  /// Adaptive rounding on planted structure: no row is worse than rounded to nearest, the error falls to less than half, and no single
+  /// code could be moved to one of its neighbours for less.
+  @Test(arguments: formats + tableFormats) func adaptiveRounding(format: BlockFormat) throws {
+    let (rows, columns) = (21, 70)
+    var random = SplitMix64(seed: 31)
+    let w = random.floats(rows * columns)
+    let gram = Self.gram(Self.inputs(200, columns, &random), columns: columns)
+    var method = GPTQ()
+    method.rounding = .adaptive
+    let found = try Self.run(method, w, gram, columns: columns, format)
+    let errors = Self.errors(w, found.numbers, gram, columns: columns)
+    let nearest = Self.errors(w, Self.nearest(w, columns: columns, format), gram, columns: columns)
+    // Up to damping and f32 sums.
+    for (a, b) in zip(errors, nearest) { #expect(a <= b * 1.01) }
+    let share = errors.reduce(0, +) / nearest.reduce(0, +)
+    #expect(share < 0.5, "\(format.name): \(share)")
+    #expect(abs(found.report.error / errors.reduce(0, +) - 1) < 0.02)
+    #expect(abs(found.report.nearestError / nearest.reduce(0, +) - 1) < 0.02)
+    // The damped metric is what is lowered.
+    let mean = (0..<columns).reduce(0.0) { $0 + gram[$1 * columns + $1] } / Double(columns)
+    let length = format.groupLength(columns: columns)
+    for row in 0..<rows {
+      let values = Set(found.numbers[row * columns..<row * columns + min(length, columns)]).sorted()
+      for column in 0..<min(length, columns) {
+        let place = row * columns + column
+        guard let index = values.firstIndex(of: found.numbers[place]) else { continue }
+        let e = (0..<columns).map { Double(w[row * columns + $0]) - Double(found.numbers[row * columns + $0]) }
+        let own = gram[column * columns + column] + 0.01 * mean
+        var slope = 0.01 * mean * e[column]
+        for k in 0..<columns { slope += gram[column * columns + k] * e[k] }
+        for other in [index - 1, index + 1] where values.indices.contains(other) {
+          let move = Double(values[other]) - Double(values[index])
+          let change = move * move * own - 2 * move * slope
+          // A move is only made if it is by more than half a step, and sums are in f32.
+          #expect(change > -0.02 * move * move * own, "\(format.name), \(row), \(column)")
+        }
+      }
+    }
+  }
+
   /// Of all codes of two rows of three weights with the chosen scales the best are found, or nearly so.
   @Test func comesCloseToTheBestOfAllCodes() throws {
     let format = BlockFormat(bits: 2, group: 32, scale: .f16)

@@ -21,6 +21,17 @@ package struct GPTQ: Sendable {
     case full
   }
 
+  /// How codes are found before they are improved.
+  package enum Rounding: String, Hashable, Codable, Sendable, CaseIterable {
+    /// Column by column, what rounding one does to the results made up for by the later ones.
+    case gptq
+    /// Each to the nearest of a scale that is searched for by the diagonal of `H`; all that makes up for anything is improving single
+    /// codes afterwards, until none moves: adaptive rounding (M. Nagel and others, "Up or down?", 2020) by coordinate descent, without
+    /// gradients.
+    case adaptive
+  }
+
+  package var rounding = Rounding.gptq
   /// What is added to the diagonal of `H`, as a share of its mean.
   package var damping = 0.01
   package var order = Order.group

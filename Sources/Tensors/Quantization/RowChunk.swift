@@ -50,7 +50,7 @@ final class RowChunk {
   ) -> (error: Double, nearest: Double) {
     target.update(from: weights, count: count * columns)
     if let correction { aim(weights, correction, offsetRow) }
-    roundInOrder()
+    if method.rounding == .adaptive { roundAlone() } else { roundInOrder() }
     let residual = UnsafeMutablePointer<Float>.allocate(capacity: count * columns)
     let gradient = UnsafeMutablePointer<Float>.allocate(capacity: count * columns)
     defer {
@@ -68,7 +68,10 @@ final class RowChunk {
       refineScales(residual, gradient)
       refineCodes(residual, gradient)
     }
-    if method.refinements > 0 { multiplyByHessian(residual, into: gradient) }
+    if method.rounding == .adaptive {
+      for _ in 0..<Self.sweeps where refineCodes(residual, gradient) == 0 { break }
+    }
+    if method.refinements > 0 || method.rounding == .adaptive { multiplyByHessian(residual, into: gradient) }
     return store(weights, residual, gradient, into: blocks)
   }
 
@@ -129,6 +132,35 @@ final class RowChunk {
     }
   }
 
+  /// How often adaptive rounding goes through all codes at most.
+  private static let sweeps = 32
+
+  /// The numbers of all rows, one column after the other in their order.
+  private func fill(_ w: UnsafeMutablePointer<Float>) {
+    for (place, column) in metric.order.enumerated() {
+      for row in 0..<count { w[place * Self.rows + row] = target[row * columns + column] }
+      for row in count..<Self.rows { w[place * Self.rows + row] = 0 }
+    }
+  }
+
+  /// Rounds each number to the nearest code of a scale chosen beforehand.
+  private func roundAlone() {
+    let w = UnsafeMutablePointer<Float>.allocate(capacity: columns * Self.rows)
+    defer { w.deallocate() }
+    fill(w)
+    chooseScales(w)
+    for (place, column) in metric.order.enumerated() {
+      for set in 0..<Self.sets where set * Self.lanes < count {
+        let parameters = groupOf[column] * Self.rows + set * Self.lanes
+        let choice = GroupGrid.Choice(scale: load(scales + parameters), zero: load(zeros + parameters))
+        let code = grid.codes(load(w + place * Self.rows + set * Self.lanes), choice, choice.inverse)
+        for lane in 0..<min(Self.lanes, count - set * Self.lanes) {
+          codes[(set * Self.lanes + lane) * columns + column] = code[lane]
+        }
+      }
+    }
+  }
+
   private func roundInOrder() {
     let rows = Self.rows
     // One column after the other, with the numbers of all rows.
@@ -138,10 +170,7 @@ final class RowChunk {
       w.deallocate()
       errors.deallocate()
     }
-    for (place, column) in metric.order.enumerated() {
-      for row in 0..<count { w[place * rows + row] = target[row * columns + column] }
-      for row in count..<rows { w[place * rows + row] = 0 }
-    }
+    fill(w)
     let blocks = self.blocks
     let isDynamic = method.order != .full && groups.allSatisfy { $0.count <= Self.trialColumns }
     if !isDynamic { chooseScales(w) }
@@ -357,8 +386,10 @@ final class RowChunk {
     for column in 0..<columns { gradient[column] -= step * product[column] }
   }
 
-  /// Moves single codes to where the error is least, the others as they are.
-  private func refineCodes(_ residual: UnsafeMutablePointer<Float>, _ gradient: UnsafeMutablePointer<Float>) {
+  /// Moves single codes to where the error is least, the others as they are; how many were moved.
+  @discardableResult
+  private func refineCodes(_ residual: UnsafeMutablePointer<Float>, _ gradient: UnsafeMutablePointer<Float>) -> Int {
+    var moved = 0
     metric.hessian.withUnsafeBufferPointer { hessian in
       guard let h = hessian.baseAddress else { return }
       for column in metric.order {
@@ -375,10 +406,12 @@ final class RowChunk {
           guard move != 0 else { continue }
           codes[place] = code
           residual[place] -= move
+          moved += 1
           for k in 0..<columns { line[k] -= move * other[k] }
         }
       }
     }
+    return moved
   }
 
   // MARK: Blocks
