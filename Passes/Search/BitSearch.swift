@@ -4,28 +4,21 @@ import Tensors
 
 /// The search of ``AllocateBits`` on one model.
 struct BitSearch {
-  /// Rows of a weight whose errors stand for all.
-  private static let rows = 256
-
-  /// A weight with what each format costs and loses.
-  private struct Unit {
-    var name: String
-    var weight: ValueID
-    /// Rows and columns as stored, rows of all experts together.
-    var rows, columns: Int
-    var options: [BudgetedChoice.Option] = []
-    /// `tr(W H W^T)`.
-    var energy = 0.0
-
-    var count: Int { rows * columns }
+  /// What scores and measurements say of the layers.
+  struct Findings {
+    /// What each format of each layer costs and loses.
+    var units: [[BudgetedChoice.Option]] = []
+    var pairs: [BitSteps.Pair] = []
   }
 
-  private let options: AllocateBits
-  private let model: Model
-  private let samples: [FunctionInputs]
-  private var units: [Unit]
-  /// The distance from the original model.
-  private let distance: OutputDistance
+  let options: AllocateBits
+  let model: Model
+  let samples: [FunctionInputs]
+  /// The weights that are stored on their own, and what is known of them.
+  let weights: [ValueID]
+  var layers: [LayerStatistics]
+  /// The distance from the original model; nil without samples.
+  private let distance: OutputDistance?
 
   init(_ options: AllocateBits, _ model: Model, _ samples: [FunctionInputs]) throws {
     self.options = options
@@ -36,60 +29,72 @@ struct BitSearch {
     let found = try QuantizeWeights(options.formats[0]).quantize(&copy, function: 0, &context)
     let graph = model.functions[0]
     var seen: Set<ValueID> = []
-    units = found.compactMap { unit in
+    var weights: [ValueID] = [], layers: [LayerStatistics] = []
+    for unit in found {
       let sizes = graph.type(of: unit.weight).shape.maximumSizes
-      guard seen.insert(unit.weight).inserted, sizes.count >= 2 else { return nil }
+      guard seen.insert(unit.weight).inserted, sizes.count >= 2 else { continue }
       let isStored = graph.users(of: unit.weight).allSatisfy { (graph[$0].op as? MatMul)?.transposeB ?? true }
       let columns = isStored ? sizes[sizes.count - 1] : sizes[sizes.count - 2]
-      return Unit(
-        name: unit.name, weight: unit.weight, rows: sizes.reduce(1, *) / max(1, columns), columns: columns)
+      weights.append(unit.weight)
+      layers.append(
+        LayerStatistics(name: unit.name, rows: sizes.reduce(1, *) / max(1, columns), columns: columns))
     }
-    guard !units.isEmpty else {
+    guard !layers.isEmpty else {
       throw CompileError(.unsupported, "there is no weight that could be rounded", subject: .init(object: graph.name))
     }
-    distance = try OutputDistance(model, samples)
+    self.weights = weights
+    self.layers = layers
+    distance = samples.isEmpty ? nil : try OutputDistance(model, samples)
   }
 
-  /// The format of each unit.
+  /// The format of each layer, by the name of its weight.
   mutating func run(_ context: inout PassContext) throws -> [String: QuantizationSpec] {
-    let budget = try budget()
-    try findLosses(&context)
-    let table = units.map(\.options)
-    guard var choice = BudgetedChoice.choose(table, budget: budget) else {
-      let least = BudgetedChoice.least(table)
-      throw CompileError(
-        .usage,
-        options.bits.map { "the budget of \($0) bits cannot be met" }
-          ?? "the budget of \(options.bytes ?? 0) bytes cannot be met",
-        notes: [
-          "the least that these formats give is \(options.bits == nil ? "\(least + otherBytes) bytes" : "\(Self.hundredths(Double(8 * least) / Double(max(1, weightCount)))) bits")"
-        ])
+    let found = try findings(&context)
+    if options.trials > 0 { try judge(found, &context) }
+    if options.search == .closedForm {
+      let gain = ClosedFormBits(layers, found.units).gain
+      context.report("gain", gain)
+      context.remark(
+        "giving bits to layers is worth a factor of \(Self.rounded(gain, 2)): the arithmetic over the geometric mean of what a weight "
+          + "of each would lose at equal bits")
     }
-    if options.generations > 0 { try evolve(&choice, budget, &context) }
-    var specs: [String: QuantizationSpec] = [:]
-    var bytes = 0
-    for (unit, index) in zip(units, choice) {
-      specs[unit.name] = options.formats[index]
-      bytes += unit.options[index].bytes
-      context.count("\(options.formats[index].description)")
+    var choice = try choice(found, &context)
+    if options.generations > 0 {
+      let first = choice
+      try evolve(&choice, found.units, &context)
+      // As many bytes may take more room in the program.
+      if let size = options.size, choice != first, try programBytes(choice, context) > size { choice = first }
     }
+    for index in choice { context.count("\(options.formats[index])") }
+    let bytes = self.bytes(choice, found.units)
     context.report("bits", Double(8 * bytes) / Double(max(1, weightCount)))
-    context.report("divergence", try divergence(specs))
+    let specs = self.specs(choice)
+    if distance != nil { context.report("divergence", try divergence(specs)) }
     return specs
   }
 
-  private static func hundredths(_ value: Double) -> Double { (value * 100).rounded(.up) / 100 }
+  func specs(_ choice: [Int]) -> [String: QuantizationSpec] {
+    Dictionary(zip(layers.map(\.name), choice.map { options.formats[$0] }), uniquingKeysWith: { first, _ in first })
+  }
+
+  func bytes(_ choice: [Int], _ units: [[BudgetedChoice.Option]]) -> Int {
+    zip(choice, units).reduce(0) { $0 + $1.1[$1.0].bytes }
+  }
+
+  private static func rounded(_ value: Double, _ digits: Int) -> Double {
+    let factor = (0..<digits).reduce(1.0) { factor, _ in factor * 10 }
+    return (value * factor).rounded() / factor
+  }
 
   // MARK: Budget
 
-  private var weightCount: Int { units.reduce(0) { $0 + $1.count } }
+  private var weightCount: Int { layers.reduce(0) { $0 + $1.count } }
 
   /// Bytes of the constants that stay as they are.
   private var otherBytes: Int {
-    let names = Set(units.map(\.weight))
     let graph = model.functions[0]
     var taken: Set<ConstantID> = []
-    var stack = Array(names)
+    var stack = weights
     while let value = stack.popLast() {
       if let constant = graph.constant(of: value) { taken.insert(constant) }
       if let node = graph.definingNode(of: value) { stack += graph[node].inputs }
@@ -105,174 +110,105 @@ struct BitSearch {
     return sum
   }
 
-  private func budget() throws -> Int {
-    if let bits = options.bits { return Int(bits * Double(weightCount) / 8) }
-    return (options.bytes ?? 0) - otherBytes
+  /// The option of each layer.
+  private func choice(_ found: Findings, _ context: inout PassContext) throws -> [Int] {
+    if let bound = options.accept { return try choice(found, within: bound, &context) }
+    if let size = options.size { return try choice(found, size: size, &context) }
+    let budget = options.bits.map { Int($0 * Double(weightCount) / 8) } ?? (options.bytes ?? 0) - otherBytes
+    if let choice = choose(found, budget) { return choice }
+    let least = BudgetedChoice.least(found.units)
+    if let bits = options.bits {
+      let bytesPerBit = Double(max(1, weightCount)) / 8
+      throw Self.tooSmall("\(bits) bits", "\((Double(least) / bytesPerBit * 100).rounded(.up) / 100) bits")
+    }
+    throw Self.tooSmall("\(options.bytes ?? 0) bytes", "\(least + otherBytes) bytes")
   }
 
-  // MARK: Losses
-
-  /// Fills in what each format costs and loses: as it was kept, else measured. Neither depends on the budget.
-  private mutating func findLosses(_ context: inout PassContext) throws {
-    var pass = options
-    pass.text = ""
-    (pass.samples, pass.length, pass.bits, pass.bytes) = (nil, nil, nil, nil)
-    (pass.generations, pass.offspring, pass.seed) = (0, 1, 0)
-    let key = try context.results.map { try ResultKey(pass, model, [samples], $0.salt).text }
-    if let key, let result = context.results?.find(key), let known = losses(in: result.facts) {
-      for index in units.indices { units[index].options = known[index] }
-      return context.count("losses from the cache", by: units.count)
-    }
-    try measureErrors(context.progress)
-    try weigh(context.progress)
-    if let key { context.results?.keep(CachedResult(facts: facts), under: key) }
+  private static func tooSmall(_ budget: String, _ least: String) -> CompileError {
+    CompileError(
+      .usage, "the budget of \(budget) cannot be met", notes: ["the least that these formats give is \(least)"])
   }
 
-  /// The losses of all units; numbers by their bits, of which none gets lost in text.
-  private var facts: JSON {
-    let units = self.units.map { unit -> JSON in
-      let options = unit.options.map { option -> JSON in
-        ["bytes": .int(option.bytes), "loss": .string("\(option.loss.bitPattern)")]
-      }
-      return ["name": .string(unit.name), "options": .array(options)]
-    }
-    return ["units": .array(units)]
-  }
-
-  /// What ``facts`` say, if that is of these units.
-  private func losses(in facts: JSON) -> [[BudgetedChoice.Option]]? {
-    guard let entries = facts["units"]?.array, entries.map({ $0["name"]?.string }) == units.map(\.name) else {
-      return nil
-    }
-    var losses: [[BudgetedChoice.Option]] = []
-    for entry in entries {
-      let found = (entry["options"]?.array ?? []).compactMap { option -> BudgetedChoice.Option? in
-        guard let bytes = option["bytes"]?.int, bytes >= 0,
-          let loss = option["loss"]?.string.flatMap({ UInt64($0) }).map({ Double(bitPattern: $0) }), !loss.isNaN
-        else { return nil }
-        return BudgetedChoice.Option(bytes: bytes, loss: loss)
-      }
-      guard found.count == options.formats.count else { return nil }
-      losses.append(found)
-    }
-    return losses
-  }
-
-  /// Walks through the graph and fills in what each format costs and the error of its rounding.
-  private mutating func measureErrors(_ progress: Progress?) throws {
-    let graph = model.functions[0]
-    var walk = try SampleWalk(model, graph, samples)
-    var users: [NodeID: Int] = [:]
-    for (index, unit) in units.enumerated() {
-      for user in graph.users(of: unit.weight) where graph[user].op is MatMul || graph[user].op is ExpertMatMul {
-        users[user] = index
-      }
-    }
-    let isProduct = Set(users.values)
-    for index in units.indices where !isProduct.contains(index) { try measure(index, gram: nil, &walk) }
-    var done: Set<Int> = []
-    while let id = walk.next {
-      progress?.update("measuring layers", done: walk.step, of: walk.order.count)
-      if let index = users[id], done.insert(index).inserted {
-        let rows = try walk.rows(of: graph[id].inputs[0], columns: units[index].columns)
-        try measure(index, gram: ProductSums.gram(rows, columns: units[index].columns), &walk)
-      }
-      if done.count == isProduct.count { break }
-      try walk.advance()
+  /// The best that a search finds within a budget of bytes for the layers; nil if it is below what they need.
+  private func choose(_ found: Findings, _ budget: Int) -> [Int]? {
+    switch options.search {
+    case .dynamic: return BudgetedChoice.choose(found.units, budget: budget)
+    case .closedForm: return ClosedFormBits(layers, found.units).choose(layers, found.units, budget: budget)
+    case .steps: return BitSteps(found.units, pairs: found.pairs).choice(found.units, budget: budget)
     }
   }
 
-  /// Fills in the options of a unit: `tr(D H D^T)` of some rows, for all.
-  private mutating func measure(_ index: Int, gram: [Double]?, _ walk: inout SampleWalk) throws {
-    let unit = units[index]
-    let tensor = try walk.recipe(unit.weight).floats()
-    let numbers = tensor.view.elements(as: Float.self)
-    // The rows of a weight that is not stored by output column are its columns.
-    let (across, along) = tensor.view.sizes.last == unit.columns ? (unit.columns, 1) : (1, unit.rows)
-    let picked = Self.spread(unit.rows, Self.rows)
-    let hessian = gram?.map { Float($0) }
-    let share = Double(unit.rows) / Double(max(1, picked.count))
-    var weights = [Float](repeating: 0, count: picked.count * unit.columns)
-    for (place, row) in picked.enumerated() {
-      for column in 0..<unit.columns { weights[place * unit.columns + column] = numbers[row * across + column * along] }
+  /// The best whose program takes at most `size` bytes: what it takes beside the bytes of layers is measured, and made up for.
+  private func choice(_ found: Findings, size: Int, _ context: inout PassContext) throws -> [Int] {
+    func loss(_ choice: [Int]) -> Double { zip(choice, found.units).reduce(0) { $0 + $1.1[$1.0].loss } }
+    var best = found.units.map { options in
+      options.indices.min { options[$0].bytes < options[$1].bytes } ?? 0
     }
-    units[index].energy = share * Self.form(weights, hessian, unit.columns)
-    units[index].options = try options.formats.map { spec in
-      var format = spec.weightFormat ?? .w8c
-      if spec.weights.isFitted {
-        format = try weights.withUnsafeBufferPointer { try format.fitted(to: $0, columns: unit.columns) }
+    var stored = try programBytes(best, context)
+    let least = stored
+    guard least <= size else { throw Self.tooSmall("\(size) bytes", "\(least) bytes") }
+    var other = stored - bytes(best, found.units)
+    var tried: Set<Int> = []
+    for _ in 0..<Self.trials where tried.insert(other).inserted {
+      guard let choice = choose(found, size - other) else {
+        other = min(other - 1, size - BudgetedChoice.least(found.units))
+        continue
       }
-      var changes = weights
-      var codes = [UInt8](repeating: 0, count: format.rowBytes(columns: unit.columns))
-      var back = [Float](repeating: 0, count: unit.columns)
-      for place in picked.indices {
-        let first = place * unit.columns
-        weights.withUnsafeBufferPointer { source in
-          guard let start = source.baseAddress else { return }
-          codes.withUnsafeMutableBytes { target in
-            if let base = target.baseAddress { format.quantizeRow(start + first, columns: unit.columns, into: base) }
-          }
-        }
-        codes.withUnsafeBytes { source in
-          back.withUnsafeMutableBufferPointer { target in
-            if let from = source.baseAddress, let to = target.baseAddress {
-              format.dequantizeRow(from, columns: unit.columns, into: to)
-            }
-          }
-        }
-        for column in 0..<unit.columns { changes[first + column] -= back[column] }
-      }
-      return .init(
-        bytes: unit.rows * format.rowBytes(columns: unit.columns),
-        loss: share * Self.form(changes, hessian, unit.columns))
+      let taken = try programBytes(choice, context)
+      if taken <= size, loss(choice) < loss(best) { (best, stored) = (choice, taken) }
+      // Above the size the excess alone counts, as a choice may leave something over.
+      other = taken > size ? other + taken - size : taken - bytes(choice, found.units)
     }
+    context.report("size", Double(stored))
+    context.remark("weights and tokenizer take \(stored) of at most \(size) bytes")
+    return best
   }
 
-  /// `tr(D H D^T)`; without `H` the sum of squares.
-  private static func form(_ d: [Float], _ hessian: [Float]?, _ columns: Int) -> Double {
-    guard let hessian else { return d.reduce(0) { $0 + Double($1) * Double($1) } }
-    let rows = d.count / max(1, columns)
-    var product = [Float](repeating: 0, count: d.count)
-    d.withUnsafeBufferPointer { d in
-      hessian.withUnsafeBufferPointer { hessian in
-        product.withUnsafeMutableBufferPointer { product in
-          if let a = d.baseAddress, let b = hessian.baseAddress, let c = product.baseAddress {
-            MatrixProduct(rows: rows, columns: columns, depth: columns)(a, b, into: c)
-          }
-        }
-      }
+  /// The bytes that a choice takes in a program.
+  private func programBytes(_ choice: [Int], _ context: PassContext) throws -> Int {
+    guard let measure = context.programBytes else {
+      throw CompileError(
+        .usage, "the sizes of programs cannot be measured here", notes: ["name 'bits' or 'bytes' instead"])
     }
-    return zip(d, product).reduce(0) { $0 + Double($1.0) * Double($1.1) }
+    var copy = model
+    var own = PassContext()
+    try QuantizeWeights(options.formats[0]).quantize(&copy, function: 0, &own, specs: specs(choice))
+    return try measure(copy)
   }
 
-  /// At most `count` numbers below `all`, spread evenly.
-  private static func spread(_ all: Int, _ count: Int) -> [Int] {
-    all <= count ? Array(0..<all) : (0..<count).map { $0 * all / count }
-  }
+  /// How often a size is measured.
+  private static let trials = 12
 
-  /// Multiplies the losses by the weights of the units.
-  private mutating func weigh(_ progress: Progress?) throws {
-    for index in units.indices {
-      var factor = units[index].energy > 0 ? 1 / units[index].energy : 0
-      if options.score == .divergence {
-        progress?.update("weighing layers", done: index, of: units.count)
-        guard
-          let probe = units[index].options.indices.max(by: {
-            units[index].options[$0].loss < units[index].options[$1].loss
-          }),
-          units[index].options[probe].loss > 0
-        else { continue }
-        let found = try divergence([units[index].name: options.formats[probe]], alone: true)
-        factor = found / units[index].options[probe].loss
-      }
-      for option in units[index].options.indices { units[index].options[option].loss *= factor }
+  /// The smallest whose divergence is measured to be within a bound.
+  private func choice(_ found: Findings, within bound: Double, _ context: inout PassContext) throws -> [Int] {
+    let steps = BitSteps(found.units, pairs: found.pairs)
+    var count = 0
+    var least = 0.0, reached = 0.0
+    let choice = try steps.furthest(within: bound) { choice in
+      context.progress?.update("bisecting", done: count, of: max(1, count + 1))
+      let distance = try divergence(specs(choice))
+      if count == 0 { least = distance }
+      if distance <= bound { reached = distance }
+      count += 1
+      return distance
     }
+    guard let choice else {
+      throw CompileError(
+        .usage, "the divergence cannot be kept within \(bound)",
+        notes: ["the best that these formats give is \(least) on the samples, before codes are chosen"])
+    }
+    context.count("choices measured", by: count)
+    context.remark(
+      "the smallest choice within a divergence of \(bound) has \(reached) on the samples, of \(count) that were measured"
+    )
+    return choice
   }
 
   // MARK: The whole model
 
   /// The divergence from the original with these formats; `alone` leaves all other weights as they are.
-  private func divergence(_ specs: [String: QuantizationSpec], alone: Bool = false) throws -> Double {
+  func divergence(_ specs: [String: QuantizationSpec], alone: Bool = false) throws -> Double {
+    guard let distance else { throw CompileError(.internal, "a divergence without samples") }
     var copy = model
     var context = PassContext()
     var pass = QuantizeWeights(options.formats[0])
@@ -284,48 +220,27 @@ struct BitSearch {
     return try distance(copy)
   }
 
-  // MARK: Evolution
-
-  /// Improves a choice by changes that keep the budget.
-  private func evolve(_ choice: inout [Int], _ budget: Int, _ context: inout PassContext) throws {
-    func specs(_ choice: [Int]) -> [String: QuantizationSpec] {
-      Dictionary(zip(units.map(\.name), choice.map { options.formats[$0] }), uniquingKeysWith: { first, _ in first })
-    }
-    var generator = SplitMix64(seed: UInt64(truncatingIfNeeded: options.seed))
-    var least = try divergence(specs(choice))
-    var improved = 0
-    for generation in 0..<options.generations {
-      context.progress?.update("evolving", done: generation, of: options.generations)
-      var best: (choice: [Int], divergence: Double)?
-      for _ in 0..<options.offspring {
-        let child = mutated(choice, budget, &generator)
-        guard child != choice else { continue }
-        let found = try divergence(specs(child))
-        if found < best?.divergence ?? least { best = (child, found) }
-      }
-      if let best {
-        (choice, least) = (best.choice, best.divergence)
-        improved += 1
-      }
-    }
-    context.count("generations that improved", by: improved)
+  /// The distance from the original with some layers rounded to formats by their index.
+  func measure(_ formats: [Int: Int]) throws -> Double {
+    var specs: [String: QuantizationSpec] = [:]
+    for (layer, format) in formats { specs[layers[layer].name] = options.formats[format] }
+    return try divergence(specs, alone: true)
   }
 
-  /// A copy in which one unit has a format of more bytes and others give them up.
-  private func mutated(_ choice: [Int], _ budget: Int, _ generator: inout SplitMix64) -> [Int] {
-    var child = choice
-    func bytes(_ unit: Int, _ option: Int) -> Int { units[unit].options[option].bytes }
-    let unit = generator.int(below: units.count)
-    let larger = units[unit].options.indices.filter { bytes(unit, $0) > bytes(unit, choice[unit]) }
-    guard !larger.isEmpty else { return choice }
-    child[unit] = larger[generator.int(below: larger.count)]
-    for _ in 0..<(4 * units.count) {
-      let total = child.indices.reduce(0) { $0 + bytes($1, child[$1]) }
-      if total <= budget { return child }
-      let other = generator.int(below: units.count)
-      let smaller = units[other].options.indices.filter { bytes(other, $0) < bytes(other, child[other]) }
-      if other != unit, !smaller.isEmpty { child[other] = smaller[generator.int(below: smaller.count)] }
+  /// Says how well the losses tell the divergence of random choices.
+  private func judge(_ found: Findings, _ context: inout PassContext) throws {
+    var generator = SplitMix64(seed: UInt64(truncatingIfNeeded: options.seed))
+    var predicted: [Double] = [], measured: [Double] = []
+    for trial in 0..<options.trials {
+      context.progress?.update("measuring random choices", done: trial, of: options.trials)
+      let choice = found.units.map { generator.int(below: $0.count) }
+      predicted.append(zip(choice, found.units).reduce(0) { $0 + $1.1[$1.0].loss })
+      measured.append(try divergence(specs(choice)))
     }
-    return choice
+    let correlation = rankCorrelation(predicted, measured)
+    context.report("rank correlation", correlation)
+    context.remark(
+      "the rank correlation of the score '\(options.score)' with the divergence of \(options.trials) random choices is "
+        + "\(Self.rounded(correlation, 3))")
   }
 }

@@ -56,7 +56,7 @@ package struct BudgetedChoice {
   }
 
   /// Changes options as long as one lowers the loss within the budget, that of most first.
-  private static func spend(_ choice: inout [Int], _ units: [[Option]], _ budget: Int) {
+  static func spend(_ choice: inout [Int], _ units: [[Option]], _ budget: Int) {
     var spare = budget - zip(choice, units).reduce(0) { $0 + $1.1[$1.0].bytes }
     while true {
       var best: (unit: Int, index: Int, gain: Double)?
@@ -71,5 +71,51 @@ package struct BudgetedChoice {
       spare -= units[best.unit][best.index].bytes - units[best.unit][choice[best.unit]].bytes
       choice[best.unit] = best.index
     }
+  }
+
+  /// Gives bytes up until the budget holds, those of the least loss for a byte first.
+  static func save(_ choice: inout [Int], _ units: [[Option]], _ budget: Int) {
+    var over = zip(choice, units).reduce(0) { $0 + $1.1[$1.0].bytes } - budget
+    while over > 0 {
+      var best: (unit: Int, index: Int, price: Double)?
+      for (unit, options) in units.enumerated() {
+        let now = options[choice[unit]]
+        for (index, option) in options.enumerated() where option.bytes < now.bytes {
+          let price = (option.loss - now.loss) / Double(now.bytes - option.bytes)
+          if best.map({ price < $0.price }) ?? true { best = (unit, index, price) }
+        }
+      }
+      guard let best else { return }
+      over -= units[best.unit][choice[best.unit]].bytes - units[best.unit][best.index].bytes
+      choice[best.unit] = best.index
+    }
+  }
+
+  /// The options for which no other has as few bytes and less loss, by rising bytes.
+  static func frontier(_ options: [Option]) -> [Int] {
+    var result: [Int] = []
+    let order = options.indices.sorted {
+      (options[$0].bytes, options[$0].loss, $0) < (options[$1].bytes, options[$1].loss, $1)
+    }
+    for index in order where result.last.map({ options[index].loss < options[$0].loss }) ?? true {
+      result.append(index)
+    }
+    return result
+  }
+
+  /// Those of the frontier that a mixture of two others does not beat, by rising bytes: the lower hull of loss over bytes.
+  static func hull(_ options: [Option]) -> [Int] {
+    var result: [Int] = []
+    for index in frontier(options) {
+      while result.count > 1 {
+        let (a, b, c) = (options[result[result.count - 2]], options[result[result.count - 1]], options[index])
+        let steep = (a.loss - b.loss) * Double(c.bytes - a.bytes),
+          straight = (a.loss - c.loss) * Double(b.bytes - a.bytes)
+        guard steep <= straight else { break }
+        result.removeLast()
+      }
+      result.append(index)
+    }
+    return result
   }
 }

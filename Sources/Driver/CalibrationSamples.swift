@@ -3,6 +3,13 @@ import Formats
 import IR
 import Tensors
 
+extension Model {
+  /// Whether the model reads a text and gives an embedding of it.
+  var embedsTexts: Bool {
+    functions.first.map { CalibrationSamples.takesTokens($0) && $0.outputNames.contains("embedding") } ?? false
+  }
+}
+
 /// Reads sample inputs of a model: a text or token ids for a model of language, arrays for other networks.
 package struct CalibrationSamples {
   private let model: Model

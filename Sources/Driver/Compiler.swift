@@ -35,11 +35,12 @@ package struct Compiler {
     let watch = Stopwatch()
     progress.update("reading \(path)")
     if let folder = options.dumpFolder { try WorkFolder.create(folder) }
-    var model = try runFrontend(path)
+    let targets = try TargetRegistry.targets(named: options.target)
+    var model = try runFrontend(path, targets)
     summary.bitsPerWeight = BitsPerWeight(model)
+    summary.recipe = model[metadata: "quantization"]
     if options.lastStage <= .transform { return try finish(model, watch) }
 
-    let targets = try TargetRegistry.targets(named: options.target)
     let records = try await self.records(targets, model)
     let generator = CodeGenerator(targets: targets, kernels: options.kernels, records: records)
     if options.refusesSlowTypes { try NarrowTypeCheck(generator).check(model, options.frontend) }
@@ -120,8 +121,13 @@ package struct Compiler {
     return records
   }
 
-  private mutating func runFrontend(_ path: String) throws -> Model {
+  private mutating func runFrontend(_ path: String, _ targets: [Target]) throws -> Model {
     var frontend = Frontend(options.frontend)
+    let cache = Measurements.folder(options.cacheFolder)
+    var records: [String: MachineRecord] = [:]
+    for target in targets { records[target.name] = Measurements.record(target, cache: cache) }
+    let generator = CodeGenerator(targets: targets, kernels: options.kernels, records: records)
+    frontend.programBytes = { try ProgramSize.bytes($0, generator) }
     var stages: [(Stage, Double)] = []
     let folder = options.dumpFolder
     frontend.reached = { stage, model, seconds in

@@ -50,6 +50,10 @@ package struct Frontend {
   package var options: FrontendOptions
   /// Called when a stage has been reached, with the model and the seconds it took.
   package var reached: ((Stage, Model, Double) throws -> Void)?
+  /// The bytes that a model of the stage `transform` takes in the program that is asked for.
+  package var programBytes: (Model) throws -> Int = { model in
+    try ProgramSize.bytes(model, CodeGenerator(targets: TargetRegistry.targets(named: "native")))
+  }
   /// What the passes did.
   package private(set) var reports: [PassManager.Report] = []
   /// Sentences for the user.
@@ -75,6 +79,7 @@ package struct Frontend {
     }
     if model.stage < .transform, last >= .transform {
       try advance(&model, to: .transform, transformation(of: model) ?? Pipeline([]))
+      if options.pipeline == nil { try options.budget?.check(model, takes: programBytes(model)) }
     }
     return model
   }
@@ -143,15 +148,15 @@ package struct Frontend {
   private func quantization(of model: Model) throws -> Pipeline? {
     guard options.pipeline == nil else { return nil }
     if let budget = options.budget {
-      guard let text = options.calibration?.samples else {
+      guard let calibration = options.calibration else {
         throw CompileError(.usage, "bits are given to layers by what they do to a text; name one with --calibrate")
       }
-      return try Presets.allocate(budget.allocation(text, for: model), method: options.method ?? .best)
+      return try budget.pipeline(calibration, method: options.method ?? .best, for: model)
     }
     guard let spec = options.quantization else { return nil }
     return try Presets.quantize(
       spec, calibration: options.calibration, method: options.method ?? .best,
-      isLanguage: isLanguage(model))
+      isLanguage: isLanguage(model), embeds: model.embedsTexts)
   }
 
   private mutating func advance(_ model: inout Model, to stage: Stage, _ pipeline: Pipeline) throws {
@@ -170,6 +175,7 @@ package struct Frontend {
     context.workFolder = options.reproducerFolder
     context.spillPath = options.spillPath
     context.results = options.calibrationCache
+    context.programBytes = programBytes
     context.samples = { try TensorArchives.samples($0, of: $1) }
     context.tokenSamples = { [texts = options.texts] in try FrontendOptions.windows($0, $1, $2, $3, texts) }
     let progress = Progress()

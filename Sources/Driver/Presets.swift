@@ -73,11 +73,11 @@ package enum Presets {
   ]
 
   /// The passes of a quantization in the spelling `w4g32a8`; none for types that only narrow. With `calibration` the codes of a
-  /// model of language are chosen on its samples, as `method` says; of other networks activations become bytes with measured
+  /// model of language, or of one that embeds, are chosen on its samples, as `method` says; of other networks activations become bytes with measured
   /// ranges.
   package static func quantize(
     _ spec: QuantizationSpec, calibration: Calibrate? = nil, method: QuantizationMethod = .best,
-    isLanguage: Bool = false
+    isLanguage: Bool = false, embeds: Bool = false
   ) throws -> Pipeline {
     let rest = try Pipeline(parsing: "eliminate-common-subexpressions,eliminate-dead-code", registry: registry)
     var passes: [any Pass] = [QuantizeWeights(spec)]
@@ -87,14 +87,15 @@ package enum Presets {
           throw CompileError(.usage, "--calibration-range is for networks whose activations get fixed ranges")
         }
         // Structure first: codes are chosen for the formats that layers have.
-        passes.append(ChooseCodes(text: calibration.samples))
+        passes.append(codes(calibration.samples, method, embeds: embeds))
       } else {
         // Measured on the very values that are then quantized; bytes are fused while every value still has one user.
         // Codes that are chosen make up for the means of channels themselves.
-        let codes: any Pass =
-          method == .gptq
-          ? ChooseCodes(text: calibration.samples) : CorrectBias(samples: calibration.samples, count: calibration.count)
-        passes = [calibration] + passes + [codes, FuseQuantized()]
+        let chosen: any Pass =
+          method == .gptq || method == .adaptive
+          ? codes(calibration.samples, method)
+          : CorrectBias(samples: calibration.samples, count: calibration.count)
+        passes = [calibration] + passes + [chosen, FuseQuantized()]
       }
     }
     // Last, so that what bytes lose in attention is measured on the activations that it will have.
@@ -102,10 +103,21 @@ package enum Presets {
     return Pipeline(passes + rest.passes)
   }
 
+  /// The pass that chooses codes on a text or on samples.
+  private static func codes(_ text: String, _ method: QuantizationMethod, embeds: Bool = false) -> ChooseCodes {
+    var pass = ChooseCodes(text: text)
+    // Lines hold fewer tokens than windows, and other lines differ more from them.
+    if embeds { pass.damping = 0.1 }
+    if method == .adaptive { pass.method = .adaptive }
+    return pass
+  }
+
   /// The passes of a quantization in which each layer has a format of its own; its codes are chosen on the same text.
-  package static func allocate(_ pass: AllocateBits, method: QuantizationMethod) throws -> Pipeline {
+  package static func allocate(
+    _ pass: AllocateBits, method: QuantizationMethod, embeds: Bool = false
+  ) throws -> Pipeline {
     let rest = try Pipeline(parsing: "eliminate-common-subexpressions,eliminate-dead-code", registry: registry)
-    let codes: [any Pass] = method == .rtn ? [] : [ChooseCodes(text: pass.text)]
-    return Pipeline([pass] + codes + rest.passes)
+    let chosen: [any Pass] = method == .rtn ? [] : [codes(pass.text, method, embeds: embeds)]
+    return Pipeline([pass] + chosen + rest.passes)
   }
 }

@@ -1,7 +1,7 @@
 import Base
-import CodeGen
 import IR
 import Passes
+import Tensors
 
 /// What a model may take where each layer gets a format of its own (``AllocateBits``).
 package enum QuantizationBudget: Hashable, Sendable {
@@ -9,9 +9,6 @@ package enum QuantizationBudget: Hashable, Sendable {
   case bits(Double)
   /// Bytes of all weights with scales, and of the tokenizer.
   case bytes(Int)
-
-  /// Bytes that a weight may be moved by to begin at a multiple.
-  private static let alignment = 64
 
   /// Reads a size such as `300MB`, `1.5GiB` or `5000000`: kB, MB, GB are powers of 1000, KiB, MiB, GiB of 1024.
   ///
@@ -30,20 +27,52 @@ package enum QuantizationBudget: Hashable, Sendable {
   }
 
   /// The pass that keeps to the budget with samples of `text`.
-  ///
-  /// - Throws: `CompileError` if the tokenizer of the model cannot be written.
-  func allocation(_ text: String, for model: Model) throws -> AllocateBits {
+  func allocation(_ text: String) -> AllocateBits {
     var pass = AllocateBits()
     pass.text = text
     switch self {
     case .bits(let bits): pass.bits = bits
-    case .bytes(let bytes):
-      let tokenizer = try model.tokenizer.map { try TokenizerSection.encode($0).count } ?? 0
-      let constants = model.functions.reduce(0) { sum, graph in
-        sum + graph.valueIDs.count { graph.constant(of: $0) != nil }
-      }
-      pass.bytes = max(1, bytes - tokenizer - constants * Self.alignment)
+    case .bytes(let bytes): pass.size = bytes
     }
     return pass
+  }
+
+  /// The passes that keep to the budget for a model that takes what its samples hold.
+  ///
+  /// Layers get formats of their own (``AllocateBits``), with codes as `method` says. The layers of a network with convolutions are int8,
+  /// whose size is what it is: bytes are a bound then, which ``check(_:takes:)`` holds it to.
+  ///
+  /// - Throws: `CompileError` of kind `.unsupported` if a network with convolutions is to have so many bits.
+  func pipeline(_ calibration: Calibrate, method: QuantizationMethod, for model: Model) throws -> Pipeline {
+    guard Self.isRoundedToBytes(model) else {
+      return try Presets.allocate(
+        allocation(calibration.samples), method: method, embeds: model.embedsTexts)
+    }
+    guard case .bytes = self else {
+      throw CompileError(
+        .unsupported,
+        "bits are given to layers of models of linear layers; those of a network with convolutions are int8, with --quantize w8"
+      )
+    }
+    return try Presets.quantize(
+      QuantizationSpec(weights: .bits8, group: nil, activationBits: 8), calibration: calibration, method: method)
+  }
+
+  /// Whether a network has convolutions, so that its layers compute in int8.
+  private static func isRoundedToBytes(_ model: Model) -> Bool {
+    !model.functions.contains { CalibrationSamples.takesTokens($0) }
+      && model.functions.contains { graph in
+        graph.nodeIDs.contains { graph[$0].op is Conv2D || graph[$0].op is ConvTranspose2D }
+      }
+  }
+
+  /// Checks that a model, which takes so many bytes, keeps to the budget.
+  ///
+  /// - Throws: `CompileError` of kind `.usage` with the bytes that it takes.
+  func check(_ model: Model, takes bytes: @autoclosure () throws -> Int) throws {
+    guard case .bytes(let most) = self, case let found = try bytes(), found > most else { return }
+    throw CompileError(
+      .usage, "the budget of \(most) bytes cannot be met",
+      notes: ["the least that the formats for '\(model.name)' give is \(found) bytes"])
   }
 }

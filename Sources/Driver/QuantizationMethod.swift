@@ -8,6 +8,8 @@ package enum QuantizationMethod: String, Hashable, Sendable, CaseIterable {
   case rtn
   /// By the effect on samples (``ChooseCodes``).
   case gptq
+  /// The same by moving codes from the nearest, one at a time.
+  case adaptive
   /// What gives the best results with the samples there are.
   case best
 }

@@ -1,6 +1,7 @@
 import Base
 import CodeGen
 import IR
+import Passes
 
 /// What a compilation did, for the end of `mcc compile`.
 package struct Summary: Sendable {
@@ -9,6 +10,8 @@ package struct Summary: Sendable {
   package var notes: [String] = []
   package var target: String?
   package var bitsPerWeight: BitsPerWeight?
+  /// The formats of weights that were rounded.
+  package var recipe: String?
   package var weightsBytes: Int?
   package var arenaBytes: Int?
   package var fileBytes: Int?
@@ -27,6 +30,10 @@ package struct Summary: Sendable {
     let times = stages.map { "\($0.stage.rawValue) \(Quantity.seconds($0.seconds))" }
     lines.append("stages: \(times.joined(separator: ", ")); \(Quantity.seconds(seconds)) in all")
     lines += Self.passes(passes)
+    if let recipe {
+      let isChosen = passes.contains { $0.name == ChooseCodes.name }
+      lines.append("recipe: \(recipe), codes \(isChosen ? "chosen on samples" : "to the nearest")")
+    }
     if let average = bitsPerWeight?.average { lines.append("bits per weight: \(Quantity.decimal(average, 2))") }
     if let fileBytes {
       let cached = objects.map { ", \($0.compiled) objects compiled, \($0.cached) from the cache" } ?? ""
@@ -69,6 +76,7 @@ package struct Summary: Sendable {
         return .object(pass)
       })
     object["notes"] = .array(notes.map { .string($0) })
+    if let recipe { object["recipe"] = .string(recipe) }
     if let target { object["target"] = .string(target) }
     if let average = bitsPerWeight?.average { object["bits_per_weight"] = .number(average) }
     if let fileBytes { object["file_bytes"] = .int(fileBytes) }

@@ -153,7 +153,8 @@ struct PassArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "The same, so that weights, scales and tokenizer take at most this, such as 300MB.", valueName: "size"))
+      "The same, so that weights, scales and tokenizer take at most this, such as 300MB; chooses formats, groups and codes.",
+      valueName: "size"))
   var maxSize: String?
 
   @Option(
@@ -167,8 +168,8 @@ struct PassArguments: ParsableArguments {
 
   @Option(
     help: """
-      How codes are chosen: rtn (to the nearest), gptq (by their effect on --calibrate) or best. (default: best with \
-      --calibrate, else rtn)
+      How codes are chosen: rtn (to the nearest), gptq (by their effect on --calibrate), adaptive (the same, one code at a \
+      time from the nearest) or best. (default: best with --calibrate, else rtn)
       """)
   var method: QuantizationMethod?
 

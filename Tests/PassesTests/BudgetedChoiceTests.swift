@@ -1,4 +1,5 @@
 import Base
+import Glibc
 import Passes
 import TestSupport
 import Testing
@@ -58,5 +59,106 @@ import Testing
   @Test func nothingIsChosenFromNothing() {
     #expect(BudgetedChoice.choose([], budget: 0) == [])
     #expect(BudgetedChoice.choose([[]], budget: 100) == nil)
+  }
+
+  // MARK: The closed form
+
+  /// Bits of equal losses: a thousandfold constant is worth about five bits more, the mean is the one asked for, and the printed gain is
+  /// what is lost less than with equal bits.
+  @Test func closedFormEqualizesLosses() {
+    var random = SplitMix64(seed: 8)
+    let counts = (0..<30).map { _ in 1000 + random.int(below: 9000) }
+    let constants = (0..<30).map { _ in 1e-6 * Double(1 << random.int(below: 10)) * (1 + random.uniform()) }
+    let form = ClosedFormBits(counts: counts, constants: constants)
+    let free = [ClosedRange<Double>](repeating: -100...100, count: 30)
+    let all = Double(counts.reduce(0, +))
+    for mean in [2.2, 3.0, 4.5] {
+      let bits = form.bits(mean: mean, limits: free)
+      var sum = 0.0, lost = 0.0, alike = 0.0
+      for index in 0..<30 {
+        sum += Double(counts[index]) * bits[index]
+        lost += Double(counts[index]) * constants[index] * Self.quarter(bits[index])
+        alike += Double(counts[index]) * constants[index] * Self.quarter(mean)
+      }
+      // Halving an interval two hundred times leaves the last digits.
+      #expect(abs(sum / all - mean) < 1e-9)
+      let losses = zip(constants, bits).map { $0 * Self.quarter($1) }
+      for loss in losses { #expect(abs(loss / losses[0] - 1) < 1e-9) }
+      #expect(abs(alike / lost / form.gain - 1) < 1e-9)
+    }
+    // With limits the mean holds, and what is between them has equal losses.
+    let bits = form.bits(mean: 3, limits: [ClosedRange<Double>](repeating: 2...4, count: 30))
+    let mean = zip(counts, bits).reduce(0.0) { $0 + Double($1.0) * $1.1 } / all
+    #expect(abs(mean - 3) < 1e-9 && bits.allSatisfy { (2...4).contains($0) })
+    let inner = zip(constants, bits).filter { $0.1 > 2.001 && $0.1 < 3.999 }.map { $0.0 * Self.quarter($0.1) }
+    for loss in inner { #expect(abs(loss / inner[0] - 1) < 1e-6) }
+    #expect(inner.count > 3 && bits.contains { $0 < 2.001 } && bits.contains { $0 > 3.999 })
+  }
+
+  private static func quarter(_ bits: Double) -> Double { exp2(-2 * bits) }
+
+  @Test func nothingLostByNothing() {
+    let form = ClosedFormBits(counts: [10, 10], constants: [0, 4])
+    let bits = form.bits(mean: 3, limits: [2...6, 2...6])
+    #expect(abs(bits[0] - 2) < 1e-9 && abs(bits[1] - 4) < 1e-9)
+    #expect(ClosedFormBits(counts: [], constants: []).gain == 1)
+    #expect(ClosedFormBits(counts: [], constants: []).bits(mean: 3, limits: []) == [])
+  }
+
+  // MARK: Steps
+
+  private static func loss(_ choice: [Int], _ units: [[BudgetedChoice.Option]], _ pairs: [BitSteps.Pair]) -> Double {
+    let own = zip(choice, units).map { $1[$0].loss }
+    return pairs.reduce(own.reduce(0, +)) { sum, pair in
+      sum + 2 * pair.correlation * (own[pair.first] * own[pair.second]).squareRoot()
+    }
+  }
+
+  private static func bytes(_ choice: [Int], _ units: [[BudgetedChoice.Option]]) -> Int {
+    zip(choice, units).reduce(0) { $0 + $1.1[$1.0].bytes }
+  }
+
+  /// Halving finds what going through all steps finds, with about as many measurements as the number of steps has digits.
+  @Test(arguments: 0..<10) func halvingFindsTheLastStep(seed: Int) throws {
+    var random = SplitMix64(seed: UInt64(seed))
+    let units: [[BudgetedChoice.Option]] = (0..<40).map { _ in
+      let scale = random.uniform()
+      return [2, 3, 4, 6].map { .init(bytes: 100 * $0, loss: scale * Self.quarter(Double($0))) }
+    }
+    let steps = BitSteps(units)
+    #expect(steps.steps.count == 120)
+    for bound in [0.01, 0.05, 0.3, 9.0] {
+      var measured = 0
+      let found = try #require(
+        steps.furthest(within: bound) { choice in
+          measured += 1
+          return Self.loss(choice, units, [])
+        })
+      let last = (0...120).last { Self.loss(steps.choice(after: $0), units, []) <= bound }
+      #expect(found == steps.choice(after: try #require(last)) && measured <= 9)
+    }
+    #expect(steps.furthest(within: -1) { Self.loss($0, units, []) } == nil)
+    // Each step gives bytes up, those of the least loss for a byte first.
+    let prices = (0..<120).map { index -> Double in
+      let (a, b) = (steps.choice(after: index), steps.choice(after: index + 1))
+      return (Self.loss(b, units, []) - Self.loss(a, units, [])) / Double(Self.bytes(a, units) - Self.bytes(b, units))
+    }
+    #expect(zip(prices, prices.dropFirst()).allSatisfy { $0 <= $1 * (1 + 1e-12) })
+    let budget = try #require(steps.choice(units, budget: 12_345))
+    #expect(Self.bytes(budget, units) <= 12_345 && Self.bytes(budget, units) > 12_345 - 200)
+    #expect(steps.choice(units, budget: 7999) == nil)
+  }
+
+  /// Three layers of little loss that lose nine times as much together: with the terms of pairs fewer bytes keep the bound.
+  @Test func pairsLeadToFewerBytes() throws {
+    let units: [[BudgetedChoice.Option]] = [1, 1, 1, 1.2, 1.2, 1.2].map { (loss: Double) -> [BudgetedChoice.Option] in
+      [.init(bytes: 1, loss: loss), .init(bytes: 2, loss: 0)]
+    }
+    let pairs = [(0, 1), (0, 2), (1, 2)].map { BitSteps.Pair($0.0, $0.1, correlation: 1) }
+    func bytes(_ steps: BitSteps) throws -> Int {
+      Self.bytes(try #require(steps.furthest(within: 3.7) { Self.loss($0, units, pairs) }), units)
+    }
+    #expect(try bytes(BitSteps(units, pairs: pairs)) == 9)
+    #expect(try bytes(BitSteps(units)) == 11)
   }
 }

@@ -21,19 +21,26 @@ package struct Sweep {
     case spec(QuantizationSpec)
     /// Each layer in a format of its own, with so many bits on average.
     case bits(Double)
+    /// The same, with weights, scales and tokenizer in so many bytes at most.
+    case size(Int)
 
     package var description: String {
       switch self {
       case .spec(let spec): spec.description
       case .bits(let bits): "\(bits) bits"
+      case .size(let bytes): "\(bytes) bytes"
       }
     }
 
-    /// Reads a quantization such as `w4g32`, or a number of bits.
+    /// Reads a quantization such as `w4g32`, a number of bits, or a size such as `4MB`.
     ///
     /// - Throws: `CompileError` of kind `.usage`.
     package init(parsing text: String) throws {
       guard let bits = Double(text) else {
+        if text.first?.isNumber ?? false, case .bytes(let bytes) = try QuantizationBudget(parsingSize: text) {
+          self = .size(bytes)
+          return
+        }
         self = .spec(try QuantizationSpec(parsing: text))
         return
       }
@@ -68,6 +75,7 @@ package struct Sweep {
           options.frontend.quantization = spec
           options.frontend.load.cacheType = spec.cacheType ?? options.frontend.load.cacheType
         case .bits(let bits): options.frontend.budget = .bits(bits)
+        case .size(let bytes): options.frontend.budget = .bytes(bytes)
         }
       }
       let path = folder.file("\(index)")

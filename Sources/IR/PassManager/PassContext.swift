@@ -60,6 +60,9 @@ package struct PassContext {
   /// function go on with the states that those before left.
   package var tokenSamples:
     ((_ path: String, _ count: Int?, _ length: Int?, _ model: Model) throws -> [[FunctionInputs]])?
+  /// The bytes that a model of the stage `transform` takes in a program: weights as kernels read them, and the tokenizer; nil where
+  /// that cannot be said.
+  package var programBytes: ((_ model: Model) throws -> Int)?
   /// Keeps what passes compute on samples; nil for nowhere.
   package var results: (any ResultCache)?
   /// The file that keeps new data of passes; nil for one that goes away with the model.
