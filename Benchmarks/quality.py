@@ -290,8 +290,8 @@ def encoder(lab):
     print("\nMiniLM, cosine of embeddings to the original's on other sentences than those of the calibration\n")
     print(f"{'recipe':<22} {'sentences':>9} {'bytes':>9} {'cosine':>9} {'+-':>9} {'least':>9} {'bar':>7}")
     sentences, lessons = lab.sentences(), lab.lessons()
-    for recipe, bar, calibrated in (("w8a8", 0.9995, False), ("w8a8", 0.9995, True), ("w4", None, False), ("w4", None, True),
-                                       ("wcb4", 0.995, True)):
+    for recipe, bar, calibrated in (("w8a8", 0.9995, False), ("w8a8", 0.9995, True), ("w4", None, False), ("w4", 0.995, True),
+                                    ("wcb4", 0.995, True)):
         rows = []
         for lesson in lessons if calibrated else [None]:
             command = [lab.options.mcc, "eval", lab.path("minilm"), "--json", "--quantize", recipe, "--text", sentences]
