@@ -121,7 +121,8 @@ extension Rotate {
         let keys = rotation(ofHeads: heads.op.kvHeads, width: width, isOnline: true)
       else { throw AttentionHeads.Refusal(reason: "the heads have no Hadamard matrix that a kernel computes") }
       guard heads.op.angleBlock == nil else {
-        throw AttentionHeads.Refusal(reason: "the keys lie less their mean, which is added as rotary embedding turns it")
+        throw AttentionHeads.Refusal(
+          reason: "the keys lie less their mean, which is added as rotary embedding turns it")
       }
       let rows = try heads.rows(of: 1)
       for state in rows.states { try heads.check(state, of: model, function: index) }
