@@ -10,36 +10,38 @@ import Tensors
 ///     %y = matmul(%x, %d) {transposeB = true}
 ///     // -> %c = constant of the same format, with codes and scales chosen for the numbers that %x has on the samples
 ///
-/// Layers are matmuls whose right factor is such a recipe, convolutions, group by group with what their windows see, and the
-/// products of experts, each with the tokens that are routed to it; a table that is gathered from as well is chosen for the
-/// layer, and of one that is gathered from alone (`tables`) each group for the least square error. Samples go through the graph
-/// node by node, all at once (``SampleWalk``), so that the statistics of one layer exist at a time. The functions of a model
-/// follow one another, with the states that those before leave.
+/// Layers are matmuls whose right factor is such a recipe, convolutions, group by group with what their windows see,
+/// and the products of experts, each with the tokens that are routed to it; a table that is gathered from as well is
+/// chosen for the layer, and of one that is gathered from alone (`tables`) each group for the least square error.
+/// Samples go through the graph node by node, all at once (``SampleWalk``), so that the statistics of one layer exist
+/// at a time. The functions of a model follow one another, with the states that those before leave.
 ///
-/// `text` is a text, which the model's tokenizer reads, or token ids (.npy, .npz); for networks without tokens an archive of
-/// inputs. `samples` windows of `length` tokens are spread evenly over it; an encoder reads its lines. `damping`, `order`, `search` and `refinements` are
-/// those of ``GPTQ``; `method = adaptive` rounds to the nearest first and moves single codes then, instead of rounding column by
-/// column. `inputs` says whose inputs a layer is chosen for:
+/// `text` is a text, which the model's tokenizer reads, or token ids (.npy, .npz); for networks without tokens an
+/// archive of inputs. `samples` windows of `length` tokens are spread evenly over it; an encoder reads its lines.
+/// `damping`, `order`, `search` and `refinements` are those of ``GPTQ``; `method = adaptive` rounds to the nearest
+/// first and moves single codes then, instead of rounding column by column. `inputs` says whose inputs a layer is
+/// chosen for:
 ///
 /// - `sequential`: those that the layers before give with the codes chosen for them, activations rounded as the graph says;
 /// - `original`: those of the original model;
 /// - `corrected`: as `sequential`, and the layer aims at its original results (as in Zhang and others, "Qronos", 2025);
 /// - `stream`: as `corrected`, also for what is added to the results of the layer.
 ///
-/// With `bias` a layer with a bias of its own gets one with which its sums have the means that they have in the original model
-/// (M. Nagel and others, "Data-free quantization through weight equalization and bias correction", 2019).
+/// With `bias` a layer with a bias of its own gets one with which its sums have the means that they have in the
+/// original model (M. Nagel and others, "Data-free quantization through weight equalization and bias correction",
+/// 2019).
 ///
-/// With `means` above 0 the mean `m` of the `n` inputs of a sample counts beside them, `H = sum_t x_t x_t^T + means sum_s n_s m_s m_s^T`: what
-/// the codes do to the mean of a layer's results, which models whose embedding is the mean over a text are judged by, where errors of
-/// tokens that cancel do no harm.
+/// With `means` above 0 the mean `m` of the `n` inputs of a sample counts beside them,
+/// `H = sum_t x_t x_t^T + means sum_s n_s m_s m_s^T`: what the codes do to the mean of a layer's results, which models
+/// whose embedding is the mean over a text are judged by, where errors of tokens that cancel do no harm.
 ///
-/// With `tokenWeight = attention` the tokens that receive more attention count more, `H = sum_t r_t^2 x_t x_t^T` (Sung and others,
-/// "RSQ: learning from important tokens leads to better quantized LLMs", 2025): `r_t` grows from `leastWeight` to 1 with the
-/// attention that a token receives from all queries and heads in the attention before the layer.
+/// With `tokenWeight = attention` the tokens that receive more attention count more, `H = sum_t r_t^2 x_t x_t^T` (Sung
+/// and others, "RSQ: learning from important tokens leads to better quantized LLMs", 2025): `r_t` grows from
+/// `leastWeight` to 1 with the attention that a token receives from all queries and heads in the attention before the
+/// layer.
 package struct ChooseCodes: TokenSampled {
   package static let name = "gptq"
-  package static let summary =
-    "chooses the codes of quantized weights by their effect on samples, as in GPTQ"
+  package static let summary = "chooses the codes of quantized weights by their effect on samples, as in GPTQ"
   package static let legality =
     "after quantize: where the right factor of a layer, or a table that rows are taken from, is a constant rounded to blocks"
   package static let source =
@@ -51,9 +53,7 @@ package struct ChooseCodes: TokenSampled {
   }
 
   /// What tokens count.
-  package enum TokenWeight: String, Codable, Hashable, Sendable, CaseIterable {
-    case none, attention
-  }
+  package enum TokenWeight: String, Codable, Hashable, Sendable, CaseIterable { case none, attention }
 
   package var text: String = ""
   /// Windows; nil for 64 or as many as there are.
@@ -127,32 +127,22 @@ package struct ChooseCodes: TokenSampled {
 
   private func check() throws {
     func expect(_ holds: Bool, _ option: String, _ found: String, _ wanted: String) throws {
-      guard holds else {
-        throw CompileError(.usage, "'\(option)' of the pass 'gptq' is \(found), expected \(wanted)")
-      }
+      guard holds else { throw CompileError(.usage, "'\(option)' of the pass 'gptq' is \(found), expected \(wanted)") }
     }
-    guard !text.isEmpty else {
-      throw CompileError(.usage, "gptq needs a text: gptq{text=\"FILE\"}")
-    }
+    guard !text.isEmpty else { throw CompileError(.usage, "gptq needs a text: gptq{text=\"FILE\"}") }
     if let samples { try expect(samples > 0, "samples", "\(samples)", "at least 1") }
     if let length { try expect(length > 0, "length", "\(length)", "at least 1") }
     try expect(damping >= 0 && damping <= 1, "damping", "\(damping)", "0 to 1")
     try expect(means >= 0 && means <= 1e6, "means", "\(means)", "0 to 1000000")
     try expect((0...100).contains(refinements), "refinements", "\(refinements)", "0 to 100")
-    try expect(
-      leastWeight > 0 && leastWeight <= 1, "leastWeight", "\(leastWeight)", "more than 0, at most 1"
-    )
+    try expect(leastWeight > 0 && leastWeight <= 1, "leastWeight", "\(leastWeight)", "more than 0, at most 1")
   }
 
   /// Puts constants in the place of rounding wherever a function rounds what was chosen.
-  private func replace(
-    _ layers: [CodeChoice.Layer], _ model: inout Model, function index: Int, _ archive: Int
-  ) {
+  private func replace(_ layers: [CodeChoice.Layer], _ model: inout Model, function index: Int, _ archive: Int) {
     let places = Dictionary(
-      layers.compactMap { layer in layer.identity.map { ($0, layer) } },
-      uniquingKeysWith: { first, _ in first })
-    for node in model.functions[index].topologicalOrder()
-    where model.functions[index][node].op is Quantize {
+      layers.compactMap { layer in layer.identity.map { ($0, layer) } }, uniquingKeysWith: { first, _ in first })
+    for node in model.functions[index].topologicalOrder() where model.functions[index][node].op is Quantize {
       let graph = model.functions[index]
       let old = graph[node].results[0]
       guard let layer = RecipeIdentity(old, in: graph).flatMap({ places[$0] }) else { continue }

@@ -23,12 +23,10 @@ extension CodeChoice {
         let shift = ProductSums.cross(wanted, minus: inputs, columns: columns, inputs, columns: columns)
         correction = GPTQ.Correction(shift: shift.map { Float($0) })
       }
-      let report = try method.quantize(
-        source + group * rows * columns, rows: rows, metric, format, correction: correction,
-        into: target + group * bytes)
-      total.error += report.error
-      total.nearestError += report.nearestError
-      total.damping = max(total.damping, report.damping)
+      total.add(
+        try method.quantize(
+          source + group * rows * columns, rows: rows, metric, format, correction: correction,
+          into: target + group * bytes))
     }
     withExtendedLifetime((weights, blocks)) {}
     return total

@@ -40,8 +40,8 @@ struct CodeChoice {
   /// A product whose right factor is a constant rounded to blocks, or a table that rows are taken from.
   private struct Product {
     var node: NodeID
-    /// The numbers before rounding, the codes, and what they stand for, in the shape that the node reads; the codes once more where
-    /// rows of them are taken.
+    /// The numbers before rounding, the codes, and what they stand for, in the shape that the node reads; the codes
+    /// once more where rows of them are taken.
     var source, codes, numbers: ValueID
     var format: BlockFormat
     var isTable: Bool { codes == numbers }
@@ -84,8 +84,8 @@ struct CodeChoice {
     }
   }
 
-  /// Chooses the codes of the layers but those of `taken` in the order of the graph and hands each to the spill; adds them to
-  /// `taken`. A walk that keeps states goes on to the end.
+  /// Chooses the codes of the layers but those of `taken` in the order of the graph and hands each to the spill; adds
+  /// them to `taken`. A walk that keeps states goes on to the end.
   mutating func run(
     _ spill: SpillFile, taken: inout Set<RecipeIdentity>, keepsStates: Bool, progress: Progress?
   ) throws -> [Layer] {
@@ -149,7 +149,8 @@ struct CodeChoice {
     func label(_ number: Int) -> String { "choosing codes, layer \(number) of \(count)" }
   }
 
-  /// About how many thousands of operations a layer takes: products of its rows with the metric, the sums and their factors.
+  /// About how many thousands of operations a layer takes: products of its rows with the metric, the sums and their
+  /// factors.
   private func work(_ product: Product) -> Int {
     let sizes = graph.type(of: product.codes).shape.maximumSizes
     let columns = Double(sizes.last ?? 1)
@@ -239,8 +240,8 @@ struct CodeChoice {
     return (source, target)
   }
 
-  /// The format with levels fitted once more, each column weighted by what an error in it does to the results; formats with a
-  /// table of a name keep it.
+  /// The format with levels fitted once more, each column weighted by what an error in it does to the results; formats
+  /// with a table of a name keep it.
   private func fitted(_ product: Product, _ weights: Tensor) throws -> BlockFormat {
     let sizes = weights.view.sizes
     guard let levels = product.format.levels, levels.isOwn, sizes.count == 2, graph[product.node].op is MatMul else {
@@ -289,8 +290,8 @@ struct CodeChoice {
     return correction
   }
 
-  /// The bias with which the sums of a layer have the means that they have in the original model; nil if there is no bias of its
-  /// own or nothing to compare with.
+  /// The bias with which the sums of a layer have the means that they have in the original model; nil if there is no
+  /// bias of its own or nothing to compare with.
   private func bias(_ id: NodeID, _ weights: Tensor, _ stands: Tensor) throws -> (value: ValueID, Tensor)? {
     guard let original, let op = graph[id].op as? MatMul, let index = op.epilogue.biasIndex,
       case let value = graph[id].inputs[index], walk.isRecipe(value), graph.users(of: value).count == 1,
@@ -344,11 +345,9 @@ struct CodeChoice {
       // An expert that no token reached takes those of all.
       if routed.allSatisfy({ $0.rows == 0 }) { routed = inputs }
       let metric = try method.metric(ProductSums.gram(routed, columns: columns), columns: columns, product.format)
-      let report = try method.quantize(
-        source + expert * rows * columns, rows: rows, metric, product.format, into: target + expert * expertBytes)
-      total.error += report.error
-      total.nearestError += report.nearestError
-      total.damping = max(total.damping, report.damping)
+      total.add(
+        try method.quantize(
+          source + expert * rows * columns, rows: rows, metric, product.format, into: target + expert * expertBytes))
     }
     return total
   }

@@ -7,11 +7,11 @@ import Tensors
 ///     %y = conv2d(%x, dequantize(quantize(%w)), %b)
 ///     // -> %y = conv2d(%x, dequantize(quantize(%w)), %c)      c[o] = b[o] + mean(y_exact[o]) - mean(y[o])
 ///
-/// With few inputs to a sum, as in depthwise convolutions, the errors of its weights do not cancel, and the mean of a channel moves by
-/// `sum (round(w) - w) E[x]`. It is measured: samples go through the rounded function and through that without rounding side by
-/// side, layer after layer, each with the biases corrected before it, so that what rounding and cutting off activations did
-/// is made up for as well. The difference `m` of the means of a channel, with variance `v` among `n` samples, is an estimate:
-/// `m max(0, 1 - v / (n m^2))` of it is added, and nothing for a single sample.
+/// With few inputs to a sum, as in depthwise convolutions, the errors of its weights do not cancel, and the mean of a
+/// channel moves by `sum (round(w) - w) E[x]`. It is measured: samples go through the rounded function and through that
+/// without rounding side by side, layer after layer, each with the biases corrected before it, so that what rounding
+/// and cutting off activations did is made up for as well. The difference `m` of the means of a channel, with variance
+/// `v` among `n` samples, is an estimate: `m max(0, 1 - v / (n m^2))` of it is added, and nothing for a single sample.
 ///
 /// `samples` and `count` are those of ``Calibrate``.
 package struct CorrectBias: Pass {

@@ -1,8 +1,8 @@
 import IR
 
 extension Graph {
-  /// The function with the numbers themselves wherever they are rounded to codes and back, with the same nodes and values. Bytes that
-  /// are read with another scale than they were written with stay multiplied by its ratio.
+  /// The function with the numbers themselves wherever they are rounded to codes and back, with the same nodes and
+  /// values. Bytes that are read with another scale than they were written with stay multiplied by its ratio.
   func withoutRounding() throws -> Graph {
     var copy = self
     for id in topologicalOrder() {

@@ -7,9 +7,9 @@ import Tensors
 ///     %y = attention(%q, %k, %v) {heads = 8, kvHeads = 8, scale = 0.125}
 ///     // -> %y = attention(%q, %k, %v) {heads = 8, kvHeads = 8, scale = 0.125, int8 = {block = 64, smooth = true}}
 ///
-/// Where a text is named, each attention is computed both ways on its operands in `samples` windows of `length` tokens (or the
-/// samples of an archive), and one whose results differ by more than `maxError`, the root of the mean square of the differences
-/// over that of the results, stays as it is. `block` and `smooth` are those of ``ByteAttention``.
+/// Where a text is named, each attention is computed both ways on its operands in `samples` windows of `length` tokens
+/// (or the samples of an archive), and one whose results differ by more than `maxError`, the root of the mean square of
+/// the differences over that of the results, stays as it is. `block` and `smooth` are those of ``ByteAttention``.
 package struct QuantizeAttention: TokenSampled {
   package static let name = "quantize-attention"
   package static let summary = "compute attention of several queries with products of bytes"

@@ -10,20 +10,19 @@ import Tensors
 ///     //    %y = matmul(%x, %d) {transposeB = true}
 ///     // and, with 8-bit activations, %x as dequantize(quantize(%x)), once for all its users
 ///
-/// Linear layers are matmuls whose right factor is a recipe of rank 2, stored with one row per output column, and the products
-/// of experts. A weight
-/// that is dequantized already, as from GGUF, keeps its codes unless they are floats of eight bits. A table whose rows are gathered gets the format of the
-/// weights, unless these only change their type; if it is multiplied by as well (tied embeddings), it is stored once,
-/// with at least 8 bits. A weight that would not get smaller stays, and so does that of a router, whose choice of experts
-/// a small error may change.
+/// Linear layers are matmuls whose right factor is a recipe of rank 2, stored with one row per output column, and the
+/// products of experts. A weight that is dequantized already, as from GGUF, keeps its codes unless they are floats of
+/// eight bits. A table whose rows are gathered gets the format of the weights, unless these only change their type; if
+/// it is multiplied by as well (tied embeddings), it is stored once, with at least 8 bits. A weight that would not get
+/// smaller stays, and so does that of a router, whose choice of experts a small error may change.
 ///
-/// After ``Calibrate`` activations are bytes with one scale per tensor, measured beforehand, and convolutions take part as well:
-/// see ``StaticQuantization``.
+/// After ``Calibrate`` activations are bytes with one scale per tensor, measured beforehand, and convolutions take part
+/// as well: see ``StaticQuantization``.
 ///
 /// `include` and `exclude` are patterns (`*` any text, `?` one character) that are matched against the origin of the
 /// layer and the checkpoint's names of its weights. `embeddings` and `head` override what is done to tables and to the
-/// layers whose result is an output: `auto`, `keep`, or weights and group such as `w8g32`. `concats` says whether operands of a
-/// concatenation in bytes may have scales of their own (`split`) or share one (`joint`).
+/// layers whose result is an output: `auto`, `keep`, or weights and group such as `w8g32`. `concats` says whether
+/// operands of a concatenation in bytes may have scales of their own (`split`) or share one (`joint`).
 package struct QuantizeWeights: Pass {
   package static let name = "quantize"
   package static let summary =
@@ -84,8 +83,8 @@ package struct QuantizeWeights: Pass {
     var name: String
   }
 
-  /// Rounds the weights of a function, those that `specs` names by their values' names as it says; the weights it has rounded, in
-  /// the order of the graph.
+  /// Rounds the weights of a function, those that `specs` names by their values' names as it says; the weights it has
+  /// rounded, in the order of the graph.
   @discardableResult
   func quantize(
     _ model: inout Model, function index: Int, _ context: inout PassContext, specs: [String: QuantizationSpec] = [:]

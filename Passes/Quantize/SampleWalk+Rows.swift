@@ -26,13 +26,12 @@ extension Tensor {
   }
 
   /// The same as an array.
-  func numbers() throws -> [Float] {
-    try floats().array(of: Float.self)
-  }
+  func numbers() throws -> [Float] { try floats().array(of: Float.self) }
 }
 
 extension [FunctionInputs] {
-  /// The same with states as a function before left them, by name, for each sample; with zeros where there are none of the name.
+  /// The same with states as a function before left them, by name, for each sample; with zeros where there are none of
+  /// the name.
   func begun(_ known: [[String: Tensor]], _ model: Model, _ graph: Graph) throws -> [FunctionInputs] {
     guard !known.isEmpty, !graph.states.isEmpty else { return self }
     let zeros = try Evaluator(model, graph).initialStates()

@@ -1,16 +1,17 @@
 import IR
 import Tensors
 
-/// A concatenation of channels that only layers read, whose operands keep scales of their own as bytes: a common one would leave few
-/// steps to the operand with the small numbers (X. Li and others, Q-Diffusion, 2023, arXiv:2302.04304, section 4.2.2).
+/// A concatenation of channels that only layers read, whose operands keep scales of their own as bytes: a common one
+/// would leave few steps to the operand with the small numbers (X. Li and others, Q-Diffusion, 2023, arXiv:2302.04304,
+/// section 4.2.2).
 ///
 ///     %y = conv2d(concat(%a, %b), %w)
 ///     // -> %p = dequantize_linear(quantize_linear(%a) {code = A}) {code = C}
 ///     //    %q = dequantize_linear(quantize_linear(%b) {code = B}) {code = C}
 ///     //    %y = conv2d(concat(%p, %q), multiply(%w, [A.scale / C.scale, ..., B.scale / C.scale, ...]))
 ///
-/// The codes have one zero point, so that bytes are joined as they are. A scale is not made finer than the weights that read the
-/// operand allow, which are rounded with those of the others.
+/// The codes have one zero point, so that bytes are joined as they are. A scale is not made finer than the weights that
+/// read the operand allow, which are rounded with those of the others.
 struct SplitConcat {
   let node: NodeID
   let readers: [NodeID]
@@ -21,14 +22,16 @@ struct SplitConcat {
   /// What the weights of each operand's channels are multiplied by.
   var factors: [Float] { codes.map { $0.scale / common.scale } }
 
-  /// What is to be known of an operand: its range, its channels, and the root mean square of the rows' largest weights on them.
+  /// What is to be known of an operand: its range, its channels, and the root mean square of the rows' largest weights
+  /// on them.
   struct Operand {
     var range: ClosedRange<Float>
     var channels: Int
     var weight: Double
   }
 
-  /// The codes that leave less than half of the squared error of activations that a common one leaves; nil if there are none.
+  /// The codes that leave less than half of the squared error of activations that a common one leaves; nil if there are
+  /// none.
   init?(_ node: NodeID, readers: [NodeID], _ operands: [Operand]) {
     let ranges = operands.map { (low: min($0.range.lowerBound, 0), high: max($0.range.upperBound, 0)) }
     let all = (ranges.map(\.low).min() ?? 0)...(ranges.map(\.high).max() ?? 0)

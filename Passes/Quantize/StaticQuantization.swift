@@ -2,8 +2,8 @@ import Base
 import IR
 import Tensors
 
-/// Puts the images and rows between convolutions and linear layers into bytes with one scale per tensor, from measured ranges,
-/// and their weights into 8 bits with one scale per output channel.
+/// Puts the images and rows between convolutions and linear layers into bytes with one scale per tensor, from measured
+/// ranges, and their weights into 8 bits with one scale per output channel.
 ///
 ///     %y = conv2d(%x, %w, %b) {...}
 ///     // -> %q = quantize_linear(%x) {code = ...}           once for all users of %x
@@ -12,11 +12,11 @@ import Tensors
 ///     //    %v = reshape(dequantize(%c))
 ///     //    %y = conv2d(%d, %v, %b) {...}
 ///
-/// Values that operators hand on unchanged (pooling by maxima, concatenation, changes of shape) share one code with what they
-/// came from, so that nothing is rounded twice; operands of a concatenation may have scales of their own (``SplitConcat``). The
-/// residual of a convolution becomes bytes, that of a linear layer stays f32:
-/// streams that many layers add to need more than 8 bits. Everything else (softmax, norms, functions) stays as it is, and so do
-/// layers whose input was not measured. ``FuseQuantized`` makes operators on bytes of the result.
+/// Values that operators hand on unchanged (pooling by maxima, concatenation, changes of shape) share one code with
+/// what they came from, so that nothing is rounded twice; operands of a concatenation may have scales of their own
+/// (``SplitConcat``). The residual of a convolution becomes bytes, that of a linear layer stays f32: streams that many
+/// layers add to need more than 8 bits. Everything else (softmax, norms, functions) stays as it is, and so do layers
+/// whose input was not measured. ``FuseQuantized`` makes operators on bytes of the result.
 struct StaticQuantization {
   private let options: QuantizeWeights
   private(set) var graph: Graph
@@ -177,7 +177,8 @@ struct StaticQuantization {
     return found
   }
 
-  /// The layers that read the channels along an axis, perhaps from pools of maxima or with zeros around; nil if anything else does.
+  /// The layers that read the channels along an axis, perhaps from pools of maxima or with zeros around; nil if
+  /// anything else does.
   private func readers(of value: ValueID, axis: Int) -> [NodeID]? {
     var readers: [NodeID] = []
     for use in graph[value].uses {

@@ -8,13 +8,13 @@ extension BlockFormat {
   private static let bins = 512
   private static let rounds = 4
 
-  /// The format for rows of `columns` numbers: with the divisor that makes the largest scale of E4M3 the largest number of the type
-  /// (as NVFP4 is usually made), or with levels instead of its own that make the sum of squared errors small; itself for formats
-  /// that take nothing.
+  /// The format for rows of `columns` numbers: with the divisor that makes the largest scale of E4M3 the largest number
+  /// of the type (as NVFP4 is usually made), or with levels instead of its own that make the sum of squared errors
+  /// small; itself for formats that take nothing.
   ///
-  /// Levels are those of exact k-means in one dimension (dynamic programming over a histogram) of the numbers over their
-  /// groups' scales, each weighted by the square of the scale and by `weights[column]` if given; scales and levels are improved in
-  /// turn, and the best table of all rounds is taken, which may be the one to begin with.
+  /// Levels are those of exact k-means in one dimension (dynamic programming over a histogram) of the numbers over
+  /// their groups' scales, each weighted by the square of the scale and by `weights[column]` if given; scales and
+  /// levels are improved in turn, and the best table of all rounds is taken, which may be the one to begin with.
   ///
   /// - Throws: `CompileError` of kind `.input` if a number is not finite.
   package func fitted(
@@ -93,8 +93,8 @@ private struct LevelHistogram {
     sums[bin] += weight * Double(bounded)
   }
 
-  /// The table of `count` levels with the least sum of weighted squared distances, rounded to whole numbers; nil if there is none,
-  /// as for numbers that are all alike.
+  /// The table of `count` levels with the least sum of weighted squared distances, rounded to whole numbers; nil if
+  /// there is none, as for numbers that are all alike.
   func levels(_ count: Int) -> CodeLevels? {
     let n = weights.count
     // Sums of all bins before each; squares of numbers do not depend on the levels.

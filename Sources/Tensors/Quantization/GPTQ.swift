@@ -3,13 +3,13 @@ import Base
 /// Rounds the weights of a linear layer to codes so that its results on samples change little: the error
 /// `tr((W - Q) H (W - Q)^T)` of rows `W[N, K]` with `H = sum_t x_t x_t^T` over the inputs of the layer.
 ///
-/// Columns are rounded one after the other, and what rounding one does to the results is made up for by the columns that
-/// follow: with `H^-1 = U^T U`, `U` upper triangular, the error `e = (w_j - q_j) / U_jj` takes `e U_jk` from each later `w_k`
-/// (Frantar and others, "GPTQ: accurate post-training quantization for generative pre-trained transformers", 2023). A scale is
-/// the one of ``GroupGrid`` for which this, done for the group, gives the smallest sum of `e^2`; it is rounded to the type it
-/// is stored in before codes are chosen. Afterwards scales and single codes are improved in turn as long as the error falls
-/// (coordinate descent, as in Behdin and others, "QuantEase", 2023). A row for which all of this is worse than rounding to
-/// nearest is rounded to nearest.
+/// Columns are rounded one after the other, and what rounding one does to the results is made up for by the columns
+/// that follow: with `H^-1 = U^T U`, `U` upper triangular, the error `e = (w_j - q_j) / U_jj` takes `e U_jk` from each
+/// later `w_k` (Frantar and others, "GPTQ: accurate post-training quantization for generative pre-trained
+/// transformers", 2023). A scale is the one of ``GroupGrid`` for which this, done for the group, gives the smallest sum
+/// of `e^2`; it is rounded to the type it is stored in before codes are chosen. Afterwards scales and single codes are
+/// improved in turn as long as the error falls (coordinate descent, as in Behdin and others, "QuantEase", 2023). A row
+/// for which all of this is worse than rounding to nearest is rounded to nearest.
 package struct GPTQ: Sendable {
   /// In what order columns are rounded.
   package enum Order: String, Hashable, Codable, Sendable, CaseIterable {
@@ -25,9 +25,9 @@ package struct GPTQ: Sendable {
   package enum Rounding: String, Hashable, Codable, Sendable, CaseIterable {
     /// Column by column, what rounding one does to the results made up for by the later ones.
     case gptq
-    /// Each to the nearest of a scale that is searched for by the diagonal of `H`; all that makes up for anything is improving single
-    /// codes afterwards, until none moves: adaptive rounding (M. Nagel and others, "Up or down?", 2020) by coordinate descent, without
-    /// gradients.
+    /// Each to the nearest of a scale that is searched for by the diagonal of `H`; all that makes up for anything is
+    /// improving single codes afterwards, until none moves: adaptive rounding (M. Nagel and others, "Up or down?",
+    /// 2020) by coordinate descent, without gradients.
     case adaptive
   }
 
@@ -54,6 +54,13 @@ package struct GPTQ: Sendable {
       self.error = error
       self.nearestError = nearestError
       self.damping = damping
+    }
+
+    /// Adds the errors of other rows; of two dampings the larger one counts.
+    package mutating func add(_ other: Report) {
+      error += other.error
+      nearestError += other.nearestError
+      damping = max(damping, other.damping)
     }
   }
 

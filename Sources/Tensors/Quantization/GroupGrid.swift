@@ -11,8 +11,9 @@ func clamped(_ value: Lanes, _ low: Float, _ high: Float) -> Lanes {
   return above.replacing(with: Lanes(repeating: high), where: above .> high)
 }
 
-/// The numbers that the codes of a group may stand for, `(u - zero) * scale` with whole `u` in `low...high`, and the scales and
-/// zero points to choose from for numbers of a given range. Of a table, and of floats, `u` are the levels, and `zero` is 0.
+/// The numbers that the codes of a group may stand for, `(u - zero) * scale` with whole `u` in `low...high`, and the
+/// scales and zero points to choose from for numbers of a given range. Of a table, and of floats, `u` are the levels,
+/// and `zero` is 0.
 struct GroupGrid {
   let format: BlockFormat
   /// The table that `u` are from.

@@ -16,8 +16,8 @@ package struct SampleRows: @unchecked Sendable {
 
 /// Sums of products over the rows of samples, `sum_t a_t b_t^T`, as the normal equations of least squares need them.
 ///
-/// Each sample is multiplied in f32, short ones together, and added in f64. The matrix is cut into panels by its size alone,
-/// so that the result does not depend on the number of threads.
+/// Each sample is multiplied in f32, short ones together, and added in f64. The matrix is cut into panels by its size
+/// alone, so that the result does not depend on the number of threads.
 package enum ProductSums {
   /// The rows of a panel of a matrix of that many rows.
   private static func panelRows(_ rows: Int) -> Int { max(32, (rows + 127) / 128 * 16) }
