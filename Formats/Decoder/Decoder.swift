@@ -102,9 +102,9 @@ protocol DecoderPart: Sendable {
 
 /// A block: attention and feed-forward layer with norms and residuals.
 ///
-/// One after the other: `x = x + s * n2(attention(n1(x)))`, `x = x + s * n4(feedForward(n3(x)))`; side by side: `x = x + s *
-/// n2(attention(n1(x))) + s * n4(feedForward(n3(x)))`. Norms that are nil are left out; `n3` of a block with parts side by side
-/// is then `n1`.
+/// One after the other: `x = x + s * n2(attention(n1(x)))`, `x = x + s * n4(feedForward(n3(x)))`; side by side:
+/// `x = x + s * n2(attention(n1(x))) + s * n4(feedForward(n3(x)))`. Norms that are nil are left out; `n3` of a block
+/// with parts side by side is then `n1`.
 struct DecoderBlock: Sendable {
   /// What a part's result is added to, and what becomes of the sum.
   enum Residual: Sendable {

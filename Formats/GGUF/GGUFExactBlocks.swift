@@ -3,8 +3,8 @@ import Tensors
 /// The block type of ggml that holds the codes of a ``BlockFormat`` as they are, with the same scales.
 ///
 /// Groups of a multiple of 32 numbers become several blocks with one scale; codes counted from a zero point become
-/// differences: `Q4_0` for differences of -8 to 7, `Q5_0` for -16 to 15, `Q8_0` for -128 to 127 and for the levels of a table. The
-/// table of `IQ4_NL` is that of ``CodeLevels/iq4nl``, and `MXFP4` is ``BlockFormat/mxfp4``.
+/// differences: `Q4_0` for differences of -8 to 7, `Q5_0` for -16 to 15, `Q8_0` for -128 to 127 and for the levels of a
+/// table. The table of `IQ4_NL` is that of ``CodeLevels/iq4nl``, and `MXFP4` is ``BlockFormat/mxfp4``.
 struct GGUFExactBlocks: Sendable {
   private enum Kind: String { case q4_0, q5_0, q8_0, iq4_nl, mxfp4 }
 

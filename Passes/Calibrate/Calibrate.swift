@@ -5,20 +5,22 @@ import Tensors
 /// Runs the model on samples with the evaluator and keeps the range of every value of element type f32, by its name, for
 /// ``QuantizeWeights`` (`PassContext.calibration`). The model stays as it is.
 ///
-/// `samples` is an archive with arrays named like the inputs (or one array, for a model of one input), samples stacked along
-/// the first axis, or a folder of such files. `count` is how many of the samples are used, from the first. `range` says how a range
-/// follows from the numbers:
+/// `samples` is an archive with arrays named like the inputs (or one array, for a model of one input), samples stacked
+/// along the first axis, or a folder of such files. `count` is how many of the samples are used, from the first.
+/// `range` says how a range follows from the numbers:
 ///
 /// - `minmax`: from the smallest to the largest;
 /// - `percentile` (99.99) or `percentile:P`: without `100 - P` percent of them on each side;
-/// - `sparse-minmax` (99.99) or `sparse-minmax:P`: the same of those that are not 0, for values that are 0 in most places (W. Zhou
-///   and others, LiDAR-PTQ, 2024, arXiv:2401.15865), where a percentile of all would cut into the few that count;
+/// - `sparse-minmax` (99.99) or `sparse-minmax:P`: the same of those that are not 0, for values that are 0 in most
+///   places (W. Zhou and others, LiDAR-PTQ, 2024, arXiv:2401.15865), where a percentile of all would cut into the few
+///   that count;
 /// - `mse`: with the least squared error of bytes;
 /// - `entropy`: with the least divergence of the numbers' distribution in bytes (S. Migacz, 2017).
 ///
-/// A network that is run again and again on what it gave, such as a diffusion model, sees other numbers at each of its steps. With
-/// `steps` every sample is run so many times: each output of `loop` becomes the input that is named with it (`["y:x"]`), and the input
-/// `time` grows by `stride` from the sample's number on (X. Li and others, Q-Diffusion, 2023).
+/// A network that is run again and again on what it gave, such as a diffusion model, sees other numbers at each of its
+/// steps. With `steps` every sample is run so many times: each output of `loop` becomes the input that is named with it
+/// (`["y:x"]`), and the input `time` grows by `stride` from the sample's number on (X. Li and others, Q-Diffusion,
+/// 2023).
 ///
 /// Channels are measured as well, along the axis on which a convolution has them, else the last (`Calibration.channels`).
 package struct Calibrate: Pass {

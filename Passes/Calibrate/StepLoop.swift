@@ -56,7 +56,8 @@ struct StepLoop {
 
   /// The inputs of the step behind one with these inputs and outputs.
   ///
-  /// - Throws: `CompileError` of kind `.input` if an output has another size than the input that it becomes, or is not finite.
+  /// - Throws: `CompileError` of kind `.input` if an output has another size than the input that it becomes, or is not
+  ///   finite.
   func callAsFunction(_ inputs: [Tensor], _ outputs: [Tensor]) throws -> [Tensor] {
     var next = inputs
     for (output, input) in links {

@@ -15,16 +15,17 @@ import Tensors
 ///     // -> %h = conv2d(%x, divide(%w, %s), divide(%b, %s)) {epilogue = {activation = relu}}
 ///     //    %y = conv2d(%h, multiply(%v, %s))
 ///
-/// `relu(x / s) = relu(x) / s` for positive `s`. With `r1` the largest magnitude of what computes a channel and `r2` that of the weights
-/// that read it `s = sqrt(r1 r2) / r2` makes both equal (M. Nagel and others, 2019). Layers are convolutions, depthwise ones
-/// too, transposed convolutions and products, without activation or with relu between them; pools, moves and padding by zeros may
-/// lie there as well. Chains are gone through until the scales stand, at most `sweeps` times.
+/// `relu(x / s) = relu(x) / s` for positive `s`. With `r1` the largest magnitude of what computes a channel and `r2`
+/// that of the weights that read it `s = sqrt(r1 r2) / r2` makes both equal (M. Nagel and others, 2019). Layers are
+/// convolutions, depthwise ones too, transposed convolutions and products, without activation or with relu between
+/// them; pools, moves and padding by zeros may lie there as well. Chains are gone through until the scales stand, at
+/// most `sweeps` times.
 ///
-/// After ``Calibrate`` the largest activation stands for `r1`; where all readers see one channel for each output, whose scale
-/// takes any factor, `s` is that activation alone. Then `norms` are worked on, too: gain, and bias, of a norm are divided, the weights
-/// behind multiplied, and where these have biases the middle of each channel's range is moved to zero, so that one code serves
-/// all channels (Z. Li and others, RepQ-ViT, 2023, arXiv:2212.08254). What was measured of a changed value is forgotten:
-/// `calibrate` runs again behind.
+/// After ``Calibrate`` the largest activation stands for `r1`; where all readers see one channel for each output, whose
+/// scale takes any factor, `s` is that activation alone. Then `norms` are worked on, too: gain, and bias, of a norm are
+/// divided, the weights behind multiplied, and where these have biases the middle of each channel's range is moved to
+/// zero, so that one code serves all channels (Z. Li and others, RepQ-ViT, 2023, arXiv:2212.08254). What was measured
+/// of a changed value is forgotten: `calibrate` runs again behind.
 package struct Equalize: Pass {
   package static let name = "equalize"
   package static let summary = "gives the channels between layers like ranges, by factors of the weights on both sides"

@@ -1,8 +1,8 @@
 import IR
 import Tensors
 
-/// A value between layers whose channels may be divided by positive numbers where it is computed and multiplied by them where it is
-/// read, without a change of the function.
+/// A value between layers whose channels may be divided by positive numbers where it is computed and multiplied by them
+/// where it is read, without a change of the function.
 struct EqualizedValue {
   /// Why a value is none.
   struct Refusal: Error {
@@ -115,8 +115,8 @@ struct EqualizedValue {
     }
   }
 
-  /// The axis along which channels run behind an operator that does the same to a channel whatever its positive factor; nil if it
-  /// does not.
+  /// The axis along which channels run behind an operator that does the same to a channel whatever its positive factor;
+  /// nil if it does not.
   private static func axisBehind(
     _ op: any Operator, _ axis: Int, from value: ValueID, to result: ValueID, _ lookup: RecipeGraph
   ) -> Int? {

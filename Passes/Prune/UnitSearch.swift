@@ -147,8 +147,8 @@ struct UnitSearch {
     return filled(&plan, stays, equal, refuse) ? plan : nil
   }
 
-  /// The power of two that can be taken out of a row and its bias, as the function of it is that times the function of the rest:
-  /// positive for `relu`, of any sign for none, else 1.
+  /// The power of two that can be taken out of a row and its bias, as the function of it is that times the function of
+  /// the rest: positive for `relu`, of any sign for none, else 1.
   private func commonFactor(of row: ArraySlice<Float>, _ activation: Activation) -> Float {
     guard activation == .none || activation == .relu, let number = row.first(where: { $0 != 0 }), number.isNormal,
       abs(number.exponent) <= 60

@@ -2,18 +2,19 @@ import Base
 import IR
 import Tensors
 
-/// Changes the basis of what layers read to one in which activations and weights round well together: any invertible matrix that is a
-/// Kronecker product of two small ones.
+/// Changes the basis of what layers read to one in which activations and weights round well together: any invertible
+/// matrix that is a Kronecker product of two small ones.
 ///
 ///     %y = matmul(%x, %w) {transposeB = true}
 ///     // -> %p = kronecker_matmul(%x, %p1, %p2)                             // x (P_1 (x) P_2), when the program runs
 ///     //    %v = kronecker_matmul(%w, %q1, %q2)                             // w (P_1 (x) P_2)^-T
 ///     //    %y = matmul(%p, %v) {transposeB = true}
 ///
-/// The factors follow in closed form from what layers read on windows of `text` and from their weights (``KroneckerBasis``). With
-/// `refine` the strength of each factor is searched on a grid, one after the other, with eigenvectors and without, by the error that rounding both as `spec` says
-/// leaves in what the layers give on some of the rows; a value stays where nothing is better than no change. Layers that read one
-/// value (queries, keys, values) share the factors. A row costs `n (n_1 + n_2)` products, which may be `share` of those of the layers.
+/// The factors follow in closed form from what layers read on windows of `text` and from their weights
+/// (``KroneckerBasis``). With `refine` the strength of each factor is searched on a grid, one after the other, with
+/// eigenvectors and without, by the error that rounding both as `spec` says leaves in what the layers give on some of
+/// the rows; a value stays where nothing is better than no change. Layers that read one value (queries, keys, values)
+/// share the factors. A row costs `n (n_1 + n_2)` products, which may be `share` of those of the layers.
 package struct AffineTransform: TokenSampled {
   package static let name = "affine"
   package static let summary = "turns and scales what layers read by Kronecker products, so that both round well"
@@ -150,8 +151,8 @@ package struct AffineTransform: TokenSampled {
     return places
   }
 
-  /// The weight of a layer whose channels are the last axis of its input; nil for others, and for routers, whose choice of experts a
-  /// small error may change.
+  /// The weight of a layer whose channels are the last axis of its input; nil for others, and for routers, whose choice
+  /// of experts a small error may change.
   private static func reader(_ id: NodeID, _ lookup: RecipeGraph) -> ResidualStream.Recipe? {
     let graph = lookup.graph
     if graph[id].op is ExpertMatMul {

@@ -10,16 +10,16 @@ import Tensors
 
 /// The two small factors of a change of basis `P = P_1 (x) P_2` of rows of `n_1 n_2` numbers: `x W = (x P) (P^-1 W)`.
 ///
-/// With rounding steps that follow from the lengths of rows, the error that rounded rows and rounded weights leave is about a
-/// multiple of `trace(H S) trace(G S^-1)` with `S = P P^T`, the sum `H` of `x x^T` over rows and the sum `G` of `w w^T` over outputs.
-/// It is least for the geometric mean of `H^-1` and `G`,
+/// With rounding steps that follow from the lengths of rows, the error that rounded rows and rounded weights leave is
+/// about a multiple of `trace(H S) trace(G S^-1)` with `S = P P^T`, the sum `H` of `x x^T` over rows and the sum `G` of
+/// `w w^T` over outputs. It is least for the geometric mean of `H^-1` and `G`,
 ///
 ///     S = H^-1 # G = H^(-1/2) (H^(1/2) G H^(1/2))^(1/2) H^(-1/2),
 ///
-/// which for Kronecker products is the product of those of the factors. `H` and `G` are replaced by the nearest such products (Van
-/// Loan and Pitsianis, 1993). The rest of `P` is orthogonal: a Hadamard matrix `U`, which spreads what is large in single channels of
-/// single rows, perhaps behind the eigenvectors `V` of `S^(1/2) H S^(1/2)`, with which the diagonal of `P^T H P` is one number for
-/// each factor; without them `V` is the identity.
+/// which for Kronecker products is the product of those of the factors. `H` and `G` are replaced by the nearest such
+/// products (Van Loan and Pitsianis, 1993). The rest of `P` is orthogonal: a Hadamard matrix `U`, which spreads what is
+/// large in single channels of single rows, perhaps behind the eigenvectors `V` of `S^(1/2) H S^(1/2)`, with which the
+/// diagonal of `P^T H P` is one number for each factor; without them `V` is the identity.
 ///
 ///     P_i = S_i^(t_i / 2) V_i U_i^T,   P_i^-1 = U_i V_i^T S_i^(-t_i / 2)
 ///
@@ -30,8 +30,8 @@ struct KroneckerBasis {
   /// `P_1^-T` and `P_2^-T`.
   var inverses: [[Float]]
 
-  /// The orders of the two factors of a width: with Hadamard matrices where there are such, and of little work; nil for a prime number
-  /// and for less than 4.
+  /// The orders of the two factors of a width: with Hadamard matrices where there are such, and of little work; nil for
+  /// a prime number and for less than 4.
   static func orders(of width: Int) -> (left: Int, right: Int)? {
     var best: (orders: (Int, Int), work: Int)?
     var divisor = 2
@@ -96,8 +96,8 @@ struct KroneckerBasis {
   /// The largest ratio of the eigenvalues of `S_i`.
   private static let largestRatio = 256.0
 
-  /// The rows of a matrix turned by a Hadamard matrix, or where there is none by Hartley's, `cos + sin` of `2 pi i j / n` over the root of
-  /// `n`, whose numbers are of like magnitudes and which is orthogonal for every `n`.
+  /// The rows of a matrix turned by a Hadamard matrix, or where there is none by Hartley's, `cos + sin` of
+  /// `2 pi i j / n` over the root of `n`, whose numbers are of like magnitudes and which is orthogonal for every `n`.
   private static func even(_ matrix: SquareMatrix) throws -> [Float] {
     guard HadamardMatrix(order: matrix.order) != nil else {
       let order = matrix.order, scale = 1 / Double(order).squareRoot()
@@ -114,9 +114,9 @@ struct KroneckerBasis {
     return result.array(of: Double.self).map { Float($0) }
   }
 
-  /// The factors of the Kronecker product next to the sum of `x x^T` over rows of `left * right` numbers, each with the mean 1 on its
-  /// diagonal: with a row as a matrix `X`, the sums of `X B X^T` and of `X^T A X` by turns, which is the power iteration for the
-  /// first singular vectors of the rearranged sum.
+  /// The factors of the Kronecker product next to the sum of `x x^T` over rows of `left * right` numbers, each with the
+  /// mean 1 on its diagonal: with a row as a matrix `X`, the sums of `X B X^T` and of `X^T A X` by turns, which is the
+  /// power iteration for the first singular vectors of the rearranged sum.
   private static func nearest(_ rows: [Float], _ left: Int, _ right: Int) -> [SquareMatrix] {
     let width = left * right, count = rows.count / width
     // The numbers of all rows with the index of the left factor outermost, and with that of the right one.

@@ -2,17 +2,19 @@ import Base
 import IR
 import Tensors
 
-/// The directions in which activations are much larger than in others, and the reflections that give each an axis of its own.
+/// The directions in which activations are much larger than in others, and the reflections that give each an axis of
+/// its own.
 ///
-/// They are the eigenvectors `v_1, v_2, ...` of the mean of `x x^T` whose eigenvalues are at least `salience` times the mean of all.
-/// Householder's reflections turn `v_j` into plus or minus the unit vector `e_j'` of an axis, one after the other:
+/// They are the eigenvectors `v_1, v_2, ...` of the mean of `x x^T` whose eigenvalues are at least `salience` times the
+/// mean of all. Householder's reflections turn `v_j` into plus or minus the unit vector `e_j'` of an axis, one after
+/// the other:
 ///
 ///     w = R_(j-1) ... R_1 v_j,   u_j = (w + sign(w_j') e_j') / |...|,   R_j = I - 2 u_j u_j^T,   R_j w = -sign(w_j') e_j'
 ///
-/// A Hadamard matrix behind them spreads each evenly: what lies along `v_j` adds numbers of one magnitude to all channels, where a
-/// Hadamard matrix alone adds up the channels that stand out to new peaks. The axes are taken in turn from the blocks of the
-/// matrix, so that no block gets more of the directions than another. ("LRQ-DiT", 2025, takes a Hadamard matrix or one
-/// that knows the outliers layer by layer; the reflections are those of Householder, 1958.)
+/// A Hadamard matrix behind them spreads each evenly: what lies along `v_j` adds numbers of one magnitude to all
+/// channels, where a Hadamard matrix alone adds up the channels that stand out to new peaks. The axes are taken in turn
+/// from the blocks of the matrix, so that no block gets more of the directions than another. ("LRQ-DiT", 2025, takes a
+/// Hadamard matrix or one that knows the outliers layer by layer; the reflections are those of Householder, 1958.)
 struct OutlierDirections {
   /// The most directions.
   static let limit = 4
@@ -22,7 +24,8 @@ struct OutlierDirections {
   /// Orthogonal unit vectors, the strongest first.
   let vectors: [[Double]]
 
-  /// At most so many directions of rows of which `moment`, a symmetric matrix in rows, is a multiple of the mean of `x x^T`.
+  /// At most so many directions of rows of which `moment`, a symmetric matrix in rows, is a multiple of the mean of
+  /// `x x^T`.
   ///
   /// - Throws: `CompileError` if a number is not finite.
   init(moment: [Double], width: Int, limit: Int = Self.limit) throws {
@@ -64,8 +67,8 @@ struct OutlierDirections {
     return units.map { unit in unit.map { Float($0) } }
   }
 
-  /// A sum of `x x^T` over some rows of `width` numbers each, every row divided by its root mean square, so that tokens count alike;
-  /// rows that are 0 or not finite are left out.
+  /// A sum of `x x^T` over some rows of `width` numbers each, every row divided by its root mean square, so that tokens
+  /// count alike; rows that are 0 or not finite are left out.
   static func moment(_ samples: [SampleRows], width: Int, part: Range<Int>) -> [Double] {
     let columns = part.count
     let cut = samples.map { sample in

@@ -10,8 +10,8 @@ import Tensors
 /// - a root mean square norm sees lengths alone, and so gives what it gave, turned; a gain must go into the layers behind;
 /// - sums, moves of rows, and factors that are the same for all channels stay as they are.
 ///
-/// Where something else writes or reads, or a weight may not be changed, the value has to be turned when the program runs: an
-/// entry or an exit of the stream.
+/// Where something else writes or reads, or a weight may not be changed, the value has to be turned when the program
+/// runs: an entry or an exit of the stream.
 struct ResidualStream {
   /// A recipe of which one axis runs along the channels.
   struct Recipe: Hashable {

@@ -9,18 +9,19 @@ import Tensors
 ///     // -> %n = rms_norm(%x, 1)
 ///     //    %y = matmul(%n, hadamard(hadamard(multiply(%w, %g)) {axis = 1}) {axis = 0}, %x) {...}
 ///
-/// - `residual`: the stream between the layers (``ResidualStream``). Writers turn the rows of their weights, readers the columns,
-///   gains of norms go into the readers; all of it is done at compile time. What cannot be folded (a table that is the head's
-///   weight as well) is turned when the program runs, where one such turn serves two layers or more, or with `online` anywhere.
+/// - `residual`: the stream between the layers (``ResidualStream``). Writers turn the rows of their weights, readers
+///   the columns, gains of norms go into the readers; all of it is done at compile time. What cannot be folded (a table
+///   that is the head's weight as well) is turned when the program runs, where one such turn serves two layers or more,
+///   or with `online` anywhere.
 /// - `values`: what attention weighs, head by head: rows of the value projection, columns of the output projection.
 /// - `queries`: queries and keys behind the rotary embedding, head by head, at run time: for a cache of few bits.
 /// - `down`: what a layer reads of a nonlinear one before it, at run time; the columns of its weight undo it.
 ///
-/// The matrices are products of Paley's and Sylvester's (``HadamardMatrix``); where a width has none, blocks of such. `random`
-/// multiplies them by signs that follow from the seed. `outlier-aware` puts reflections before them that give the directions in
-/// which activations on a text stand out an axis each (``OutlierDirections``): in streams, and in values that no cache keeps, whose
-/// basis could not be told otherwise. `auto` takes for each place what loses least (``RotationTrial``). (Ashkboos and others,
-/// "QuaRot", 2024; Liu and others, "SpinQuant", 2024.)
+/// The matrices are products of Paley's and Sylvester's (``HadamardMatrix``); where a width has none, blocks of such.
+/// `random` multiplies them by signs that follow from the seed. `outlier-aware` puts reflections before them that give
+/// the directions in which activations on a text stand out an axis each (``OutlierDirections``): in streams, and in
+/// values that no cache keeps, whose basis could not be told otherwise. `auto` takes for each place what loses least
+/// (``RotationTrial``). (Ashkboos and others, "QuaRot", 2024; Liu and others, "SpinQuant", 2024.)
 package struct Rotate: TokenSampled {
   package static let name = "rotate"
   package static let summary = "turns activations and weights into bases without outliers, by Hadamard matrices"
@@ -199,7 +200,8 @@ extension GraphBuilder {
     return type(of: value).element == .f32 ? value : try emit(Cast(.f32), value)
   }
 
-  /// Turns a recipe that a node reads, along an axis, after its numbers were multiplied by those of a gain, if there is one.
+  /// Turns a recipe that a node reads, along an axis, after its numbers were multiplied by those of a gain, if there is
+  /// one.
   mutating func turn(_ recipe: ResidualStream.Recipe, by turning: Turning, gain: ValueID? = nil) throws {
     let node = graph[recipe.node]
     origin = node.origin

@@ -2,10 +2,12 @@ import Base
 import IR
 import Tensors
 
-/// Chooses rotations by what rounding loses with them: the distance of the rounded model's results from the original's on samples.
+/// Chooses rotations by what rounding loses with them: the distance of the rounded model's results from the original's
+/// on samples.
 ///
-/// Place by place none, a Hadamard matrix, one with random signs and, where they can be, reflections of the outliers before one are
-/// tried, with those chosen for the places before; the best of these choices and of the same kind at all places is taken.
+/// Place by place none, a Hadamard matrix, one with random signs and, where they can be, reflections of the outliers
+/// before one are tried, with those chosen for the places before; the best of these choices and of the same kind at all
+/// places is taken.
 struct RotationTrial {
   private let options: Rotate
   private let model: Model

@@ -7,27 +7,30 @@ import Tensors
 ///     %y = matmul(%x, %w) {transposeB = true}, one for each layer
 ///     // -> as quantize{spec=...}, with another spec for each
 ///
-/// `bits` bounds the mean bits of a weight of the layers and tables that are rounded, scales included; `bytes` the bytes of all
-/// constants of the model; `size` what weights and tokenizer take in the program; with `accept` the choice is the smallest whose divergence
-/// on the samples is at most that. `formats` are the candidates, in the spelling of `quantize`. A unit is a weight that is stored on its own,
-/// such as the stacked rows of queries, keys and values, or all experts of a layer; the activations are rounded as the first format says.
+/// `bits` bounds the mean bits of a weight of the layers and tables that are rounded, scales included; `bytes` the
+/// bytes of all constants of the model; `size` what weights and tokenizer take in the program; with `accept` the choice
+/// is the smallest whose divergence on the samples is at most that. `formats` are the candidates, in the spelling of
+/// `quantize`. A unit is a weight that is stored on its own, such as the stacked rows of queries, keys and values, or
+/// all experts of a layer; the activations are rounded as the first format says.
 ///
-/// What a unit loses in a format is by `score`, from the change `D` of its weight `W` by rounding to nearest and the sum `H` of `x x^T` over
-/// the layer's inputs on the samples, of an expert over what is routed to it; a table that is only gathered from has `H = 1`:
+/// What a unit loses in a format is by `score`, from the change `D` of its weight `W` by rounding to nearest and the
+/// sum `H` of `x x^T` over the layer's inputs on the samples, of an expert over what is routed to it; a table that is
+/// only gathered from has `H = 1`:
 ///
-/// - `divergence`: `c tr(D H D^T)`, with `c` the divergence of the next token's distribution (of a network without logits the relative
-///   square error of its last output) when this unit alone is rounded to the candidate of most error, over its `tr(D H D^T)`: a
-///   second-order model whose curvature is measured;
+/// - `divergence`: `c tr(D H D^T)`, with `c` the divergence of the next token's distribution (of a network without
+///   logits the relative square error of its last output) when this unit alone is rounded to the candidate of most
+///   error, over its `tr(D H D^T)`: a second-order model whose curvature is measured;
 /// - `error`: `tr(D H D^T) / tr(W H W^T)`, the relative error of the layer's results, without further runs;
 /// - `lim`, `entropy`: the same times how far the block turns what it adds to, or the entropy of the inputs;
 /// - `zd`: `tr(D D^T) / tr(W W^T)` over the share of weights far above the mean, which needs no text;
 /// - a formula over such figures (``ScoreExpression``), such as `"error / energy * range^2"`.
 ///
-/// Losses are taken to add up. `search` says how a choice is found: `dynamic` is the best for the losses (``BudgetedChoice``), `closedForm`
-/// rounds the bits that equalize losses (``ClosedFormBits``), `steps` goes down from the best formats (``BitSteps``), which `accept` does
-/// as well. With `pairs` the divergence of each unit together with so many next ones is measured and counts in `steps`. `trials` says how
-/// the losses of so many random choices agree in order with the divergence that is measured of them. With `generations` above 0 the choice
-/// is then improved by evolution: of `offspring` copies, in each of which one unit takes more bytes and others less, the one with the least
+/// Losses are taken to add up. `search` says how a choice is found: `dynamic` is the best for the losses
+/// (``BudgetedChoice``), `closedForm` rounds the bits that equalize losses (``ClosedFormBits``), `steps` goes down from
+/// the best formats (``BitSteps``), which `accept` does as well. With `pairs` the divergence of each unit together with
+/// so many next ones is measured and counts in `steps`. `trials` says how the losses of so many random choices agree in
+/// order with the divergence that is measured of them. With `generations` above 0 the choice is then improved by
+/// evolution: of `offspring` copies, in each of which one unit takes more bytes and others less, the one with the least
 /// divergence of the whole model survives if it beats its parent.
 package struct AllocateBits: TokenSampled {
   package static let name = "allocate-bits"

@@ -2,7 +2,8 @@ import Base
 import IR
 
 extension BitSearch {
-  /// What each format costs and loses, and what pairs lose together: as it was kept, else measured. None of it depends on the budget.
+  /// What each format costs and loses, and what pairs lose together: as it was kept, else measured. None of it depends
+  /// on the budget.
   mutating func findings(_ context: inout PassContext) throws -> Findings {
     var pass = options
     pass.text = ""
@@ -37,7 +38,8 @@ extension BitSearch {
     return found
   }
 
-  /// Measures what each layer and the next ones lose beyond the sum of their own losses, each in the format that it was measured with.
+  /// Measures what each layer and the next ones lose beyond the sum of their own losses, each in the format that it was
+  /// measured with.
   private func measurePairs(_ found: inout Findings, _ progress: Progress?) throws {
     guard options.pairs > 0 else { return }
     let probes = layers.map { MeasuredScore.probe($0) ?? 0 }

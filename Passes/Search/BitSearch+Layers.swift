@@ -77,8 +77,8 @@ extension BitSearch {
     }
   }
 
-  /// The residual that a node adds something to, with what it adds where that is a value of its own: an epilogue, or a sum of two values
-  /// that do not depend on constants alone, of which the earlier one is the residual.
+  /// The residual that a node adds something to, with what it adds where that is a value of its own: an epilogue, or a
+  /// sum of two values that do not depend on constants alone, of which the earlier one is the residual.
   private static func sum(
     at id: NodeID, in graph: Graph, _ places: [ValueID: Int]
   ) -> (residual: ValueID, added: ValueID?)? {
@@ -164,7 +164,8 @@ extension BitSearch {
     return SampleRows(target, rows: places.count, owner: tensor)
   }
 
-  /// Fills in what is known of a layer: errors of some rows of each part, for all of them. Without parts all inputs count alike.
+  /// Fills in what is known of a layer: errors of some rows of each part, for all of them. Without parts all inputs
+  /// count alike.
   private mutating func measure(_ index: Int, _ parts: [Part]?, _ tensor: (ValueID) throws -> Tensor) throws {
     var layer = layers[index]
     let columns = layer.columns

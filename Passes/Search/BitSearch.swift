@@ -138,7 +138,8 @@ struct BitSearch {
     }
   }
 
-  /// The best whose program takes at most `size` bytes: what it takes beside the bytes of layers is measured, and made up for.
+  /// The best whose program takes at most `size` bytes: what it takes beside the bytes of layers is measured, and made
+  /// up for.
   private func choice(_ found: Findings, size: Int, _ context: inout PassContext) throws -> [Int] {
     func loss(_ choice: [Int]) -> Double { zip(choice, found.units).reduce(0) { $0 + $1.1[$1.0].loss } }
     var best = found.units.map { options in

@@ -1,10 +1,11 @@
 import Base
 
-/// The way from the best formats of all layers to the smallest, one layer at a time: what gives up the least loss for a byte comes first.
+/// The way from the best formats of all layers to the smallest, one layer at a time: what gives up the least loss for a
+/// byte comes first.
 ///
-/// Losses of layers add up, and so do those of pairs: two layers that were rounded together lost `2 r sqrt(l_i l_j)` beside their own
-/// losses `l_i` and `l_j`, the mixed term of a loss of second order. It is taken to keep `r` in other formats (as in an "augmented Hessian" for
-/// mixed precision).
+/// Losses of layers add up, and so do those of pairs: two layers that were rounded together lost `2 r sqrt(l_i l_j)`
+/// beside their own losses `l_i` and `l_j`, the mixed term of a loss of second order. It is taken to keep `r` in other
+/// formats (as in an "augmented Hessian" for mixed precision).
 package struct BitSteps: Sendable {
   /// Two layers with their `r`, -1 to 1.
   package struct Pair: Hashable, Sendable {
@@ -65,8 +66,8 @@ package struct BitSteps: Sendable {
     return bytes <= budget ? choice : nil
   }
 
-  /// The most steps after which `measure` of the choice is at most `bound`, found by halving, so that about `log2` of the number of steps are
-  /// measured; nil if it is above the bound before all steps.
+  /// The most steps after which `measure` of the choice is at most `bound`, found by halving, so that about `log2` of
+  /// the number of steps are measured; nil if it is above the bound before all steps.
   package func furthest(within bound: Double, measure: ([Int]) throws -> Double) rethrows -> [Int]? {
     guard try measure(best) <= bound else { return nil }
     var low = 0, high = steps.count + 1

@@ -1,8 +1,8 @@
 /// One choice for each of several units, of least loss within a budget of bytes.
 ///
-/// Dynamic programming over the bytes beyond the least that all units need, in equal steps (the knapsack problem with multiple
-/// choices; H. Kellerer and others, Knapsack Problems, 2004, chapter 11). Costs are rounded up to steps, so that the budget holds;
-/// what is left is spent on the changes that lower the loss most.
+/// Dynamic programming over the bytes beyond the least that all units need, in equal steps (the knapsack problem with
+/// multiple choices; H. Kellerer and others, Knapsack Problems, 2004, chapter 11). Costs are rounded up to steps, so
+/// that the budget holds; what is left is spent on the changes that lower the loss most.
 package struct BudgetedChoice {
   /// A way to store a unit.
   package struct Option: Hashable, Sendable {

@@ -7,8 +7,8 @@
 /// The bits of layers that lose least at a given mean, where a weight of layer `j` with `R` bits loses `c_j 2^(-2R)`.
 ///
 /// The least of `sum_j n_j c_j 2^(-2 R_j)` at `sum_j n_j R_j = R sum_j n_j` has equal losses of all weights:
-/// `R_j = R + 1/2 log2(c_j / g)`, `g` the geometric mean of `c` over all weights (J. Xin and others, "BAQ", 2025, arXiv:2506.05664). Where
-/// a layer has a least and a most, the same holds of the layers between them.
+/// `R_j = R + 1/2 log2(c_j / g)`, `g` the geometric mean of `c` over all weights (J. Xin and others, "BAQ", 2025,
+/// arXiv:2506.05664). Where a layer has a least and a most, the same holds of the layers between them.
 package struct ClosedFormBits: Sendable {
   /// The weights of each layer.
   private let counts: [Double]
@@ -16,7 +16,8 @@ package struct ClosedFormBits: Sendable {
   private let places: [Double]
   private let constants: [Double]
 
-  /// Layers of so many weights, each of which loses so much at 0 bits. What loses nothing counts as a millionth of the least that does.
+  /// Layers of so many weights, each of which loses so much at 0 bits. What loses nothing counts as a millionth of the
+  /// least that does.
   package init(counts: [Int], constants: [Double]) {
     precondition(counts.count == constants.count, "a constant for each layer")
     self.counts = counts.map { Double(max(1, $0)) }
@@ -68,8 +69,8 @@ extension ClosedFormBits {
       })
   }
 
-  /// The formats within a budget that are nearest to the bits; what rounding them leaves is spent, or made up for, where it changes
-  /// the loss of a byte least. Nil if the budget is below what the layers need at least.
+  /// The formats within a budget that are nearest to the bits; what rounding them leaves is spent, or made up for,
+  /// where it changes the loss of a byte least. Nil if the budget is below what the layers need at least.
   func choose(_ layers: [LayerStatistics], _ units: [[BudgetedChoice.Option]], budget: Int) -> [Int]? {
     guard BudgetedChoice.least(units) <= budget, units.allSatisfy({ !$0.isEmpty }) else { return nil }
     let limits = layers.map { layer -> ClosedRange<Double> in

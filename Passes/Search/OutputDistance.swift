@@ -2,8 +2,9 @@ import Base
 import IR
 import Tensors
 
-/// How far the results of a changed model of one function are from the original's on samples: the mean divergence of the next
-/// token's distribution where it has logits; else the mean square of the difference of its last output, over that of the output.
+/// How far the results of a changed model of one function are from the original's on samples: the mean divergence of
+/// the next token's distribution where it has logits; else the mean square of the difference of its last output, over
+/// that of the output.
 struct OutputDistance {
   private let samples: [FunctionInputs]
   private let reference: [Tensor]

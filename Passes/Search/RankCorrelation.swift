@@ -1,5 +1,6 @@
-/// Spearman's rank correlation of two series: the correlation of the places that their numbers have in order, 1 for equal order and -1 for
-/// the opposite; equal numbers share the mean of their places. 0 for fewer than two numbers or a series of equal ones.
+/// Spearman's rank correlation of two series: the correlation of the places that their numbers have in order, 1 for
+/// equal order and -1 for the opposite; equal numbers share the mean of their places. 0 for fewer than two numbers or a
+/// series of equal ones.
 package func rankCorrelation(_ a: [Double], _ b: [Double]) -> Double {
   precondition(a.count == b.count, "series of equal length")
   func ranks(_ numbers: [Double]) -> [Double] {

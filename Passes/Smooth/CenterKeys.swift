@@ -9,12 +9,13 @@ import Tensors
 ///     // -> %k = rope(subtract(%x, %mean), %table)
 ///     //    %y = attention(%q, cache_update(%k0, %k, %position), %v, %position, %means, %angles) {angleBlock = 32}
 ///
-/// Keys of all tokens have much in common, and a scale for a group of numbers has to reach over that as well. Rotary embedding
-/// turns the mean by the position alone, so that attention can add it when it reads the cache, from a small table of angles:
-/// nothing is stored for it with a token. Keys before rotary embedding are what C. Hooper and others quantize (KVQuant, 2024);
-/// here the codes stay those of turned keys.
+/// Keys of all tokens have much in common, and a scale for a group of numbers has to reach over that as well. Rotary
+/// embedding turns the mean by the position alone, so that attention can add it when it reads the cache, from a small
+/// table of angles: nothing is stored for it with a token. Keys before rotary embedding are what C. Hooper and others
+/// quantize (KVQuant, 2024); here the codes stay those of turned keys.
 ///
-/// The mean is measured on `samples` windows of `length` tokens of `text`, a text or token ids. Caches then hold other numbers.
+/// The mean is measured on `samples` windows of `length` tokens of `text`, a text or token ids. Caches then hold other
+/// numbers.
 package struct CenterKeys: TokenSampled {
   package static let name = "center-keys"
   package static let summary = "takes the mean of keys out of the cache, and adds it again where attention reads them"
@@ -192,8 +193,8 @@ package struct CenterKeys: TokenSampled {
     (model.functions[index], model.constants) = (builder.graph, builder.constants)
   }
 
-  /// The other column of the pair that rotary embedding turns together with a column, and the sign of its part in it; nil for
-  /// columns that pass through.
+  /// The other column of the pair that rotary embedding turns together with a column, and the sign of its part in it;
+  /// nil for columns that pass through.
   private static func partner(of column: Int, _ rope: Rope, width: Int) -> (column: Int, sign: Float)? {
     let place = column % rope.headDim
     guard place < 2 * width else { return nil }

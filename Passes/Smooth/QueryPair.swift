@@ -23,7 +23,8 @@ package struct RotaryPairs: Hashable, Sendable {
     return first + (place < pairs ? place + pairs : place - pairs)
   }
 
-  /// Whether factors of the channels of some heads can stand before the embedding as well as behind: they are the same within each pair.
+  /// Whether factors of the channels of some heads can stand before the embedding as well as behind: they are the same
+  /// within each pair.
   package func keep(_ factors: [Float]) -> Bool {
     factors.count % headDim == 0
       && factors.indices.allSatisfy { channel in partner(of: channel).map { factors[$0] == factors[channel] } ?? true }
@@ -35,14 +36,15 @@ package struct RotaryPairs: Hashable, Sendable {
   }
 }
 
-/// The projections of the queries and keys of an attention, whose channels may be divided by numbers on the one side and multiplied by
-/// them on the other: `(q / s) (s k) = q k`. A cache that rounds the keys loses less of the products then.
+/// The projections of the queries and keys of an attention, whose channels may be divided by numbers on the one side
+/// and multiplied by them on the other: `(q / s) (s k) = q k`. A cache that rounds the keys loses less of the products
+/// then.
 ///
 ///     %k = rope(matmul(%x, %wk), %t)
 ///     // -> %k = rope(matmul(%x, multiply(%wk, %s)), %t)          and %q likewise with 1 / s
 ///
-/// A rotary embedding turns pairs of channels, so the numbers are the same within each pair. (After the scaling before the embedding in
-/// "FireQ", 2025.)
+/// A rotary embedding turns pairs of channels, so the numbers are the same within each pair. (After the scaling before
+/// the embedding in "FireQ", 2025.)
 struct QueryPair {
   let heads: AttentionHeads
   let queries: AttentionHeads.Outputs

@@ -9,15 +9,16 @@ import Tensors
 ///     // -> %n = rms_norm(%x, divide(%g, %s))
 ///     //    %y = matmul(%n, multiply(%w, %s)) {transposeB = true}
 ///
-/// `(X / s) (s W) = X W`. The scale of each channel follows from the largest activations and weights, the strength from a search
-/// (``SmoothingSearch``). Activations are measured on `samples` windows of `length` tokens of `text`, a text or token ids, where one
-/// is named, or are those of the pass `calibrate`, where it ran; else a norm's gain stands for them, and the lengths of the rows of
-/// weights that compute them.
+/// `(X / s) (s W) = X W`. The scale of each channel follows from the largest activations and weights, the strength from
+/// a search (``SmoothingSearch``). Activations are measured on `samples` windows of `length` tokens of `text`, a text
+/// or token ids, where one is named, or are those of the pass `calibrate`, where it ran; else a norm's gain stands for
+/// them, and the lengths of the rows of weights that compute them.
 ///
 /// - `norms`: the gain, and the bias, of a norm, and all layers behind;
 /// - `down`: rows that compute what is gated, and columns of the layer behind;
 /// - `values`: rows of the value projection, and columns of the output projection, where no cache keeps the values;
-/// - `queries`: rows of the projections of keys and of queries, for a cache of few bits (``QueryPair``), which needs a text.
+/// - `queries`: rows of the projections of keys and of queries, for a cache of few bits (``QueryPair``), which needs a
+///   text.
 package struct Smooth: TokenSampled {
   package static let name = "smooth"
   package static let summary = "moves scale between activations and weights, so that both round well"
@@ -196,8 +197,8 @@ extension SmoothingPair {
     return (1..<repeats).reduce(part(numbers, 0)) { sum, copy in zip(sum, part(numbers, copy)).map(join) }
   }
 
-  /// What stands for the largest and the mean square activations where none were measured: the gain of a norm, or the lengths of
-  /// the rows that compute a channel.
+  /// What stands for the largest and the mean square activations where none were measured: the gain of a norm, or the
+  /// lengths of the rows that compute a channel.
   func estimate(
     _ graph: Graph, _ numbers: (ValueID) throws -> [Float]
   ) throws -> (maxima: [Float], squares: [Double]) {

@@ -1,11 +1,11 @@
 import IR
 import Tensors
 
-/// Weights on both sides of a value whose channels may be divided by numbers on the one side and multiplied by them on the other,
-/// without a change of the function.
+/// Weights on both sides of a value whose channels may be divided by numbers on the one side and multiplied by them on
+/// the other, without a change of the function.
 struct SmoothingPair {
-  /// A recipe that is divided along an axis, or a range of it. Where it is `interleaved` only every second number is: rows of a gate
-  /// and of what it gates alternate.
+  /// A recipe that is divided along an axis, or a range of it. Where it is `interleaved` only every second number is:
+  /// rows of a gate and of what it gates alternate.
   struct Divided {
     var recipe: ResidualStream.Recipe
     var range: Range<Int>?
@@ -17,8 +17,8 @@ struct SmoothingPair {
   var width: Int
   var divided: [Divided]
   var multiplied: [ResidualStream.Recipe]
-  /// How often each number stands in the channels of the readers, one after the other in blocks of `block`: heads that share
-  /// values.
+  /// How often each number stands in the channels of the readers, one after the other in blocks of `block`: heads that
+  /// share values.
   var repeats = 1
   var block = 1
 

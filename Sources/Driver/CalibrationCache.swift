@@ -3,8 +3,8 @@ import CodeGen
 import Glibc
 import IR
 
-/// A folder of results of passes on samples. Each is a file of its own: `magic`, the length of the facts, the facts as JSON, the
-/// bytes, and a hash of all before it. A file that is damaged counts as missing.
+/// A folder of results of passes on samples. Each is a file of its own: `magic`, the length of the facts, the facts as
+/// JSON, the bytes, and a hash of all before it. A file that is damaged counts as missing.
 package struct CalibrationCache: ResultCache {
   package let folder: String
   package let salt: String

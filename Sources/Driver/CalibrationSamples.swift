@@ -62,11 +62,11 @@ package struct CalibrationSamples {
     return FunctionInputs(inputs: inputs, symbols: hasRows ? ["L": ids.count] : [:])
   }
 
-  /// The inputs of each function of a model for runs of ids. A decoder that answers a source goes on, behind its first token, with
-  /// the second half of each run, of which the first half is the source.
+  /// The inputs of each function of a model for runs of ids. A decoder that answers a source goes on, behind its first
+  /// token, with the second half of each run, of which the first half is the source.
   ///
-  /// - Throws: `CompileError`: `.input` if an id is outside of the vocabulary or a run has a single one, `.unsupported` if a
-  ///   function takes something else than tokens.
+  /// - Throws: `CompileError`: `.input` if an id is outside of the vocabulary or a run has a single one, `.unsupported`
+  ///   if a function takes something else than tokens.
   package static func inputs(_ runs: [[Int32]], of model: Model, _ path: String) throws -> [[FunctionInputs]] {
     try check(runs, model, path)
     guard model.functions.count > 1 else {

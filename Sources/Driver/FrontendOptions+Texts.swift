@@ -10,7 +10,8 @@ extension FrontendOptions {
   /// Of a long text so many times the tokens that are needed are read, to spread windows over them.
   private static let spread = 8
 
-  /// Reads the texts that passes calibrate on, with the tokenizer of the model at `path`; to be called before the passes run.
+  /// Reads the texts that passes calibrate on, with the tokenizer of the model at `path`; to be called before the
+  /// passes run.
   ///
   /// - Throws: `CompileError` if a text cannot be read or the model has no tokenizer.
   package mutating func readTexts(for path: String) async throws {

@@ -72,9 +72,9 @@ package enum Presets {
     "canonicalize", "fold-constants", "fuse-elementwise", "eliminate-common-subexpressions", "eliminate-dead-code",
   ]
 
-  /// The passes of a quantization in the spelling `w4g32a8`; none for types that only narrow. With `calibration` the codes of a
-  /// model of language, or of one that embeds, are chosen on its samples, as `method` says; of other networks activations become bytes with measured
-  /// ranges.
+  /// The passes of a quantization in the spelling `w4g32a8`; none for types that only narrow. With `calibration` the
+  /// codes of a model of language, or of one that embeds, are chosen on its samples, as `method` says; of other
+  /// networks activations become bytes with measured ranges.
   package static func quantize(
     _ spec: QuantizationSpec, calibration: Calibrate? = nil, method: QuantizationMethod = .best,
     isLanguage: Bool = false, embeds: Bool = false

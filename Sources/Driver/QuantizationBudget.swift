@@ -39,8 +39,8 @@ package enum QuantizationBudget: Hashable, Sendable {
 
   /// The passes that keep to the budget for a model that takes what its samples hold.
   ///
-  /// Layers get formats of their own (``AllocateBits``), with codes as `method` says. The layers of a network with convolutions are int8,
-  /// whose size is what it is: bytes are a bound then, which ``check(_:takes:)`` holds it to.
+  /// Layers get formats of their own (``AllocateBits``), with codes as `method` says. The layers of a network with
+  /// convolutions are int8, whose size is what it is: bytes are a bound then, which ``check(_:takes:)`` holds it to.
   ///
   /// - Throws: `CompileError` of kind `.unsupported` if a network with convolutions is to have so many bits.
   func pipeline(_ calibration: Calibrate, method: QuantizationMethod, for model: Model) throws -> Pipeline {

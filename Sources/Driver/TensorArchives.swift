@@ -38,12 +38,12 @@ package enum TensorArchives {
     }
   }
 
-  /// Samples of the inputs of a function: an archive with an array per input, or with one for a function of one input, each
-  /// with samples stacked along its first axis (of the shape of the input, with or without its first axis of size 1). Samples
-  /// that are left over where the input's own first size is larger than 1 are not used.
+  /// Samples of the inputs of a function: an archive with an array per input, or with one for a function of one input,
+  /// each with samples stacked along its first axis (of the shape of the input, with or without its first axis of size
+  /// 1). Samples that are left over where the input's own first size is larger than 1 are not used.
   ///
-  /// A single sample may lack the first axis. A folder stands for its files `.npy` and `.npz` in the order of their names, each
-  /// such an archive.
+  /// A single sample may lack the first axis. A folder stands for its files `.npy` and `.npz` in the order of their
+  /// names, each such an archive.
   package static func samples(_ path: String, of function: Graph) throws -> [[Tensor]] {
     guard let folder = try SampleFolder(path) else { return try samples(inFile: path, of: function) }
     return try folder.files.flatMap { try samples(inFile: $0, of: function) }

@@ -60,7 +60,8 @@ package struct TokenText: Sendable {
   /// How many windows of `length` ids there are: full ones of a stream, of lines also shorter ones.
   package func windowCount(length: Int) -> Int { parts(length, full: true).count }
 
-  /// `count` windows of `length` ids spread evenly over the text, or all there are if these are fewer; of lines also shorter ones.
+  /// `count` windows of `length` ids spread evenly over the text, or all there are if these are fewer; of lines also
+  /// shorter ones.
   package func spread(count: Int, length: Int) -> [[Int32]] {
     let parts = parts(length, full: true)
     let chosen = min(count, parts.count)

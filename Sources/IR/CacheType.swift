@@ -42,8 +42,8 @@ package enum CacheType: String, Hashable, Sendable, CaseIterable {
     }
   }
 
-  /// How heads of `headDim` numbers become codes; nil for numbers, and for heads that do not fit: int8 needs a multiple of 4,
-  /// 4 bits an even number.
+  /// How heads of `headDim` numbers become codes; nil for numbers, and for heads that do not fit: int8 needs a multiple
+  /// of 4, 4 bits an even number.
   package func format(headDim: Int) -> BlockFormat? {
     switch self {
     case .f32, .f16: nil

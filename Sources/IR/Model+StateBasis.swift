@@ -3,8 +3,9 @@ import Tensors
 
 /// In which basis a function keeps its states.
 ///
-/// A pass that rotates or scales the rows of a cache changes what the state holds, though not what the function gives from an empty
-/// one on. It notes so in the metadata: the rows lie multiplied by the numbers, then rotated by the operator that are written there.
+/// A pass that rotates or scales the rows of a cache changes what the state holds, though not what the function gives
+/// from an empty one on. It notes so in the metadata: the rows lie multiplied by the numbers, then rotated by the
+/// operator that are written there.
 extension Model {
   private static func basisKey(_ state: String, _ function: String) -> String { "basis.\(function).\(state)" }
   private static func scalesKey(_ state: String, _ function: String) -> String { "scales.\(function).\(state)" }

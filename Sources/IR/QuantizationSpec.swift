@@ -6,17 +6,18 @@ import Tensors
 ///
 /// Grammar: `w` weights, `g` group, `a` activations, `kv` cache, `at` attention, in this order, all but the first optional.
 ///
-/// - weights: `w8`, `w6`, `w5`, `w4`, `w3`, `w2`, `wt` (ternary, stored in two bits); `wf32`, `wf16`, `wbf16` only change
-///   the type. Codes that are not evenly spaced (``CodeLevels``): `wnf4`, `wiq4nl`, `wtl4` and `wtl3` (twin-log), `wcb4` and
-///   `wcb3` (levels fitted to each tensor), and E2M1 with scales of its own, `wmxfp4` and `wnvfp4`. `wfp8`: E4M3 with an f32 scale per
-///   output channel.
-/// - group: `g32`, `g64`, `g128`, or `gc` for one scale per output channel (`w8` only). Without: `gc` for `w8`, otherwise
-///   `g32`; `wmxfp4`, `wnvfp4` and `wfp8` have their own. A `z` behind it (`w4g128z`, `w4z`) gives each group a zero point; `w6` to
-///   `w2` only.
-/// - activations: `a8` (without: the same, for quantized weights) or `a32`, which leaves them as they are; `wfp8` takes `a32`
-///   only.
+/// - weights: `w8`, `w6`, `w5`, `w4`, `w3`, `w2`, `wt` (ternary, stored in two bits); `wf32`, `wf16`, `wbf16` only
+///   change the type. Codes that are not evenly spaced (``CodeLevels``): `wnf4`, `wiq4nl`, `wtl4` and `wtl3`
+///   (twin-log), `wcb4` and `wcb3` (levels fitted to each tensor), and E2M1 with scales of its own, `wmxfp4` and
+///   `wnvfp4`. `wfp8`: E4M3 with an f32 scale per output channel.
+/// - group: `g32`, `g64`, `g128`, or `gc` for one scale per output channel (`w8` only). Without: `gc` for `w8`,
+///   otherwise `g32`; `wmxfp4`, `wnvfp4` and `wfp8` have their own. A `z` behind it (`w4g128z`, `w4z`) gives each group
+///   a zero point; `w6` to `w2` only.
+/// - activations: `a8` (without: the same, for quantized weights) or `a32`, which leaves them as they are; `wfp8` takes
+///   `a32` only.
 /// - cache: `kv32`, `kv16`, `kv8`, `kv4` or `kv4t`, see ``CacheType``; without, the checkpoint decides.
-/// - attention: `at8`, products of bytes where there are several queries (``ByteAttention``), or `at32` (without: the same).
+/// - attention: `at8`, products of bytes where there are several queries (``ByteAttention``), or `at32` (without: the
+///   same).
 package struct QuantizationSpec: Hashable, Sendable {
   /// How the weights of linear layers are stored.
   package enum Weights: String, Hashable, Sendable, CaseIterable {
@@ -66,7 +67,8 @@ package struct QuantizationSpec: Hashable, Sendable {
       }
     }
 
-    /// Whether the format takes levels or a divisor from the numbers of each tensor (``BlockFormat/fitted(to:columns:weights:)``).
+    /// Whether the format takes levels or a divisor from the numbers of each tensor
+    /// (``BlockFormat/fitted(to:columns:weights:)``).
     package var isFitted: Bool { [.nvfp4, .codebook4, .codebook3].contains(self) }
 
     /// Whether the format says the length of groups.

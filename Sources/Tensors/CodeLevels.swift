@@ -1,4 +1,5 @@
-/// The whole numbers that codes stand for where these are places in a table: 8 or 16 levels within -127...127, times a scale.
+/// The whole numbers that codes stand for where these are places in a table: 8 or 16 levels within -127...127, times a
+/// scale.
 package struct CodeLevels: Hashable, Sendable {
   /// The level of each code.
   package let values: [Int8]
@@ -68,7 +69,8 @@ extension CodeLevels {
   /// Twice the numbers of the four-bit float E2M1, in the order of its codes (OCP Microscaling Formats 1.0, section 5.3.3).
   package static let e2m1 = CodeLevels(known: [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12])
 
-  /// The quantiles of a normal distribution of NF4 (T. Dettmers and others, QLoRA, 2023, arXiv:2305.14314), times 127 and rounded.
+  /// The quantiles of a normal distribution of NF4 (T. Dettmers and others, QLoRA, 2023, arXiv:2305.14314), times 127
+  /// and rounded.
   package static let nf4 = CodeLevels(
     known: [-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127])
 
@@ -76,8 +78,8 @@ extension CodeLevels {
   package static let iq4nl = CodeLevels(
     known: [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113])
 
-  /// Steps of half a power of two in both directions from 0: `round(127 * 2^(-j / 2))` for `j` of 0 to 6, of 0 to 7 below zero
-  /// (twin-log quantization, as in LRQ-DiT, 2025, arXiv:2508.03485).
+  /// Steps of half a power of two in both directions from 0: `round(127 * 2^(-j / 2))` for `j` of 0 to 6, of 0 to 7
+  /// below zero (twin-log quantization, as in LRQ-DiT, 2025, arXiv:2508.03485).
   package static let twinLog = CodeLevels(
     known: [-127, -90, -64, -45, -32, -22, -16, -11, 0, 16, 22, 32, 45, 64, 90, 127])
 

@@ -10,9 +10,9 @@ import Base
 /// codes `j`, `j + bytes`, `j + 2 * bytes`, ... With 32 numbers per group, 8 and 4 bits are GGUF's Q8_0 and Q4_0 (ggml,
 /// `ggml-common.h`).
 ///
-/// Codes of 4 or 3 bits may instead be places in a table of levels, of value `level * scale` (``CodeLevels``), and codes of 8
-/// bits floats. Numbers of E2M1 have scales of eight bits as well: powers of two (E8M0, here of type `u8`), by which they are
-/// multiplied as in MXFP4, or E4M3 over the format's `divisor`, as in NVFP4.
+/// Codes of 4 or 3 bits may instead be places in a table of levels, of value `level * scale` (``CodeLevels``), and
+/// codes of 8 bits floats. Numbers of E2M1 have scales of eight bits as well: powers of two (E8M0, here of type `u8`),
+/// by which they are multiplied as in MXFP4, or E4M3 over the format's `divisor`, as in NVFP4.
 package struct BlockFormat: Hashable, Sendable {
   /// What codes stand for.
   package enum Codes: Hashable, Sendable {
@@ -164,8 +164,9 @@ package struct BlockFormat: Hashable, Sendable {
     (.f16, "f16"), (.f32, "f32"), (.u8, "e8m0"), (.f8e4m3, "e4m3"),
   ]
 
-  /// `q4f16g32`, `q8f32row`, `q4f16g128z`, `q2f16g32t`, `q4f16g32_nf4`, `q4e4m3g16_e2m1_45800000`: bits, scale type, group, `z` for
-  /// zero points or `t` for ternary, the table of levels or `e4m3`, and the bits of the divisor if there is one.
+  /// `q4f16g32`, `q8f32row`, `q4f16g128z`, `q2f16g32t`, `q4f16g32_nf4`, `q4e4m3g16_e2m1_45800000`: bits, scale type,
+  /// group, `z` for zero points or `t` for ternary, the table of levels or `e4m3`, and the bits of the divisor if there
+  /// is one.
   package var name: String {
     let suffix =
       switch codes {

@@ -24,7 +24,8 @@ package struct TensorView: @unchecked Sendable {
 
   /// The elements as a typed buffer; the caller names the type that matches the element type.
   ///
-  /// The buffer does not keep the tensor: bind the tensor to a name of its own while the buffer is read, or take ``Tensor/array(of:)``.
+  /// The buffer does not keep the tensor: bind the tensor to a name of its own while the buffer is read, or take
+  /// ``Tensor/array(of:)``.
   package func elements<T>(as type: T.Type) -> UnsafeBufferPointer<T> {
     precondition(self.type.isDense && MemoryLayout<T>.stride == self.type.element.byteCount)
     return bytes.bindMemory(to: T.self)

@@ -227,7 +227,8 @@ struct PassArguments: ParsableArguments {
   /// Whether weights are rounded by these options.
   var quantizes: Bool { quantize != nil || bits != nil || maxSize != nil }
 
-  /// The options of the passes, with `load` for the loader; `quantizesLater` if recipes say elsewhere how weights are rounded.
+  /// The options of the passes, with `load` for the loader; `quantizesLater` if recipes say elsewhere how weights are
+  /// rounded.
   func options(_ load: LoadArguments, quantizesLater: Bool = false) throws -> FrontendOptions {
     let quantizes = quantizes || quantizesLater
     let isBudgeted = bits != nil || maxSize != nil

@@ -7,9 +7,9 @@ import Testing
 
 /// Kernels that normalise and round their input themselves.
 @Suite struct ChainedTests {
-  /// Products for one token. Without a norm the codes are those of the reference, so that only the order of sums differs:
-  /// 1e-5. With one, numbers differ by rounding, and a code may fall on the other side of a tie: 1/127 of one factor in a sum
-  /// of some ten, 5e-3.
+  /// Products for one token. Without a norm the codes are those of the reference, so that only the order of sums
+  /// differs: 1e-5. With one, numbers differ by rounding, and a code may fall on the other side of a tie: 1/127 of one
+  /// factor in a sum of some ten, 5e-3.
   private func products() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     for (k, format) in [(100, BlockFormat.w4(32)), (64, .w8c), (160, BlockFormat(bits: 3, group: 64, scale: .f16))] {
@@ -50,8 +50,8 @@ import Testing
     return cases
   }
 
-  /// Norms before the rounding: numbers 1 and 7 of any sign, half of each, have the root mean square 5, so that the scale is
-  /// the same in every order of summation, and codes, scales and sums must be equal.
+  /// Norms before the rounding: numbers 1 and 7 of any sign, half of each, have the root mean square 5, so that the
+  /// scale is the same in every order of summation, and codes, scales and sums must be equal.
   private func roundings() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     for (t, k) in [(1, 64), (3, 100), (5, 36)] {

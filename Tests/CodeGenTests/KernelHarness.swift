@@ -87,11 +87,11 @@ struct KernelRun {
   var check: ([UInt8]) -> String?
 }
 
-/// Compiles kernels with a driver that gives each buffer its own pages, ending at an inaccessible one, and calls every kernel
-/// with several thread counts, whose results must be the same bytes.
+/// Compiles kernels with a driver that gives each buffer its own pages, ending at an inaccessible one, and calls every
+/// kernel with several thread counts, whose results must be the same bytes.
 struct KernelHarness {
-  /// Records an issue for each of the cases, or of a sample of them, that fails on a target; `MCC_TEST_TARGET` leaves out all
-  /// targets but one.
+  /// Records an issue for each of the cases, or of a sample of them, that fails on a target; `MCC_TEST_TARGET` leaves
+  /// out all targets but one.
   static func check(_ cases: [KernelCase], on name: String, compiler: String = "clang") throws {
     if let only = getenv("MCC_TEST_TARGET"), String(cString: only) != name { return }
     let target = try TargetRegistry.target(named: name)

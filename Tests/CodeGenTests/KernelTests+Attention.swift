@@ -166,8 +166,8 @@ extension KernelTests {
   }
 
   /// Products of bytes. Both sides round alike but for numbers at the edge between two codes, where the last bit of an
-  /// exponential or of a mean decides: a weight may then be off by 1 / 255 of the largest one of its block, a value by a step of
-  /// its code, which is at most 2 / 127; 1e-2 of the largest result leaves room for one of either.
+  /// exponential or of a mean decides: a weight may then be off by 1 / 255 of the largest one of its block, a value by
+  /// a step of its code, which is at most 2 / 127; 1e-2 of the largest result leaves room for one of either.
   private func byteAttention() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     func add(

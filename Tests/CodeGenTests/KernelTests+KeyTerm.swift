@@ -16,9 +16,9 @@ extension KernelTests {
     return Tensor(.f32, [positions.count, 2, dim], numbers)
   }
 
-  /// Caches of all types; heads that are no whole vectors; one token, whose lanes take several keys, and many; blocks of angles
-  /// that are longer and shorter than the kernel's. The term grows by up to 32 turns in f32, each rounded twice: 1e-5 of sums of
-  /// up to 90 products more, 2e-5.
+  /// Caches of all types; heads that are no whole vectors; one token, whose lanes take several keys, and many; blocks
+  /// of angles that are longer and shorter than the kernel's. The term grows by up to 32 turns in f32, each rounded
+  /// twice: 1e-5 of sums of up to 90 products more, 2e-5.
   private func keyTerms() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     for (heads, kvHeads, dim, type, block) in [

@@ -6,8 +6,8 @@ import Testing
 
 /// Statistics of products with a vocabulary, by parts of 64 rows.
 extension KernelTests {
-  /// Sums of up to 100 products and of up to 64 exponentials in another order than the reference's, with exponentials of 2 ulp:
-  /// 1e-5 of the largest number.
+  /// Sums of up to 100 products and of up to 64 exponentials in another order than the reference's, with exponentials
+  /// of 2 ulp: 1e-5 of the largest number.
   func vocabularies() throws -> [KernelCase] {
     let capped = ScalarExpression.binary(.multiply, .unary(.tanh, .input(0)), .number(3))
     var cases: [KernelCase] = []

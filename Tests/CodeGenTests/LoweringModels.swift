@@ -39,8 +39,8 @@ enum LoweringModels {
     return model("blocks", builder)
   }
 
-  /// A decoder of `layers` blocks of attention over a cache of `context` rows, with a tied output matrix; `attention`, if given,
-  /// changes that of a block, `head` the product that gives the logits.
+  /// A decoder of `layers` blocks of attention over a cache of `context` rows, with a tied output matrix; `attention`,
+  /// if given, changes that of a block, `head` the product that gives the logits.
   static func decoder(
     layers: Int, context: Int = 32, vocabulary: Int = 50,
     attention: (Int, inout Attention) -> Void = { _, _ in },

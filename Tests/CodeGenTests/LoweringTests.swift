@@ -69,8 +69,8 @@ import Testing
     for (a, b) in zip(found, expected) { #expect(abs(a - b) <= 1e-5 * (1 + abs(b))) }
   }
 
-  /// Part of the channels of a convolution, scaled and added to an image that no convolution computes: the sum stays where it is, and
-  /// what was tried before its last operand leaves nothing to begin anew with.
+  /// Part of the channels of a convolution, scaled and added to an image that no convolution computes: the sum stays
+  /// where it is, and what was tried before its last operand leaves nothing to begin anew with.
   @Test func transpositionsMoveThroughSlicesAndStopAtImagesOfOthers() throws {
     var builder = GraphBuilder(name: "main", role: "main")
     let x = builder.input("image", TensorType(.f32, [1, 3, 9, 7]))

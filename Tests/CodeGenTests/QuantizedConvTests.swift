@@ -115,8 +115,8 @@ import Testing
     try check(cases, on: target)
   }
 
-  /// The largest sums that bytes give: 255 * 127 in every product, of either sign, in f32 results that show each unit of sums
-  /// up to 2^24; products of pairs do not fit 16 bits.
+  /// The largest sums that bytes give: 255 * 127 in every product, of either sign, in f32 results that show each unit
+  /// of sums up to 2^24; products of pairs do not fit 16 bits.
   @Test(arguments: ConvTests.targets) func extremes(target: String) throws {
     var cases: [KernelCase] = []
     for zero in [0, 255] {

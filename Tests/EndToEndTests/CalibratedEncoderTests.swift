@@ -52,8 +52,8 @@ import Testing
     return sum / Double(cases.count)
   }
 
-  /// An encoder reads the lines of a text, and its embeddings come closer to the recorded ones than with codes to the nearest: a tenth
-  /// closer at least, as so few sentences have about as many tokens as a layer has inputs.
+  /// An encoder reads the lines of a text, and its embeddings come closer to the recorded ones than with codes to the
+  /// nearest: a tenth closer at least, as so few sentences have about as many tokens as a layer has inputs.
   @Test func embeddingsComeCloser() async throws {
     guard let path = Fixtures.path("minilm") else { return }
     let folder = try TemporaryFolder()

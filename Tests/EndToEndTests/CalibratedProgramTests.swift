@@ -30,8 +30,8 @@ import Testing
       sourceLocation: sourceLocation)
   }
 
-  /// The program computes what the evaluator makes of the same codes, which choosing them again gives; with activations of eight
-  /// bits up to a code here and there, which f32 sums in another order may turn.
+  /// The program computes what the evaluator makes of the same codes, which choosing them again gives; with activations
+  /// of eight bits up to a code here and there, which f32 sums in another order may turn.
   @Test(arguments: [("w4a32", 1e-4), ("w4", 0.02), ("w3zg64a32", 1e-4)])
   func programHasTheChosenCodes(spec: String, bound: Double) async throws {
     let folder = try TemporaryFolder()

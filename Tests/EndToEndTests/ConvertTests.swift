@@ -101,8 +101,8 @@ import Testing
     #expect(maxRelativeError(try logits(source), expected) > 1e-3)
   }
 
-  /// Configurations that a key of a fixture's turns into others, with the original's weights, in GGUF and back: all three give the
-  /// same logits, which are not the original's.
+  /// Configurations that a key of a fixture's turns into others, with the original's weights, in GGUF and back: all
+  /// three give the same logits, which are not the original's.
   private static func expectSame(
     _ name: String, _ changes: [(String, JSON)], notes: [String] = []
   ) throws {

@@ -41,8 +41,8 @@ import Testing
     }
   }
 
-  /// 4 bits with scales of groups of 32, -8 to 7: llama.cpp's Q4_0 grid, whose divergence on linear layers alone is recorded
-  /// as 0.0026, rounded to two digits, in the protocol of windows of 256 scored from 128.
+  /// 4 bits with scales of groups of 32, -8 to 7: llama.cpp's Q4_0 grid, whose divergence on linear layers alone is
+  /// recorded as 0.0026, rounded to two digits, in the protocol of windows of 256 scored from 128.
   @Test func divergenceOfRoundToNearestIsTheRecordedOne() async throws {
     guard let model = Fixtures.path("pycode7m"), let text = Fixtures.path("pycode7m/eval.txt") else { return }
     let results = try await Self.evaluate([model], reference: model, on: .text(text)) {

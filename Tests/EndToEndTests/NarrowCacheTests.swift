@@ -84,8 +84,8 @@ import Testing
     }
   }
 
-  /// With a text the mean of the keys is taken out of the cache, where no byte is added to a token: on another text that leaves less
-  /// than half of the divergence. The program computes what the evaluator does.
+  /// With a text the mean of the keys is taken out of the cache, where no byte is added to a token: on another text
+  /// that leaves less than half of the divergence. The program computes what the evaluator does.
   @Test func calibrationCentersKeys() async throws {
     guard let sample = Fixtures.path("stories260K/tinystories_sample.txt") else { return }
     let folder = try TemporaryFolder()

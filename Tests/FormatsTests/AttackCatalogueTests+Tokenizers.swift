@@ -95,7 +95,8 @@ extension AttackCatalogueTests {
     #expect(watch.seconds < 2)
   }
 
-  /// CVE-2024-34359, CVE-2026-5760: templates that reach for classes, or never end, are text for mcc, and the audit names them.
+  /// CVE-2024-34359, CVE-2026-5760: templates that reach for classes, or never end, are text for mcc, and the audit
+  /// names them.
   @Test func cve202434359() throws {
     let templates = [
       "{{ ''.__class__.__mro__[1].__subclasses__() }}", "{% for x in range(1000000000) %}{{ x }}{% endfor %}",
@@ -111,8 +112,8 @@ extension AttackCatalogueTests {
     }
   }
 
-  /// CVE-2026-28500, CVE-2025-23304, CVE-2025-54412, CVE-2025-54413, CVE-2025-54886: what a configuration says is data, and no
-  /// file of the checkpoint is run.
+  /// CVE-2026-28500, CVE-2025-23304, CVE-2025-54412, CVE-2025-54413, CVE-2025-54886: what a configuration says is data,
+  /// and no file of the checkpoint is run.
   @Test func configurationsAreData() throws {
     var checkpoint = TinyCheckpoint()
     checkpoint.config["auto_map"] = ["AutoModelForCausalLM": "modeling_x.X"]

@@ -48,8 +48,8 @@ import Testing
     return Distance(try evaluate(rounded, inputs), try evaluate(op, inputs))
   }
 
-  /// Some channels of the keys have a bias of 30 times their deviation, as those of language models do. In each row of keys it
-  /// makes the steps of codes as coarse; its mean takes no part in softmax. Values have a bias as well.
+  /// Some channels of the keys have a bias of 30 times their deviation, as those of language models do. In each row of
+  /// keys it makes the steps of codes as coarse; its mean takes no part in softmax. Values have a bias as well.
   @Test(arguments: [true, false]) func smoothingTakesChannelBiasOff(_ causal: Bool) throws {
     let (tokens, heads, dim) = (200, 2, 64)
     let (q, v) = (random([tokens, heads * dim], 1), random([tokens, heads * dim], 3))
@@ -84,8 +84,8 @@ import Testing
     #expect(try distance(op, ByteAttention(block: 16), inputs).relative < 0.012)
   }
 
-  /// One key and many, blocks that end in between, groups of heads, heads of any width, windows, masks, batches. The relative
-  /// error is that of the codes, as above.
+  /// One key and many, blocks that end in between, groups of heads, heads of any width, windows, masks, batches. The
+  /// relative error is that of the codes, as above.
   @Test func isCloseForAllForms() throws {
     for (tokens, keys, heads, kvHeads, dim) in [
       (2, 2, 1, 1, 4), (3, 65, 4, 2, 5), (65, 65, 6, 2, 20), (33, 129, 3, 1, 80), (7, 7, 2, 2, 3),
@@ -107,8 +107,8 @@ import Testing
     #expect(try distance(op, ByteAttention(), [q, k, v]).relative < 0.02)
   }
 
-  /// A query alone is computed as it is; a query that sees no key gives zeros; one that sees one key gives its value to half a
-  /// step of the code.
+  /// A query alone is computed as it is; a query that sees no key gives zeros; one that sees one key gives its value to
+  /// half a step of the code.
   @Test func edges() throws {
     let (q, k, v) = (random([1, 8], 13), random([20, 8], 14), random([20, 8], 15))
     let op = Attention(heads: 1, kvHeads: 1, scale: 0.3, causal: false, int8: ByteAttention())

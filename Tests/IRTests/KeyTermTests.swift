@@ -16,8 +16,8 @@ import Testing
     return result
   }
 
-  /// Cosines and sines of the columns of a head of 4 numbers, of which 2 pairs turn: of the first `block` positions, then of
-  /// `blocks` blocks.
+  /// Cosines and sines of the columns of a head of 4 numbers, of which 2 pairs turn: of the first `block` positions,
+  /// then of `blocks` blocks.
   static func angles(_ frequencies: [Double], block: Int, blocks: Int) -> Tensor {
     let positions = Array(0..<block) + (0..<blocks).map { $0 * block }
     let numbers = positions.flatMap { position in
@@ -38,8 +38,8 @@ import Testing
     return sum
   }
 
-  /// Keys from rotary embedding, and keys less their mean from rotary embedding with the term, give the same; from the cache and
-  /// from the last rows, in the middle of blocks and across their ends.
+  /// Keys from rotary embedding, and keys less their mean from rotary embedding with the term, give the same; from the
+  /// cache and from the last rows, in the middle of blocks and across their ends.
   @Test(arguments: [(nil, 0, 7), (nil, 3, 5), (3, 9, 4), (4, 2, 6)] as [(Int?, Int, Int)])
   func addsTheTurnedMean(_ recent: Int?, _ position: Int, _ tokens: Int) throws {
     let (rows, block) = (14, 4)

@@ -310,8 +310,8 @@ private let allCases = OperatorCase.recorded + handCases
     #expect(copy == op, "\(T.name) \(attributes)")
   }
 
-  /// What is rotated there and back is what it was, along any axis, and lengths stay: orders with and without Paley matrices,
-  /// signs, blocks. Errors are those of sums of as many terms as the order.
+  /// What is rotated there and back is what it was, along any axis, and lengths stay: orders with and without Paley
+  /// matrices, signs, blocks. Errors are those of sums of as many terms as the order.
   @Test(arguments: [
     Hadamard(blocks: [96]), Hadamard(blocks: [96], seed: 7), Hadamard(blocks: [12]), Hadamard(blocks: [32], seed: -1),
     Hadamard(blocks: [52, 44], seed: 2), Hadamard(blocks: [76, 20]), Hadamard(blocks: [64, 16, 4, 2, 1]),

@@ -25,8 +25,8 @@ import Testing
     return (model, counts, figures, lines.all)
   }
 
-  /// Of every layer and of those that share a value; experts; a tied head stays. The factors have condition numbers of up to 16, and
-  /// products of numbers in f32 are summed up twice more.
+  /// Of every layer and of those that share a value; experts; a tied head stays. The factors have condition numbers of
+  /// up to 16, and products of numbers in f32 are summed up twice more.
   @Test(arguments: ["stories260K/hf", "architectures/qwen2", "architectures/mixtral", "architectures/gpt2"])
   func keepsTheFunction(_ name: String) throws {
     guard let path = Fixtures.path(name) else { return }
@@ -36,8 +36,8 @@ import Testing
     #expect(maxRelativeError(try RotateTests.outputs(after), try RotateTests.outputs(before)) <= 1e-4)
   }
 
-  /// What a layer reads, with large channels in a row and a column of 8 x 8 and the largest where they cross, and weights that make up
-  /// for a part of it.
+  /// What a layer reads, with large channels in a row and a column of 8 x 8 and the largest where they cross, and
+  /// weights that make up for a part of it.
   private static func planted() throws -> Model {
     var builder = GraphBuilder(name: "main", role: "main")
     var random = SplitMix64(seed: 8)
@@ -57,8 +57,8 @@ import Testing
     return model
   }
 
-  /// The square error that rounding what layers read row by row to 15 steps leaves in what they give, over its square, in all products
-  /// whose right factor `isMeasured` takes by the name of what they read.
+  /// The square error that rounding what layers read row by row to 15 steps leaves in what they give, over its square,
+  /// in all products whose right factor `isMeasured` takes by the name of what they read.
   private static func errorOf4Bits(_ model: Model, size: Int = 24, _ isMeasured: (String) -> Bool) throws -> Double {
     let graph = model.functions[0]
     let constants = PassContext().constantEvaluator(for: graph, in: model)
@@ -115,8 +115,8 @@ import Testing
     #expect(maxRelativeError(try RotateTests.outputs(refined.model), try RotateTests.outputs(model)) <= 1e-4)
   }
 
-  /// What the gated layers of a trained model give, recorded on tokens that the factors were not chosen on: its peaks, which stand in
-  /// other channels for every token, lose most of what they cost, as with a Hadamard matrix.
+  /// What the gated layers of a trained model give, recorded on tokens that the factors were not chosen on: its peaks,
+  /// which stand in other channels for every token, lose most of what they cost, as with a Hadamard matrix.
   @Test func recordedActivationsLoseLess() throws {
     guard let path = Fixtures.path("pycode7m") else { return }
     let model = try RotateTests.model(path, "eliminate-dead-code").after

@@ -25,7 +25,8 @@ import Testing
     }
   }
 
-  /// Blocks around a residual; `block(index, x)` gives the lines that define `%d<index>`, what a block adds, from `%x<index>`.
+  /// Blocks around a residual; `block(index, x)` gives the lines that define `%d<index>`, what a block adds, from
+  /// `%x<index>`.
   private static func chain(_ important: Set<Int>, _ block: (Int, Bool) -> String) -> Planted {
     let blocks = (0..<8).map { index in
       block(index, important.contains(index)) + "\n      %x\(index + 1) = add(%x\(index), %d\(index))"
@@ -49,11 +50,12 @@ import Testing
     """
   }
 
-  /// Weights of half of the blocks, which add several times as much, are cubes of normal numbers: few are far above the others.
+  /// Weights of half of the blocks, which add several times as much, are cubes of normal numbers: few are far above the
+  /// others.
   static let longTails = tails([1, 2, 4, 7], cubes: [1, 2, 4, 7], cube: 0.3, plain: 0.01)
 
-  /// All blocks add about as much, and the weights of half of them are cubes: the large ones, which count most, get the codes at the ends,
-  /// so that few bits do less harm than to the other half, which matters here.
+  /// All blocks add about as much, and the weights of half of them are cubes: the large ones, which count most, get the
+  /// codes at the ends, so that few bits do less harm than to the other half, which matters here.
   static let evenTails = tails([1, 2, 4, 7], cubes: [0, 3, 5, 6], cube: 0.25, plain: 0.03)
 
   private static func tails(_ important: Set<Int>, cubes: Set<Int>, cube: Double, plain: Double) -> Planted {
@@ -134,8 +136,8 @@ import Testing
     return try error(found, planted)
   }
 
-  /// Half of the layers may have four bits, the others two. The score finds those that matter, and its choice loses less than the
-  /// reversed one and than any of six random ones of as many bytes.
+  /// Half of the layers may have four bits, the others two. The score finds those that matter, and its choice loses
+  /// less than the reversed one and than any of six random ones of as many bytes.
   @Test(arguments: [
     ("divergence", 0), ("lim", 0), ("error / energy * turn", 0), ("zd", 1), ("error", 3), ("divergence", 3),
     ("squares / norm / outliers", 1),
@@ -212,9 +214,10 @@ import Testing
     #expect(try correlation("-error / energy * turn") < -0.5)
   }
 
-  /// Experts are judged by the tokens that reach them. Of the experts of a layer one needs bits, the others are of equal numbers: in the first
-  /// layer the one that most tokens go to, in the second one that hardly any goes to. The first gets the bits, and the model loses less
-  /// than with the formats exchanged, and than with three bits for both, which are as many bytes.
+  /// Experts are judged by the tokens that reach them. Of the experts of a layer one needs bits, the others are of
+  /// equal numbers: in the first layer the one that most tokens go to, in the second one that hardly any goes to. The
+  /// first gets the bits, and the model loses less than with the formats exchanged, and than with three bits for both,
+  /// which are as many bytes.
   @Test(arguments: ["divergence", "error"]) func experts(score: String) throws {
     func layer(_ name: String, hard: Int, _ seed: Int) -> String {
       let experts = (0..<4).map { expert -> String in

@@ -63,8 +63,8 @@ import Testing
 
   // MARK: The closed form
 
-  /// Bits of equal losses: a thousandfold constant is worth about five bits more, the mean is the one asked for, and the printed gain is
-  /// what is lost less than with equal bits.
+  /// Bits of equal losses: a thousandfold constant is worth about five bits more, the mean is the one asked for, and
+  /// the printed gain is what is lost less than with equal bits.
   @Test func closedFormEqualizesLosses() {
     var random = SplitMix64(seed: 8)
     let counts = (0..<30).map { _ in 1000 + random.int(below: 9000) }

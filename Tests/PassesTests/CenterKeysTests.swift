@@ -50,8 +50,8 @@ import Testing
     outcome.reports.flatMap(\.counters).filter { $0.name == "attentions centered" }.reduce(0) { $0 + $1.count }
   }
 
-  /// Pairs of halves and of neighbours, heads that turn in part, biases, norms of heads, capped scores, layers with windows; the
-  /// number of attentions.
+  /// Pairs of halves and of neighbours, heads that turn in part, biases, norms of heads, capped scores, layers with
+  /// windows; the number of attentions.
   @Test(arguments: [
     ("stories260K/hf", 5), ("stories260K/stories260K-f32.gguf", 5), ("pycode7m", 8), ("architectures/llama", 3),
     ("architectures/qwen2", 3),

@@ -69,8 +69,8 @@ import Testing
     return difference / size
   }
 
-  /// Every layer of a network gets codes that cost less on samples, and its results come closer to the original's than with codes
-  /// to the nearest, on other samples as well. The table keeps one constant for both uses.
+  /// Every layer of a network gets codes that cost less on samples, and its results come closer to the original's than
+  /// with codes to the nearest, on other samples as well. The table keeps one constant for both uses.
   @Test(arguments: ["w4a32", "w4za32", "w3a32", "w4a8"]) func comesCloserThanRounding(spec: String) throws {
     let quantize = "quantize{spec=\(spec)}"
     let nearest = try Self.run(quantize)
@@ -93,8 +93,8 @@ import Testing
     }
   }
 
-  /// Counting the means of samples brings the means of the results closer, which is what a mean over a text is made of, and leaves
-  /// single rows farther off.
+  /// Counting the means of samples brings the means of the results closer, which is what a mean over a text is made of,
+  /// and leaves single rows farther off.
   @Test func countsMeans() throws {
     let text = """
       model @means {
@@ -141,8 +141,8 @@ import Testing
     #expect(try bytes(other.after) != first)
   }
 
-  /// Convolutions, depthwise and grouped ones too, by what their windows see: no layer is worse than rounded to the nearest, and in few
-  /// bits the network is better.
+  /// Convolutions, depthwise and grouped ones too, by what their windows see: no layer is worse than rounded to the
+  /// nearest, and in few bits the network is better.
   @Test(arguments: ["first", "last"]) func choosesForConvolutions(_ layout: String) throws {
     let (image, result) = layout == "first" ? ("1, 4, 9, 9", "1, 6, 3, 3") : ("1, 9, 9, 4", "1, 3, 3, 6")
     let text = """

@@ -6,8 +6,8 @@ import Testing
 
 /// What unlike ranges of channels cost comes back, and the function stays.
 @Suite struct EqualizeTests {
-  /// A convolution, a depthwise one and a point; every third channel between the first two is 100 times as large, and the weights that
-  /// read it a hundredth.
+  /// A convolution, a depthwise one and a point; every third channel between the first two is 100 times as large, and
+  /// the weights that read it a hundredth.
   private static func network(planted: Bool) -> String {
     let factors = (0..<16).map { planted && $0 % 3 == 0 ? "100.0" : "1.0" }.joined(separator: ", ")
     return """

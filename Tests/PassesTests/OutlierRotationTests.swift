@@ -37,8 +37,8 @@ import Testing
     return (model, counts, lines.all)
   }
 
-  /// Folded into weights, crossed at run time (tied tables) and, in an encoder, with values that no cache keeps. Weights are
-  /// rounded to f32 once more behind each reflection.
+  /// Folded into weights, crossed at run time (tied tables) and, in an encoder, with values that no cache keeps.
+  /// Weights are rounded to f32 once more behind each reflection.
   @Test(arguments: ["stories260K/hf", "architectures/bert"])
   func keepsTheFunction(_ name: String) throws {
     guard let path = Fixtures.path(name) else { return }
@@ -49,7 +49,8 @@ import Testing
     #expect(maxRelativeError(try RotateTests.outputs(after), try RotateTests.outputs(before)) <= 1e-4)
   }
 
-  /// What a cache keeps is turned by a Hadamard matrix alone, which the metadata can tell; where nothing is measured no text is asked.
+  /// What a cache keeps is turned by a Hadamard matrix alone, which the metadata can tell; where nothing is measured no
+  /// text is asked.
   @Test func cachesKeepTheirBasis() throws {
     guard let path = Fixtures.path("stories260K/hf") else { return }
     let before = try RotateTests.model(path, "eliminate-dead-code").after
@@ -62,7 +63,8 @@ import Testing
     #expect(hidden.counts["hidden layers turned"] == 5)
   }
 
-  /// A table whose rows have four channels that are `size` times as large as the others, all at once, behind it a norm and a layer.
+  /// A table whose rows have four channels that are `size` times as large as the others, all at once, behind it a norm
+  /// and a layer.
   static func planted(_ size: Float) throws -> Model {
     var builder = GraphBuilder(name: "main", role: "main")
     var random = SplitMix64(seed: 3)
@@ -126,7 +128,8 @@ import Testing
     #expect(try RotateTests.outputs(turned) == RotateTests.outputs(plain))
   }
 
-  /// Mild and salient outliers in the stream itself: what is chosen on samples is at most a twentieth worse than the best fixed choice.
+  /// Mild and salient outliers in the stream itself: what is chosen on samples is at most a twentieth worse than the
+  /// best fixed choice.
   @Test(arguments: [0.3, 3, 12] as [Float]) func theChoiceIsNoWorse(size: Float) throws {
     let model = try Self.planted(size)
     let right = try RotateTests.outputs(model)

@@ -28,8 +28,9 @@ import Testing
 
   private static let smooth = "smooth{at=[queries],text=\"t\",spec=w4g32kv4t}"
 
-  /// Two heads of queries for one of keys, all in one product, a rotary embedding of 12 of 16 numbers and a bias. The pair of channels
-  /// `(2, 8)` of the first head of keys is 30 times as large as the others, the same channels of its queries as much smaller.
+  /// Two heads of queries for one of keys, all in one product, a rotary embedding of 12 of 16 numbers and a bias. The
+  /// pair of channels `(2, 8)` of the first head of keys is 30 times as large as the others, the same channels of its
+  /// queries as much smaller.
   private static func planted(interleaved: Bool) throws -> Model {
     let (width, heads, shared) = (16, 2, 2)
     let pairs = RotaryPairs(headDim: width, pairs: 6, interleaved: interleaved)
@@ -104,7 +105,8 @@ import Testing
     return error / square
   }
 
-  /// The planted pair is found; the function stays (two more roundings of each weight), and products lose a tenth of what they lost.
+  /// The planted pair is found; the function stays (two more roundings of each weight), and products lose a tenth of
+  /// what they lost.
   @Test(arguments: [false, true]) func plantedPairsAreEvened(interleaved: Bool) throws {
     let model = try Self.planted(interleaved: interleaved)
     let (smoothed, counts, _) = try Self.run(Self.smooth, on: model)
@@ -142,7 +144,8 @@ import Testing
     #expect(turned.counts["queries turned"] == graph.nodeIDs.count { graph[$0].op is Attention })
   }
 
-  /// Caches of numbers, norms of keys and keys that are turned already stay, and it is said why; without a text nothing is known.
+  /// Caches of numbers, norms of keys and keys that are turned already stay, and it is said why; without a text nothing
+  /// is known.
   @Test func refusesAndSaysWhy() throws {
     guard let path = Fixtures.path("stories260K/hf"), let normed = Fixtures.path("architectures/qwen3") else { return }
     let model = try RotateTests.model(path, "eliminate-dead-code").after

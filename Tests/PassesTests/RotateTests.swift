@@ -62,8 +62,8 @@ import Testing
     Network(path: "architectures/mamba", streams: 1, crossings: 2, values: 0, hidden: 3),
   ]
 
-  /// The rows of the last tokens are turned with the cache: 20 tokens are not rounded at all, and of 120 no more goes astray
-  /// than by 4 bits without a rotation.
+  /// The rows of the last tokens are turned with the cache: 20 tokens are not rounded at all, and of 120 no more goes
+  /// astray than by 4 bits without a rotation.
   @Test func turnsTheLastRowsToo() throws {
     guard let path = Fixtures.path("stories260K/hf") else { return }
     let (before, after, counts) = try Self.model(path, "rotate{at=[values,queries]}", cache: .i4)
@@ -103,8 +103,8 @@ import Testing
     #expect(try !first.isEmpty && bytes() == first)
   }
 
-  /// Every published width, through a layer that writes a stream and one that reads it. The columns of inputs and outputs are
-  /// few; sums of up to 53248 terms in another order.
+  /// Every published width, through a layer that writes a stream and one that reads it. The columns of inputs and
+  /// outputs are few; sums of up to 53248 terms in another order.
   @Test(arguments: [
     1536, 3584, 4864, 5120, 6912, 8960, 10944, 11008, 13696, 17408, 18944, 25600, 29568, 53248, 33, 172,
   ])

@@ -41,8 +41,8 @@ import Testing
     return sum.mean
   }
 
-  /// Without outliers, with mild and with salient ones: what is chosen on some windows is on others at most a twentieth worse than
-  /// the best of the fixed choices.
+  /// Without outliers, with mild and with salient ones: what is chosen on some windows is on others at most a twentieth
+  /// worse than the best of the fixed choices.
   @Test(arguments: [1, 4, 64] as [Float]) func isNoWorseThanTheBestFixedChoice(factor: Float) throws {
     guard let path = Fixtures.path("stories260K/hf") else { return }
     let windows = try Self.windows()

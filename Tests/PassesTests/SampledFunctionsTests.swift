@@ -89,8 +89,8 @@ import Testing
     return difference / size
   }
 
-  /// The layers of all functions are chosen, those behind with what the chosen codes of those before give; a weight of several
-  /// functions stays one constant.
+  /// The layers of all functions are chosen, those behind with what the chosen codes of those before give; a weight of
+  /// several functions stays one constant.
   @Test(arguments: ["", ",inputs=original", ",inputs=sequential"]) func functionsFollowOneAnother(
     options: String
   ) throws {
@@ -135,8 +135,8 @@ import Testing
     #expect(left.counter("weights chosen") == nil && left.context.remarks.count == 1)
   }
 
-  /// The means of a layer's results are those of the original model on the samples, by its bias, up to roundings; codes alone
-  /// leave them further away. What is kept has the bias as well.
+  /// The means of a layer's results are those of the original model on the samples, by its bias, up to roundings; codes
+  /// alone leave them further away. What is kept has the bias as well.
   @Test(arguments: [
     "matmul(%x, %w, %b) {transposeB = true, epilogue = {bias = true}}",
     "matmul(%x, %w, %b, %x) {transposeB = true, epilogue = {bias = true, residual = after_activation}}",
@@ -188,7 +188,8 @@ import Testing
     }
   }
 
-  /// The same model, options and samples find the codes that were kept, anything else does not; what does not fit is not taken.
+  /// The same model, options and samples find the codes that were kept, anything else does not; what does not fit is
+  /// not taken.
   @Test func findsWhatWasKept() throws {
     let shelf = Shelf(), pipeline = "quantize{spec=w4},gptq{text=\"t\"}"
     let first = try Self.run(pipeline, cache: shelf)

@@ -36,9 +36,9 @@ import Testing
     return sum * Double(vocabulary) / Double(right.count)
   }
 
-  /// Channels of all norms times 64 and the weights behind by a 64th: rounding to the nearest of 15 steps loses what they held,
-  /// and rotation or smoothing before it recovers at least 95 percent of that (Pan and others, 2023): behind the pass the outliers
-  /// cost at most a twentieth of what they cost without it.
+  /// Channels of all norms times 64 and the weights behind by a 64th: rounding to the nearest of 15 steps loses what
+  /// they held, and rotation or smoothing before it recovers at least 95 percent of that (Pan and others, 2023): behind
+  /// the pass the outliers cost at most a twentieth of what they cost without it.
   @Test(arguments: ["rotate{at=[residual]}", "rotate{kind=random,seed=2}", "smooth{at=[norms]}", "smooth{kind=awq}"])
   func plantedOutliersAreRecovered(_ pass: String) throws {
     guard let path = Fixtures.path("stories260K/hf") else { return }

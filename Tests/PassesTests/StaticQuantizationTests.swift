@@ -113,7 +113,8 @@ import Testing
     #expect(zeros.range(percent: 99) == 0...0)
   }
 
-  /// Few large numbers are given up where that makes the squared error of all smaller: no range of a fine grid is much better.
+  /// Few large numbers are given up where that makes the squared error of all smaller: no range of a fine grid is much
+  /// better.
   @Test func rangesOfLeastError() throws {
     var generator = SplitMix64(seed: 4)
     for (low, high, outlier) in [(Float(-1), Float(1), Float(3)), (0, 1, 4), (-2, 0.5, -7)] {
@@ -237,8 +238,8 @@ import Testing
     #expect(try loss("mse") <= 1.05 * loss("minmax"))
   }
 
-  /// Two operands of a concatenation, the second a hundredth of the first with weights that make up for it: with scales of their own
-  /// they keep what a common one loses. Where weights do not make up for it the scales stay together.
+  /// Two operands of a concatenation, the second a hundredth of the first with weights that make up for it: with scales
+  /// of their own they keep what a common one loses. Where weights do not make up for it the scales stay together.
   @Test func concatenationsAreSplit() throws {
     func text(_ second: Double, _ weight: Double) -> String {
       """

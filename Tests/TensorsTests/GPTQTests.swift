@@ -132,7 +132,8 @@ import Testing
     #expect(abs(found.report.nearestError / nearest - 1) < 0.1)
   }
 
-  /// Inputs that do not depend on one another leave nothing to make up for: every weight gets the nearest code of its scale.
+  /// Inputs that do not depend on one another leave nothing to make up for: every weight gets the nearest code of its
+  /// scale.
   @Test(arguments: formats) func roundsToNearestForIndependentInputs(format: BlockFormat) throws {
     let (rows, columns) = (5, 70)
     var random = SplitMix64(seed: 3)
@@ -173,8 +174,8 @@ import Testing
     return min(a, b)...max(a, b)
   }
 
-  /// On inputs near a subspace the error falls to less than a third of that of rounding to nearest, and no row gets worse; odd
-  /// widths leave a short group at the end.
+  /// On inputs near a subspace the error falls to less than a third of that of rounding to nearest, and no row gets
+  /// worse; odd widths leave a short group at the end.
   @Test(arguments: formats + tableFormats, [(7, 70), (1, 33), (130, 64)])
   func beatsRoundingOnPlantedStructure(format: BlockFormat, size: (rows: Int, columns: Int)) throws {
     var random = SplitMix64(seed: 5)
@@ -216,8 +217,8 @@ import Testing
     #expect(errors[1] < 0.95 * errors[0] && errors[2] < 0.98 * errors[1] && errors[3] <= errors[2], "\(errors)")
   }
 
-  /// Adaptive rounding on planted structure: no row is worse than rounded to nearest, the error falls to less than half, and no single
-  /// code could be moved to one of its neighbours for less.
+  /// Adaptive rounding on planted structure: no row is worse than rounded to nearest, the error falls to less than
+  /// half, and no single code could be moved to one of its neighbours for less.
   @Test(arguments: formats + tableFormats) func adaptiveRounding(format: BlockFormat) throws {
     let (rows, columns) = (21, 70)
     var random = SplitMix64(seed: 31)
@@ -328,8 +329,8 @@ import Testing
     }
   }
 
-  /// Inputs that earlier layers have changed: aiming at the original results on the changed inputs comes closer to them than
-  /// aiming at the weights.
+  /// Inputs that earlier layers have changed: aiming at the original results on the changed inputs comes closer to them
+  /// than aiming at the weights.
   @Test func aimsAtOriginalResults() throws {
     let (rows, columns, tokens) = (16, 32, 400)
     var random = SplitMix64(seed: 21)

@@ -5,7 +5,8 @@ import Tensors
 /// Eight-bit floats with a scale for each block of a weight, as DeepSeek-V3 introduced them: `weight: f8[N, K]` and
 /// `weight_scale_inv: f32[N / 128, K / 128]`, by which the block is multiplied (despite the name).
 ///
-/// E4M3 with scales for rows or for groups of them becomes blocks; other weights `f8 * scale` in f32. Activations are not rounded.
+/// E4M3 with scales for rows or for groups of them becomes blocks; other weights `f8 * scale` in f32. Activations are
+/// not rounded.
 struct BlockFloat8: QuantizationMethod {
   static let names = ["fp8", "fbgemm_fp8"]
 

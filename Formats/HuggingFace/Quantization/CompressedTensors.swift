@@ -5,8 +5,8 @@ import Tensors
 /// Checkpoints of compressed-tensors (llm-compressor). How a weight is kept shows in its tensors:
 ///
 /// - `weight_packed: i32[N, ...]` with `weight_shape` (pack-quantized): codes of 2 to 8 bits in turn, counted from
-///   `2^(bits - 1)`; `weight_scale: [N, G]`; zero points, if any, `weight_zero_point: i32[N * bits / 32, G]`; with act-order the
-///   group of each column, `weight_g_idx`;
+///   `2^(bits - 1)`; `weight_scale: [N, G]`; zero points, if any, `weight_zero_point: i32[N * bits / 32, G]`; with
+///   act-order the group of each column, `weight_g_idx`;
 /// - `weight: i8[N, K]` (int-quantized) with `weight_scale` and perhaps `weight_zero_point: i8`;
 /// - `weight: f8[N, K]` (float-quantized) with `weight_scale` for the tensor, a row or a block;
 /// - `weight_packed: u8[N, K / 2]`, E2M1 (nvfp4-pack-quantized with `weight_scale: f8[N, K / 16]`, divided by

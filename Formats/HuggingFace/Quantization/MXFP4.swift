@@ -2,8 +2,9 @@ import Base
 import IR
 import Tensors
 
-/// Microscaling weights as in gpt-oss (OCP Microscaling Formats, version 1.0): `NAME_blocks: u8[..., N, K / 32, 16]`, two E2M1
-/// numbers in a byte, the even column in its low bits, and `NAME_scales: u8[..., N, K / 32]`, exponents of two plus 127.
+/// Microscaling weights as in gpt-oss (OCP Microscaling Formats, version 1.0): `NAME_blocks: u8[..., N, K / 32, 16]`,
+/// two E2M1 numbers in a byte, the even column in its low bits, and `NAME_scales: u8[..., N, K / 32]`, exponents of two
+/// plus 127.
 ///
 /// They become `NAME`, `[..., N, K]`, as blocks of the same codes and exponents.
 struct MXFP4: QuantizationMethod {

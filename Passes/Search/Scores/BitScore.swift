@@ -1,9 +1,10 @@
 import Base
 
-/// Weighs what rounding does to the layers of a model against each other. Losses of layers are taken to add up; their unit does not matter.
+/// Weighs what rounding does to the layers of a model against each other. Losses of layers are taken to add up; their
+/// unit does not matter.
 protocol BitScore: Sendable {
-  /// The losses of each layer in each format. `measure` gives the distance of the model from the original when the given layers are
-  /// rounded to formats by their index, and all others stay as they are.
+  /// The losses of each layer in each format. `measure` gives the distance of the model from the original when the
+  /// given layers are rounded to formats by their index, and all others stay as they are.
   func losses(_ layers: [LayerStatistics], measure: ([Int: Int]) throws -> Double) throws -> [[Double]]
 }
 

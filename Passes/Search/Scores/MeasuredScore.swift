@@ -1,5 +1,5 @@
-/// `c tr(D H D^T)`, where `c` is the distance of the model from the original with this layer alone rounded to the format of largest error,
-/// over that error: a second-order model whose curvature is measured.
+/// `c tr(D H D^T)`, where `c` is the distance of the model from the original with this layer alone rounded to the
+/// format of largest error, over that error: a second-order model whose curvature is measured.
 struct MeasuredScore: BitScore {
   func losses(_ layers: [LayerStatistics], measure: ([Int: Int]) throws -> Double) throws -> [[Double]] {
     try layers.enumerated().map { index, layer in

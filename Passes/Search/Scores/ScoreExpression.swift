@@ -6,10 +6,11 @@ import Base
   import Darwin
 #endif
 
-/// A formula for the loss of a layer in a format, such as `trace * range^2 / 4^bits`, over what ``LayerStatistics`` know of it.
+/// A formula for the loss of a layer in a format, such as `trace * range^2 / 4^bits`, over what ``LayerStatistics``
+/// know of it.
 ///
-/// Numbers, the names of ``variables``, `+ - * / ^` (`^` binds to the right, and closer than a sign), parentheses, and the functions
-/// `sqrt`, `log`, `log2`, `exp`, `abs` of one operand, `min` and `max` of two.
+/// Numbers, the names of ``variables``, `+ - * / ^` (`^` binds to the right, and closer than a sign), parentheses, and
+/// the functions `sqrt`, `log`, `log2`, `exp`, `abs` of one operand, `min` and `max` of two.
 package struct ScoreExpression: Hashable, Sendable {
   /// The formula as it was written.
   package let text: String

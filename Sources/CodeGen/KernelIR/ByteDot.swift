@@ -1,9 +1,9 @@
 /// The dot product of groups of bytes into i32, as a verb with its operand ranges: what an instruction set does to add
 /// products of four bytes to each i32 lane depends on whether intermediate sums may saturate.
 ///
-/// The weight operand holds four codes in each i32 lane, the activation operand four bytes, signed in -127...127 or unsigned.
-/// `dotStep` adds four products per lane to a partial sum, `dotFlush` adds a partial sum to an i32 accumulator; between a zero
-/// partial sum and its flush lie at most `stepsPerFlush` steps. The result is exact.
+/// The weight operand holds four codes in each i32 lane, the activation operand four bytes, signed in -127...127 or
+/// unsigned. `dotStep` adds four products per lane to a partial sum, `dotFlush` adds a partial sum to an i32
+/// accumulator; between a zero partial sum and its flush lie at most `stepsPerFlush` steps. The result is exact.
 ///
 /// A target may multiply blocks (`Vocabulary.hasDotBlocks`): eight bytes of two rows by eight bytes of two tokens, which is
 /// two steps of four products each, added to the four sums of rows and tokens. Its operands are made of those of two

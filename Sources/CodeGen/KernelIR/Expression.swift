@@ -40,8 +40,9 @@ package indirect enum Expression: Hashable, Sendable {
   case variable(String, ValueType)
   /// One element of memory, converted to its computed type.
   case element(Pointer, Expression)
-  /// A full vector from consecutive elements starting at an index, converted to lanes: f32, f16 and bf16 give f32 lanes,
-  /// i32, i8 and u8 give i32 lanes. With a count only the first `count` (1...lanes) elements are read; the other lanes are 0.
+  /// A full vector from consecutive elements starting at an index, converted to lanes: f32, f16 and bf16 give f32
+  /// lanes, i32, i8 and u8 give i32 lanes. With a count only the first `count` (1...lanes) elements are read; the other
+  /// lanes are 0.
   case load(Pointer, Expression, count: Expression?)
   case broadcast(Expression)
   /// `count` (2 or 4) consecutive f32 elements from an index on, again and again.

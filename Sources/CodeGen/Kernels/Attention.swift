@@ -107,8 +107,9 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   /// Keys scored at a time.
   private static let block = 32
 
-  /// Parameters: q, k, v, position, mask, last keys and values, means and angles of keys if there are any, y, then the run-time ones of batch, tokens and keys. Threads
-  /// share the heads of all tokens, neighbouring tokens of a head together.
+  /// Parameters: q, k, v, position, mask, last keys and values, means and angles of keys if there are any, y, then the
+  /// run-time ones of batch, tokens and keys. Threads share the heads of all tokens, neighbouring tokens of a head
+  /// together.
   package func build(name: String? = nil, target: Target) -> KernelFunction {
     let k = KernelBuilder(name ?? self.name(target: target), target: target)
     k.comment = [

@@ -1,13 +1,13 @@
 import IR
 
-/// Scaled dot-product attention with products of bytes (``ByteAttention``) for many queries, by online softmax over blocks of
-/// keys.
+/// Scaled dot-product attention with products of bytes (``ByteAttention``) for many queries, by online softmax over
+/// blocks of keys.
 ///
-/// A tile is up to some 128 pairs of a token and a head of one group. A block of keys and values is rounded to codes once per
-/// tile: keys with four columns in each word, values with four keys in each word. Then parts of the tile, two vectors of pairs,
-/// one pair per lane, go over the block: a word of a key for all lanes times a word of each query gives four products of a
-/// score at a time; the weights of four keys are a word of a pair, which all lanes take times a word of the values, one column
-/// per lane. Sums in i32 join those in f32 once per block.
+/// A tile is up to some 128 pairs of a token and a head of one group. A block of keys and values is rounded to codes
+/// once per tile: keys with four columns in each word, values with four keys in each word. Then parts of the tile, two
+/// vectors of pairs, one pair per lane, go over the block: a word of a key for all lanes times a word of each query
+/// gives four products of a score at a time; the weights of four keys are a word of a pair, which all lanes take times
+/// a word of the values, one column per lane. Sums in i32 join those in f32 once per block.
 struct AttentionByteTile {
   let config: AttentionConfig
   let form: ByteAttention
@@ -73,8 +73,8 @@ struct AttentionByteTile {
     /// A block in f32, as codes, and the scales and means of keys and columns.
     let rows, keyCodes, keyWords, keyScales, valueWords, valueScales: Pointer
     let keyCenter, valueCenter: Pointer?
-    /// Of a part and a block: scores, words of weights, and by pair the factors of the sums so far and of the block, and the
-    /// sum of its weights.
+    /// Of a part and a block: scores, words of weights, and by pair the factors of the sums so far and of the block,
+    /// and the sum of its weights.
     let scores, weights, before, factors, shares: Pointer
     /// Codes of one query.
     let codes, codeWords: Pointer

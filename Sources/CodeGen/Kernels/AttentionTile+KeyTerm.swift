@@ -7,8 +7,8 @@ extension AttentionTile {
     let block: Int
   }
 
-  /// The term of the next row in local memory, behind it its partner; rows that are read together have theirs turned by so many
-  /// positions, and the pair turns on behind the last of them.
+  /// The term of the next row in local memory, behind it its partner; rows that are read together have theirs turned by
+  /// so many positions, and the pair turns on behind the last of them.
   struct RunningTerm {
     let local: Pointer
     /// Cosines and sines of the angles of the first positions.

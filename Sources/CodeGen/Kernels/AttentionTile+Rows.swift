@@ -15,7 +15,8 @@ extension AttentionTile {
     let isPadded: Bool
   }
 
-  /// The rows from `first` on as f32: where they lie, or widened into local memory, with a term that goes on from row to row.
+  /// The rows from `first` on as f32: where they lie, or widened into local memory, with a term that goes on from row
+  /// to row.
   func widened(
     _ source: CacheRows, _ first: Expression, _ rows: Expression, _ size: Int, _ local: Pointer?,
     _ term: RunningTerm? = nil
@@ -39,8 +40,8 @@ extension AttentionTile {
     return Rows(pointer: local, stride: padded, isPadded: true)
   }
 
-  /// Calls `body` for the vectors of a head: the first column, the number of columns if it is no full vector, and what loads
-  /// them from a row.
+  /// Calls `body` for the vectors of a head: the first column, the number of columns if it is no full vector, and what
+  /// loads them from a row.
   private func forEachVector(
     of element: CacheElement, _ size: Int, _ body: (Expression, Expression?, (CacheRow) -> Expression) -> Void
   ) {

@@ -6,9 +6,9 @@
 /// weight for each pair. Every row of keys and values is read once per tile and, where the cache is narrower than f32,
 /// widened once.
 ///
-/// Where the pairs of a tile leave lanes free, as those of one token do, every pair takes two or four neighbouring lanes for
-/// as many keys: rows of keys are then interleaved when they are widened, and a load of some numbers again and again takes the
-/// place of the broadcast.
+/// Where the pairs of a tile leave lanes free, as those of one token do, every pair takes two or four neighbouring
+/// lanes for as many keys: rows of keys are then interleaved when they are widened, and a load of some numbers again
+/// and again takes the place of the broadcast.
 struct AttentionTile {
   let config: AttentionConfig
   let k: KernelBuilder

@@ -1,8 +1,8 @@
 import Tensors
 
-/// Writes rows of f32 into a cache at a position: cache[position + i] = rows[i], converted to the cache's type, or rounded to
-/// codes as `BlockFormat` says: of 8 bits with an f32 scale, or of 4 bits, with a zero point and an f16 scale or with an f32
-/// scale alone.
+/// Writes rows of f32 into a cache at a position: cache[position + i] = rows[i], converted to the cache's type, or
+/// rounded to codes as `BlockFormat` says: of 8 bits with an f32 scale, or of 4 bits, with a zero point and an f16
+/// scale or with an f32 scale alone.
 package struct CacheUpdateConfig: Hashable, Codable, Sendable {
   package var columns: Int
   package var tokens: Extent

@@ -53,8 +53,8 @@ package struct GatherConfig: Hashable, Sendable {
   /// Elements a thread takes at a time.
   private static let chunk = 1024
 
-  /// Parameters: table, indices, y, then the run-time ones of outer, count and rows. Threads share pieces of the rows. An index
-  /// counts from the end if negative; one outside the table is moved to its edge.
+  /// Parameters: table, indices, y, then the run-time ones of outer, count and rows. Threads share pieces of the rows.
+  /// An index counts from the end if negative; one outside the table is moved to its edge.
   package func build(name: String? = nil, target: Target) -> KernelFunction {
     let k = KernelBuilder(name ?? self.name(target: target), target: target)
     k.comment = [

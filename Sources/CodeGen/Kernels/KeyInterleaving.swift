@@ -8,9 +8,9 @@ enum KeyInterleaving {
     return [4, 2].first { pairs * $0 <= lanes } ?? 1
   }
 
-  /// Vectors in which the numbers of two or four rows lie side by side, by exchanges of lanes alone, which leaves columns in
-  /// an order of their own. `pair` mixes two vectors by a bit of the lane: the first result has the columns without that
-  /// bit, the second those with it.
+  /// Vectors in which the numbers of two or four rows lie side by side, by exchanges of lanes alone, which leaves
+  /// columns in an order of their own. `pair` mixes two vectors by a bit of the lane: the first result has the columns
+  /// without that bit, the second those with it.
   static func interleave<T>(_ rows: [T], _ pair: (_ a: T, _ b: T, _ distance: Int) -> (T, T)) -> [T] {
     let (a, b) = pair(rows[0], rows[1], 1)
     if rows.count == 2 { return [a, b] }

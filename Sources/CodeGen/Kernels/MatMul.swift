@@ -1,9 +1,9 @@
 import IR
 
 extension MatMulConfig {
-  /// Parameters: x, weights, then bias and residual if the epilogue has them, weight and bias of the norm if there is one,
-  /// y, then the number of tokens if it is a run-time one. Threads share the panels, or the tiles of tokens in them; one output
-  /// element is always computed by one thread in one order.
+  /// Parameters: x, weights, then bias and residual if the epilogue has them, weight and bias of the norm if there is
+  /// one, y, then the number of tokens if it is a run-time one. Threads share the panels, or the tiles of tokens in
+  /// them; one output element is always computed by one thread in one order.
   package func build(name: String? = nil, target: Target) -> KernelFunction {
     let k = KernelBuilder(name ?? self.name(target: target), target: target)
     let layout = panel(target: target)

@@ -4,9 +4,9 @@ import Tensors
 /// One specialised y[T, N] = epilogue(x[T, K] W[N, K]^T).
 ///
 /// W lies in panels of `vectors` x lanes rows. Within a panel k runs slowest (groups of k, for quantized weights), then
-/// vectors, then the lanes of a vector; quantized panels hold four bytes of consecutive k per lane. Codes of fewer bits lie
-/// in planes (`NarrowCodes`), one plane of a group after the other. In a gated matmul even vectors hold gate rows (canonical rows 2j)
-/// and odd vectors the up rows (2j + 1) of the same results.
+/// vectors, then the lanes of a vector; quantized panels hold four bytes of consecutive k per lane. Codes of fewer bits
+/// lie in planes (`NarrowCodes`), one plane of a group after the other. In a gated matmul even vectors hold gate rows
+/// (canonical rows 2j) and odd vectors the up rows (2j + 1) of the same results.
 package struct MatMulConfig: Hashable, Codable, Sendable {
   package var weights: WeightType
   /// Group length of int8 activations; nil for f32 activations.

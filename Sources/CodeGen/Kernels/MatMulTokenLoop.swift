@@ -1,9 +1,9 @@
 import IR
 
 /// The sums of some tokens times one panel of quantized weights: the codes of a few steps of some vectors of rows are
-/// unpacked into registers, then every token is multiplied with them in turn. Its sums lie in memory that stays in the first
-/// level of the cache and are read and written once for a group. Unpacking is shared by many tokens, and no compiler gets to
-/// move it between their products, for which there are no registers.
+/// unpacked into registers, then every token is multiplied with them in turn. Its sums lie in memory that stays in the
+/// first level of the cache and are read and written once for a group. Unpacking is shared by many tokens, and no
+/// compiler gets to move it between their products, for which there are no registers.
 struct MatMulTokenLoop {
   /// Says how codes lie; has no tokens of its own.
   let tile: MatMulTile

@@ -186,8 +186,8 @@ package struct ChannelsLast: Pass {
     }
   }
 
-  /// Whether an operand has its channels last already, or costs nothing to transpose: it is broadcast over pixels, or known at
-  /// compile time.
+  /// Whether an operand has its channels last already, or costs nothing to transpose: it is broadcast over pixels, or
+  /// known at compile time.
   private func isMovable(_ value: ValueID, in graph: Graph) -> Bool {
     let shape = graph.type(of: value).shape
     if source(of: value, in: graph) != nil || shape.dims.allSatisfy({ $0 == 1 }) { return true }

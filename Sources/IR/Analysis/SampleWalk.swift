@@ -4,8 +4,8 @@ import Tensors
 /// Runs a function on many samples at once, node by node, so that what happens at a node can depend on its inputs of all
 /// samples, and only live values take memory.
 ///
-/// States are zeros at the beginning of each sample. Samples run at the same time, each on one thread, so that results do not
-/// depend on the number of threads. Outputs are not kept, and updated states only where they are asked for.
+/// States are zeros at the beginning of each sample. Samples run at the same time, each on one thread, so that results
+/// do not depend on the number of threads. Outputs are not kept, and updated states only where they are asked for.
 package struct SampleWalk {
   /// A sample on its way through the graph.
   private struct Run {
@@ -23,8 +23,9 @@ package struct SampleWalk {
   /// How many nodes of `order` have been evaluated.
   package private(set) var step = 0
 
-  /// A walk through `graph`, a function of `model` or one that reads the same constants. `order` has all nodes, each after those
-  /// it depends on; nodes that `graph` does not have are passed over. With `keepsStates` the end has ``states(of:)``.
+  /// A walk through `graph`, a function of `model` or one that reads the same constants. `order` has all nodes, each
+  /// after those it depends on; nodes that `graph` does not have are passed over. With `keepsStates` the end has
+  /// ``states(of:)``.
   ///
   /// - Throws: `CompileError` if the samples do not fit the inputs.
   package init(
@@ -78,7 +79,8 @@ package struct SampleWalk {
     }
   }
 
-  /// Evaluates the next node for all samples, with other tensors in place of some recipes, and drops what is not read again.
+  /// Evaluates the next node for all samples, with other tensors in place of some recipes, and drops what is not read
+  /// again.
   package mutating func advance(replacing others: [ValueID: Tensor] = [:]) throws {
     guard let id = next else { return }
     let node = graph[id]

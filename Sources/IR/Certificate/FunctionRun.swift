@@ -14,9 +14,9 @@ struct FunctionRun {
     case only(Set<NodeID>)
   }
 
-  /// Runs a function with an evaluator of `graph`, with `disturbance` one that keeps no recipes, so that these are disturbed as
-  /// well. `seed` gives the signs of the disturbance. States of `inputs` and of the run lie as they were imported; `bases` says
-  /// how the function keeps each.
+  /// Runs a function with an evaluator of `graph`, with `disturbance` one that keeps no recipes, so that these are
+  /// disturbed as well. `seed` gives the signs of the disturbance. States of `inputs` and of the run lie as they were
+  /// imported; `bases` says how the function keeps each.
   init(
     _ evaluator: Evaluator, _ graph: Graph, _ inputs: FunctionInputs, bases: [StateBasis?] = [],
     _ disturbance: Disturbance? = nil, seed: UInt64 = 0

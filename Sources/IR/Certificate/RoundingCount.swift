@@ -1,6 +1,7 @@
 import Tensors
 
-/// How many roundings stand between the operands of an operator and one number of its result, and what they are relative to.
+/// How many roundings stand between the operands of an operator and one number of its result, and what they are
+/// relative to.
 package enum RoundingCount: Hashable, Sendable {
   /// Numbers are moved, compared, chosen or made of codes: none.
   case none

@@ -4,8 +4,8 @@ import Tensors
 /// What is added to the keys of an attention by their position, see ``Attention``: for column `c` of the position `b B + r`
 /// `m[c] cos a + m'[c] sin a`, with `a` the sum of the angles of `b B` and `r`.
 ///
-/// The mean `x` of keys before rotary embedding turns into such a term: of the pair `(x1, x2)` the first column has `m = x1`,
-/// `m' = -x2`, the second one `m = x2`, `m' = x1`.
+/// The mean `x` of keys before rotary embedding turns into such a term: of the pair `(x1, x2)` the first column has
+/// `m = x1`, `m' = -x2`, the second one `m = x2`, `m' = x1`.
 struct KeyTerm<R: Real> {
   let means, angles: UnsafePointer<R>
   /// Columns of all heads, and of one.

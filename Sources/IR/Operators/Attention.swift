@@ -19,11 +19,12 @@ import Tensors
 /// last `recent` keys that causality leaves it, and their values, from there, and those before from `k` and `v`: the last
 /// tokens as they are, older ones from a cache with few bits. Rows of negative positions are not read.
 ///
-/// With `angleBlock` = `B`, which needs a position and no batch axis, keys are stored without a term that depends on their
-/// position alone, such as the mean of all keys as rotary embedding turns it (``KeyTerm``): the last two inputs are
-/// `means: f32[2, kvHeads * D]`, rows `m` and `m'`, and `angles: f32[N, 2, D]`, cosines and sines of each column, first of the
-/// angles of the positions `0 ... B - 1`, then of `0, B, 2 B, ...`. What is scored for the key of position `b B + r` is the stored
-/// one plus `m cos a + m' sin a` with `a` the sum of the angles of `b B` and `r`, from the last keys as well.
+/// With `angleBlock` = `B`, which needs a position and no batch axis, keys are stored without a term that depends on
+/// their position alone, such as the mean of all keys as rotary embedding turns it (``KeyTerm``): the last two inputs
+/// are `means: f32[2, kvHeads * D]`, rows `m` and `m'`, and `angles: f32[N, 2, D]`, cosines and sines of each column,
+/// first of the angles of the positions `0 ... B - 1`, then of `0, B, 2 B, ...`. What is scored for the key of position
+/// `b B + r` is the stored one plus `m cos a + m' sin a` with `a` the sum of the angles of `b B` and `r`, from the last
+/// keys as well.
 ///
 /// With `int8` the products are those of bytes, as ``ByteAttention`` says, which loses some precision; a target on which
 /// bytes are no faster may compute with the numbers as they are.

@@ -5,9 +5,9 @@ import Tensors
 ///
 ///     y[.., i * B_n + j] = sum over k, l of x[.., k * B_m + l] A[k, i] B[l, j]
 ///
-/// Inputs: `x[..., A_m * B_m]` of rank 2 or more, `A[A_m, A_n]`, `B[B_m, B_n]`; the result `[..., A_n * B_n]` has the element type
-/// of `x`. A row takes `A_m B_m B_n + A_m A_n B_n` products, summed up over the columns of `B` first. (Sun and others, "FlatQuant",
-/// 2024.)
+/// Inputs: `x[..., A_m * B_m]` of rank 2 or more, `A[A_m, A_n]`, `B[B_m, B_n]`; the result `[..., A_n * B_n]` has the
+/// element type of `x`. A row takes `A_m B_m B_n + A_m A_n B_n` products, summed up over the columns of `B` first. (Sun
+/// and others, "FlatQuant", 2024.)
 package struct KroneckerMatMul: RowMapped {
   package static let name = "kronecker_matmul"
 

@@ -88,8 +88,8 @@ package struct Histogram: Sendable {
   /// The smallest and the largest number; nil if there was none.
   package var extremes: ClosedRange<Float>? { count > 0 ? smallest...largest : nil }
 
-  /// The range without `100 - percent` percent of the numbers on each side, to the width of a bin; nil if there was none. Without
-  /// `countingZeros` only numbers other than 0 are counted.
+  /// The range without `100 - percent` percent of the numbers on each side, to the width of a bin; nil if there was
+  /// none. Without `countingZeros` only numbers other than 0 are counted.
   package func range(percent: Double, countingZeros: Bool = true) -> ClosedRange<Float>? {
     guard let extremes else { return nil }
     let zeros = countingZeros ? self.zeros : 0

@@ -17,8 +17,8 @@ package struct ChannelStatistics: Sendable, Hashable {
   /// The mean square of each channel.
   package var meanSquares: [Double] { squares.map { $0 / Double(max(rows, 1)) } }
 
-  /// Adds the rows along an axis of a dense tensor of f32, the last if it is nil; those with numbers that are not finite are passed
-  /// over.
+  /// Adds the rows along an axis of a dense tensor of f32, the last if it is nil; those with numbers that are not
+  /// finite are passed over.
   package mutating func add(_ tensor: TensorView, axis: Int? = nil) {
     guard tensor.type.isDense, tensor.type.element == .f32, !tensor.sizes.isEmpty else { return }
     let axis = axis ?? tensor.sizes.count - 1

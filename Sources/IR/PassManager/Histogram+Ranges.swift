@@ -11,8 +11,8 @@ extension Histogram {
 
   /// The range whose bytes (``AffineCode``) leave the least sum of squared errors; nil if there were no numbers.
   ///
-  /// First both ends move towards zero together, then each alone. Zeros are codes and have no error, so that many of them do not
-  /// move the range.
+  /// First both ends move towards zero together, then each alone. Zeros are codes and have no error, so that many of
+  /// them do not move the range.
   package func rangeOfLeastError() -> ClosedRange<Float>? {
     guard let extremes else { return nil }
     let width = reach / Float(Self.half)
@@ -47,8 +47,9 @@ extension Histogram {
     return best.range
   }
 
-  /// The range for which the distribution of the numbers in 256 equal steps has the least divergence from their own, with what lies
-  /// outside moved to the ends (S. Migacz, 8-bit inference with TensorRT, 2017); nil if there were no numbers.
+  /// The range for which the distribution of the numbers in 256 equal steps has the least divergence from their own,
+  /// with what lies outside moved to the ends (S. Migacz, 8-bit inference with TensorRT, 2017); nil if there were no
+  /// numbers.
   package func rangeOfLeastDivergence() -> ClosedRange<Float>? {
     guard let extremes else { return nil }
     guard reach > 0 else { return extremes }

@@ -55,13 +55,13 @@ package struct PassContext {
   package var calibration: Calibration?
   /// Reads the samples of a file for the inputs of a function: runs, each with one tensor per input.
   package var samples: ((_ path: String, _ function: Graph) throws -> [[Tensor]])?
-  /// Reads windows of tokens of a text or of token ids for a network that reads them, or the samples of an archive for others:
-  /// `count` of them of `length` tokens, nil for the usual numbers. For each function of the model what it runs on; the runs of a
-  /// function go on with the states that those before left.
+  /// Reads windows of tokens of a text or of token ids for a network that reads them, or the samples of an archive for
+  /// others: `count` of them of `length` tokens, nil for the usual numbers. For each function of the model what it runs
+  /// on; the runs of a function go on with the states that those before left.
   package var tokenSamples:
     ((_ path: String, _ count: Int?, _ length: Int?, _ model: Model) throws -> [[FunctionInputs]])?
-  /// The bytes that a model of the stage `transform` takes in a program: weights as kernels read them, and the tokenizer; nil where
-  /// that cannot be said.
+  /// The bytes that a model of the stage `transform` takes in a program: weights as kernels read them, and the
+  /// tokenizer; nil where that cannot be said.
   package var programBytes: ((_ model: Model) throws -> Int)?
   /// Keeps what passes compute on samples; nil for nowhere.
   package var results: (any ResultCache)?

@@ -13,8 +13,8 @@ package protocol TokenSampled: Pass {
 extension TokenSampled {
   /// The windows for the pass on a model of one function; `purpose` says what is done on them.
   ///
-  /// - Throws: `CompileError` of kind `.usage` where samples cannot be read, `.unsupported` for models of several functions, `.input`
-  ///   if there are none.
+  /// - Throws: `CompileError` of kind `.usage` where samples cannot be read, `.unsupported` for models of several
+  ///   functions, `.input` if there are none.
   package func windows(for model: Model, _ context: PassContext, _ purpose: String) throws -> [FunctionInputs] {
     guard model.functions.count == 1 else {
       throw CompileError(.unsupported, "\(purpose) for models of one function, found \(model.functions.count)")

@@ -38,8 +38,8 @@ package struct MatrixProduct: Hashable, Sendable {
 
   /// Computes the product in f32. With `beta` 0 the old content of `c` is not read.
   ///
-  /// Large products are cut into blocks by their sizes alone, each of which one thread computes: the result does not depend on the
-  /// number of threads.
+  /// Large products are cut into blocks by their sizes alone, each of which one thread computes: the result does not
+  /// depend on the number of threads.
   package func callAsFunction(
     _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, into c: UnsafeMutablePointer<Float>
   ) {

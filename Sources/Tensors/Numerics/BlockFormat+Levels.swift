@@ -2,8 +2,8 @@
 extension BlockFormat {
   /// The codes of a group, its scale as it is stored, and the code that pads it.
   ///
-  /// Of the scales that are tried, the number of largest magnitude times `factors` (``scaleFactors(_:)``), the one with the smallest sum of squared errors, the first of equals; each
-  /// number becomes the nearest level.
+  /// Of the scales that are tried, the number of largest magnitude times `factors` (``scaleFactors(_:)``), the one with
+  /// the smallest sum of squared errors, the first of equals; each number becomes the nearest level.
   func quantizeLevels(
     _ levels: CodeLevels, _ factors: [Float], _ source: UnsafePointer<Float>, _ count: Int,
     into output: UnsafeMutablePointer<UInt8>

@@ -1,6 +1,7 @@
 /// Scales as blocks store them, and what is tried for those of a table of levels.
 extension BlockFormat {
-  /// What stored scales are multiplied by: the levels of E2M1 are doubled, and scales of eight bits are those of its numbers.
+  /// What stored scales are multiplied by: the levels of E2M1 are doubled, and scales of eight bits are those of its
+  /// numbers.
   private var unit: Float { scale.byteCount == 1 ? 0.5 : 1 }
 
   /// Stores the scale of a block, rounded to its type; the largest or the smallest number of types without infinity and 0.

@@ -1,5 +1,5 @@
-/// What a window over images sees at places of its result, as rows: channel by channel, the taps of each line by line, 0 outside of the
-/// image (im2col).
+/// What a window over images sees at places of its result, as rows: channel by channel, the taps of each line by line,
+/// 0 outside of the image (im2col).
 package struct WindowRows: Sendable {
   /// Sizes of an image: channels, height, width; and from one channel, and from one pixel, to the next.
   package var channels, height, width: Int
