@@ -1,5 +1,6 @@
 import CodeGen
 import IR
+import TestSupport
 import Tensors
 import Testing
 
@@ -8,7 +9,7 @@ extension KernelTests {
   /// A cache in the given type.
   func cache(_ type: CacheType, _ rows: Int, heads: Int, dim: Int, seed: UInt64) throws -> Tensor {
     if let element = type.element { return try random(element, [rows, heads * dim], seed: seed) }
-    let numbers = try random([rows, heads * dim], seed: seed)
+    let numbers = Tensor.random([rows, heads * dim], seed: seed)
     let format = try #require(type.format(headDim: dim))
     let tensor = Tensor(TensorType(.f32, [rows, heads * dim], encoding: .block(format)))
     let old = Tensor(tensor.type)
@@ -29,14 +30,14 @@ extension KernelTests {
       let k = try cache(type, 90, heads: kvHeads, dim: dim, seed: 61)
       let v = try cache(type, 90, heads: kvHeads, dim: dim, seed: 62)
       for (tokens, position) in [(1, 0), (1, 64), (37, 53), (5, 2)] {
-        let q = try random([tokens, heads * dim], seed: 63, in: -2...2)
+        let q = Tensor.random([tokens, heads * dim], seed: 63, in: -2...2)
         let at = Tensor(.i32, [1], [Int32(position)])
         for (recent, window) in [(nil, nil), (32, nil), (7, 19), (7, 5)] as [(Int?, Int?)] {
           let op = Attention(
             heads: heads, kvHeads: kvHeads, scale: 1 / Float(dim).squareRoot(), window: window,
             softcap: window == nil ? nil : 2, recent: recent)
-          let last = try recent.map { count in
-            try [64, 65].map { try random([count + tokens, kvHeads * dim], seed: $0) }
+          let last = recent.map { count in
+            [64, 65].map { Tensor.random([count + tokens, kvHeads * dim], seed: $0) }
           }
           let inputs = [q, k, v, at] + (last ?? [])
           var types = inputs.map(\.type)
@@ -55,8 +56,8 @@ extension KernelTests {
     // Numbers added to the scores of each head.
     let (k, v) = (try cache(.i4, 40, heads: 2, dim: 16, seed: 66), try cache(.i4, 40, heads: 2, dim: 16, seed: 67))
     let inputs = [
-      try random([5, 64], seed: 68), k, v, Tensor(.i32, [1], [Int32(30)]), try random([4, 1, 40], seed: 69),
-      try random([13, 32], seed: 70), try random([13, 32], seed: 71),
+      Tensor.random([5, 64], seed: 68), k, v, Tensor(.i32, [1], [Int32(30)]), Tensor.random([4, 1, 40], seed: 69),
+      Tensor.random([13, 32], seed: 70), Tensor.random([13, 32], seed: 71),
     ]
     cases.append(
       KernelCase(
@@ -71,7 +72,7 @@ extension KernelTests {
     for type in [CacheType.i4, .i4t] {
       for (tokens, dim) in [(3, 8), (1, 32), (2, 64), (4, 80), (2, 6), (3, 34), (1, 128)] {
         let old = try cache(type, 9, heads: 3, dim: dim, seed: 72)
-        var numbers = try random([tokens, 3 * dim], seed: 73, in: -5...5).array(of: Float.self)
+        var numbers = Tensor.random([tokens, 3 * dim], seed: 73, in: -5...5).array(of: Float.self)
         let at = Tensor(.i32, [1], [Int32(5)])
         cases.append(
           KernelCase(
@@ -113,7 +114,7 @@ extension KernelTests {
       let k = try cache(element, 90, heads: kvHeads, dim: dim, seed: 41)
       let v = try cache(element, 90, heads: kvHeads, dim: dim, seed: 42)
       for (tokens, position) in [(1, 64), (37, 53)] {
-        let q = try random([tokens, heads * dim], seed: 43, in: -2...2)
+        let q = Tensor.random([tokens, heads * dim], seed: 43, in: -2...2)
         let at = Tensor(.i32, [1], [Int32(position)])
         let label = "attention tile \(heads)/\(kvHeads) x\(dim) \(element) \(tokens)@\(position)"
         var op = Attention(heads: heads, kvHeads: kvHeads, scale: 1 / Float(dim).squareRoot())
@@ -130,7 +131,7 @@ extension KernelTests {
     for (heads, kvHeads, dim, element) in [(16, 2, 64, CacheType.f16), (4, 1, 32, .i8)] {
       let k = try cache(element, 90, heads: kvHeads, dim: dim, seed: 51)
       let v = try cache(element, 90, heads: kvHeads, dim: dim, seed: 52)
-      let q = try random([1, heads * dim], seed: 53, in: -2...2)
+      let q = Tensor.random([1, heads * dim], seed: 53, in: -2...2)
       for position in [0, 6, 31, 66] {
         let at = Tensor(.i32, [1], [Int32(position)])
         let label = "attention of one token \(heads)/\(kvHeads) x\(dim) \(element) @\(position)"
@@ -142,11 +143,11 @@ extension KernelTests {
       }
     }
     let (q, k, v) = (
-      try random([2, 35, 24], seed: 44), try random([2, 67, 8], seed: 45), try random([2, 67, 12], seed: 46)
+      Tensor.random([2, 35, 24], seed: 44), Tensor.random([2, 67, 8], seed: 45), Tensor.random([2, 67, 12], seed: 46)
     )
     let all = Attention(heads: 6, kvHeads: 2, scale: 0.5, causal: false)
     cases.append(KernelCase("attention tile of a batch", all, [q, k, v], tolerance: 1e-5))
-    let bias = try random([6, 35, 67], seed: 47)
+    let bias = Tensor.random([6, 35, 67], seed: 47)
     cases.append(KernelCase("attention tile with added bias", all, [q, k, v, bias], tolerance: 1e-5))
     let padding = Tensor(.bool, [2, 1, 1, 67], (0..<134).map { UInt8($0 >= 40 && $0 < 120 ? 1 : 0) })
     cases.append(KernelCase("attention tile with padding", all, [q, k, v, padding], tolerance: 1e-5))
@@ -154,11 +155,11 @@ extension KernelTests {
     cases.append(KernelCase("attention tile with hidden rows", all, [q, k, v, nothing], tolerance: 1e-5))
     // Scores of 1e4, which are off by some 2^-24 of that, and so are the weights: 1e4 * 6e-8 * 4 products < 3e-3. Nothing
     // overflows.
-    let far = try random([2, 35, 24], seed: 48, in: -1000...1000)
+    let far = Tensor.random([2, 35, 24], seed: 48, in: -1000...1000)
     cases.append(KernelCase("attention tile of large scores", all, [far, k, v], tolerance: 3e-3))
     for (tokens, group) in [(3, 8), (1, 20), (2, 64)] {
       let old = try cache(.i8, 9, heads: 3, dim: group, seed: 49)
-      let rows = try random([tokens, 3 * group], seed: 50, in: -5...5)
+      let rows = Tensor.random([tokens, 3 * group], seed: 50, in: -5...5)
       cases.append(
         KernelCase("cache_update i8 \(group)", CacheUpdate(), [old, rows, Tensor(.i32, [1], [Int32(5)])], tolerance: 0))
     }
@@ -183,7 +184,7 @@ extension KernelTests {
       let k = try cache(element, 200, heads: kvHeads, dim: dim, seed: 81)
       let v = try cache(element, 200, heads: kvHeads, dim: dim, seed: 82)
       for (tokens, position) in [(2, 0), (37, 53), (131, 69), (16, 48)] {
-        let q = try random([tokens, heads * dim], seed: 83, in: -2...2)
+        let q = Tensor.random([tokens, heads * dim], seed: 83, in: -2...2)
         let at = Tensor(.i32, [1], [Int32(position)])
         let label = "attention int8 \(heads)/\(kvHeads) x\(dim) \(element) \(tokens)@\(position)"
         var op = Attention(heads: heads, kvHeads: kvHeads, scale: 1 / Float(dim).squareRoot(), int8: ByteAttention())
@@ -195,13 +196,13 @@ extension KernelTests {
       }
     }
     let (q, k, v) = (
-      try random([2, 35, 24], seed: 84), try random([2, 67, 8], seed: 85), try random([2, 67, 12], seed: 86)
+      Tensor.random([2, 35, 24], seed: 84), Tensor.random([2, 67, 8], seed: 85), Tensor.random([2, 67, 12], seed: 86)
     )
     let all = Attention(heads: 6, kvHeads: 2, scale: 0.5, causal: false, int8: ByteAttention())
     add("attention int8 of a batch", all, [q, k, v], nil, [:])
     let types = [symbolic(q.type, axis: 1), symbolic(k.type, axis: 1, name: "S"), symbolic(v.type, axis: 1, name: "S")]
     add("attention int8 of a batch T", all, [q, k, v], types, ["T": 35, "S": 67])
-    add("attention int8 with added bias", all, [q, k, v, try random([6, 35, 67], seed: 87)], nil, [:])
+    add("attention int8 with added bias", all, [q, k, v, Tensor.random([6, 35, 67], seed: 87)], nil, [:])
     let padding = Tensor(.bool, [2, 1, 1, 67], (0..<134).map { UInt8($0 >= 40 && $0 < 120 ? 1 : 0) })
     add("attention int8 with padding", all, [q, k, v, padding], nil, [:])
     let nothing = Tensor(.bool, [35, 67], (0..<35 * 67).map { UInt8($0 / 67 % 3 == 0 || $0 % 67 < 10 ? 0 : 1) })
@@ -224,7 +225,7 @@ extension KernelTests {
     exact.op = plain
     cases.append(exact)
     let (q3, k3, v3) = (
-      try random([3, 6, 12], seed: 88), try random([3, 6, 12], seed: 89), try random([3, 6, 12], seed: 90)
+      Tensor.random([3, 6, 12], seed: 88), Tensor.random([3, 6, 12], seed: 89), Tensor.random([3, 6, 12], seed: 90)
     )
     var columns = KernelCase(
       "attention int8 over columns of a batch", Attention(heads: 3, kvHeads: 3, scale: 0.5, int8: ByteAttention()),
@@ -247,7 +248,7 @@ extension KernelTests {
         let k = try random(cache, [context, kvHeads * dim], seed: 21),
           v = try random(cache, [context, kvHeads * dim], seed: 22)
         for (tokens, position) in [(1, 0), (1, 31), (1, 69), (5, 0), (5, 40)] {
-          let q = try random([tokens, heads * dim], seed: 23, in: -2...2)
+          let q = Tensor.random([tokens, heads * dim], seed: 23, in: -2...2)
           let at = Tensor(.i32, [1], [Int32(position)])
           var op = Attention(heads: heads, kvHeads: kvHeads, scale: 1 / Float(dim).squareRoot())
           cases.append(
@@ -264,11 +265,11 @@ extension KernelTests {
       }
     }
     let (q, k, v) = (
-      try random([2, 6, 12], seed: 24), try random([2, 9, 12], seed: 25), try random([2, 9, 12], seed: 26)
+      Tensor.random([2, 6, 12], seed: 24), Tensor.random([2, 9, 12], seed: 25), Tensor.random([2, 9, 12], seed: 26)
     )
     let all = Attention(heads: 3, kvHeads: 3, scale: 0.5, causal: false)
     cases.append(KernelCase("attention of a batch", all, [q, k, v], tolerance: 1e-5))
-    let mask = try random([2, 1, 1, 9], seed: 27)
+    let mask = Tensor.random([2, 1, 1, 9], seed: 27)
     cases.append(KernelCase("attention with added mask", all, [q, k, v, mask], tolerance: 1e-5))
     let hidden = Tensor(.bool, [6, 9], (0..<54).map { UInt8($0 / 9 != 2 && $0 % 4 != 0 ? 1 : 0) })
     cases.append(KernelCase("attention with hidden keys", all, [q, k, v, hidden], tolerance: 1e-5))
@@ -276,9 +277,9 @@ extension KernelTests {
     for (batch, heads, kvHeads, dim, tokens, keys) in [
       (1, 2, 2, 5, 1, 3), (3, 2, 1, 8, 37, 49), (1, 1, 1, 30, 65, 300), (2, 3, 3, 32, 16, 13),
     ] {
-      let q = try random([batch, tokens, heads * dim], seed: 33, in: -2...2)
-      let k = try random([batch, keys, kvHeads * dim], seed: 34),
-        v = try random([batch, keys, kvHeads * dim], seed: 35)
+      let q = Tensor.random([batch, tokens, heads * dim], seed: 33, in: -2...2)
+      let k = Tensor.random([batch, keys, kvHeads * dim], seed: 34),
+        v = Tensor.random([batch, keys, kvHeads * dim], seed: 35)
       var op = Attention(heads: heads, kvHeads: kvHeads, scale: 0.7, causal: false)
       let label = "attention \(batch) x \(heads)/\(kvHeads)x\(dim) \(tokens) of \(keys)"
       cases.append(KernelCase(label, op, [q, k, v], tolerance: 1e-5))
@@ -292,7 +293,7 @@ extension KernelTests {
           symbols: ["T": tokens, "S": keys], tolerance: 1e-5))
       // A mask that hides all keys of a query and all of the first block of another.
       let count = batch * heads * tokens * keys
-      let numbers = try random([batch, heads, tokens, keys], seed: 36, in: -2...2).array(of: Float.self)
+      let numbers = Tensor.random([batch, heads, tokens, keys], seed: 36, in: -2...2).array(of: Float.self)
       let mask = Tensor(
         .f32, [batch, heads, tokens, keys],
         (0..<count).map { i in
@@ -306,21 +307,23 @@ extension KernelTests {
     }
     let causal = Attention(heads: 3, kvHeads: 3, scale: 0.5)
     cases.append(KernelCase("causal attention without position", causal, [q, k, v], tolerance: 1e-5))
-    let (q2, k2, v2) = (try random([6, 12], seed: 28), try random([6, 12], seed: 29), try random([6, 12], seed: 30))
+    let (q2, k2, v2) = (
+      Tensor.random([6, 12], seed: 28), Tensor.random([6, 12], seed: 29), Tensor.random([6, 12], seed: 30)
+    )
     cases.append(
       KernelCase(
         "attention over columns of one buffer", causal, [q2, k2, v2],
         columns: [0: (0, 36), 1: (12, 36), 2: (24, 36)], tolerance: 1e-5))
     cases += try attentionTiles()
     let (q3, k3, v3) = (
-      try random([3, 6, 12], seed: 37), try random([3, 6, 12], seed: 38), try random([3, 6, 12], seed: 39)
+      Tensor.random([3, 6, 12], seed: 37), Tensor.random([3, 6, 12], seed: 38), Tensor.random([3, 6, 12], seed: 39)
     )
     cases.append(
       KernelCase(
         "attention over columns of a batch", all, [q3, k3, v3], columns: [0: (0, 36), 1: (12, 36), 2: (24, 36)],
         tolerance: 1e-5))
     for (tokens, cache, columns) in [(1, DType.f32, 16), (4, .f16, 100), (3, .bf16, 5)] {
-      let old = try random(cache, [9, columns], seed: 31), rows = try random([tokens, columns], seed: 32)
+      let old = try random(cache, [9, columns], seed: 31), rows = Tensor.random([tokens, columns], seed: 32)
       cases.append(
         KernelCase(
           "cache_update \(cache) \(columns)", CacheUpdate(), [old, rows, Tensor(.i32, [1], [Int32(5)])], tolerance: 0))
@@ -331,7 +334,7 @@ extension KernelTests {
           symbols: ["T": tokens], tolerance: 0))
     }
     for (dim, width, interleaved) in [(8, 4, false), (64, 32, false), (40, 10, false), (8, 4, true), (10, 3, true)] {
-      let x = try random([3, 2 * dim], seed: 33), table = try random([3, 2, width], seed: 34)
+      let x = Tensor.random([3, 2 * dim], seed: 33), table = Tensor.random([3, 2, width], seed: 34)
       cases.append(
         KernelCase("rope \(dim) \(width)", Rope(headDim: dim, interleaved: interleaved), [x, table], tolerance: 1e-6))
       cases.append(

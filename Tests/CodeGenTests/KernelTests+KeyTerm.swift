@@ -1,6 +1,7 @@
 import CodeGen
 import Glibc
 import IR
+import TestSupport
 import Tensors
 import Testing
 
@@ -27,16 +28,16 @@ extension KernelTests {
     ] {
       let k = try cache(type, 90, heads: kvHeads, dim: dim, seed: 81),
         v = try cache(type, 90, heads: kvHeads, dim: dim, seed: 82)
-      let term = [try random([2, kvHeads * dim], seed: 83, in: -2...2), angles(dim, block: block, rows: 90)]
+      let term = [Tensor.random([2, kvHeads * dim], seed: 83, in: -2...2), angles(dim, block: block, rows: 90)]
       for (tokens, position) in [(1, 0), (1, 64), (1, 39), (37, 53), (5, 2)] {
-        let q = try random([tokens, heads * dim], seed: 84, in: -2...2)
+        let q = Tensor.random([tokens, heads * dim], seed: 84, in: -2...2)
         let at = Tensor(.i32, [1], [Int32(position)])
         for (recent, window) in [(nil, nil), (7, 19)] as [(Int?, Int?)] {
           let op = Attention(
             heads: heads, kvHeads: kvHeads, scale: 1 / Float(dim).squareRoot(), window: window,
             softcap: window == nil ? nil : 2, recent: recent, angleBlock: block)
-          let last = try recent.map { count in
-            try [85, 86].map { try random([count + tokens, kvHeads * dim], seed: $0) }
+          let last = recent.map { count in
+            [85, 86].map { Tensor.random([count + tokens, kvHeads * dim], seed: $0) }
           }
           let inputs = [q, k, v, at] + (last ?? []) + term
           var types = inputs.map(\.type)

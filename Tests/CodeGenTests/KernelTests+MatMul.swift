@@ -74,7 +74,7 @@ extension KernelTests {
         for code in 0..<32 { w.mutableView.bytes[(row * 2 + block) * 34 + 2 + code] = code % 2 == 0 ? 0x80 : 0x7f }
       }
     }
-    let a = try quantized(Tensor(.f32, [2, 64], (0..<128).map { $0 % 5 == 0 ? -1 : 1 } as [Float]), .a8(32))
+    let a = try Tensor(.f32, [2, 64], (0..<128).map { $0 % 5 == 0 ? -1 : 1 } as [Float]).quantized(.a8(32))
     cases.append(
       KernelCase(
         "code -128", MatMul(transposeB: true), [a, w], constants: [1], dequantized: [0, 1], tolerance: 1e-5))

@@ -15,27 +15,15 @@ import Testing
     try KernelHarness.check(cases, on: name, compiler: compiler)
   }
 
-  func random(_ sizes: [Int], seed: UInt64, in range: ClosedRange<Float> = -1...1) throws -> Tensor {
-    try random(.f32, sizes, seed: seed, in: range)
-  }
-
+  /// Random numbers, rounded to an element type.
   func random(_ element: DType, _ sizes: [Int], seed: UInt64, in range: ClosedRange<Float> = -1...1) throws
     -> Tensor
   {
-    var generator = SplitMix64(seed: seed)
-    let values = generator.floats(sizes.reduce(1, *), in: range)
-    let tensor = Tensor(.f32, sizes, values)
+    let tensor = Tensor.random(sizes, seed: seed, in: range)
     if element == .f32 { return tensor }
     let cast = Tensor(TensorType(element, sizes))
     try Cast(element).evaluate([tensor.view], into: [cast.mutableView])
     return cast
-  }
-
-  func quantized(_ tensor: Tensor, _ format: BlockFormat) throws -> Tensor {
-    let op = Quantize(format)
-    let result = Tensor(try op.inferTypes([tensor.type])[0])
-    try op.evaluate([tensor.view], into: [result.mutableView])
-    return result
   }
 
   /// The type with its first axis as the symbol T.
