@@ -14,8 +14,7 @@ import Testing
   func cases() throws -> [KernelCase] {
     var cases: [KernelCase] = []
     func random(_ sizes: [Int], _ seed: UInt64, most: Float = 1) -> Tensor {
-      var generator = SplitMix64(seed: seed)
-      return Tensor(.f32, sizes, generator.floats(sizes.reduce(1, *), in: -most...most))
+      Tensor.random(sizes, seed: seed, in: -most...most)
     }
     for (hidden, variants) in [(1, 0..<2), (5, 1..<2), (16, 2..<3), (19, 2..<4), (40, 0..<4), (96, 2..<3)] {
       for cell in Recurrence.Cell.allCases {

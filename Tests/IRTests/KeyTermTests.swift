@@ -1,20 +1,11 @@
-import Base
 import IR
 import Tensors
+import TestSupport
 import Testing
 
 /// Attention over keys that are stored without the mean that rotary embedding turns.
 @Suite struct KeyTermTests {
-  private func random(_ sizes: [Int], _ seed: UInt64) -> Tensor {
-    var generator = SplitMix64(seed: seed)
-    return Tensor(.f32, sizes, (0..<sizes.reduce(1, *)).map { _ in Float(generator.uniform() * 2 - 1) })
-  }
-
-  private func evaluate(_ op: any Operator, _ inputs: [Tensor]) throws -> Tensor {
-    let result = Tensor(try op.inferTypes(inputs.map(\.type))[0])
-    try op.evaluate(inputs.map(\.view), into: [result.mutableView])
-    return result
-  }
+  private func evaluate(_ op: any Operator, _ inputs: [Tensor]) throws -> Tensor { try op.results(of: inputs)[0] }
 
   /// Cosines and sines of the columns of a head of 4 numbers, of which 2 pairs turn: of the first `block` positions,
   /// then of `blocks` blocks.
@@ -44,14 +35,14 @@ import Testing
   func addsTheTurnedMean(_ recent: Int?, _ position: Int, _ tokens: Int) throws {
     let (rows, block) = (14, 4)
     let frequencies: [Float] = [1, 0.3]
-    let plain = random([rows, 8], 1)
+    let plain = Tensor.random([rows, 8], seed: 1)
     let mean: [Float] = [3, -2, 1.5, 0.5, -4, 2, 0.25, 1]
     let less = Tensor(
       .f32, [rows, 8], plain.array(of: Float.self).enumerated().map { $0.element - mean[$0.offset % 8] })
     let table = try evaluate(
       RopeTable(length: .fixed(rows)), [Tensor(.i32, [1], [Int32(0)]), Tensor(.f32, [2], frequencies)])
     let keys = try [plain, less].map { try evaluate(Rope(headDim: 4), [$0, table]) }
-    let (q, v) = (random([tokens, 16], 2), random([rows, 8], 3))
+    let (q, v) = (Tensor.random([tokens, 16], seed: 2), Tensor.random([rows, 8], seed: 3))
     let at = Tensor(.i32, [1], [Int32(position)])
     // The rows before the first query and those of the queries.
     func last(_ source: Tensor) -> Tensor {

@@ -21,13 +21,6 @@ struct OperatorCase: Sendable, CustomTestStringConvertible {
     return "\(op.name) \(attributes) of \(inputs.map { $0.type.description }.joined(separator: ", "))"
   }
 
-  /// The results of the operator on other inputs.
-  static func results(_ op: any Operator, _ inputs: [Tensor]) throws -> [Tensor] {
-    let results = try op.inferTypes(inputs.map(\.type)).map { Tensor($0) }
-    try op.evaluate(inputs.map(\.view), into: results.map(\.mutableView))
-    return results
-  }
-
   /// The cases computed by `Fixtures/operator_reference.py` and `Fixtures/sequence_reference.py`.
   static let recorded: [OperatorCase] = {
     do {

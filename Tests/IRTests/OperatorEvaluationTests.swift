@@ -229,7 +229,7 @@ private let allCases = OperatorCase.recorded + handCases
 
   /// f32 sums of up to some hundred terms of size 1: errors of some 1e-6 of the largest.
   @Test(arguments: allCases) func givesTheExpectedResults(_ test: OperatorCase) throws {
-    let results = try OperatorCase.results(test.op, test.inputs)
+    let results = try test.op.results(of: test.inputs)
     #expect(results.map(\.type) == test.outputs.map(\.type))
     for (result, expected) in zip(results, test.outputs) {
       if !expected.type.isDense || !expected.type.element.isFloat {
@@ -251,7 +251,7 @@ private let allCases = OperatorCase.recorded + handCases
       // Angles are products in f32, which f64 cannot repeat; f16 results are coarser than the tolerance.
       if test.op.name == "rope_table" || test.outputs[0].type.element == .f16 { continue }
       let inputs = test.inputs.map { $0.type.element.isFloat ? $0.converted(to: .f64) : $0 }
-      let results = try OperatorCase.results(test.op, inputs)
+      let results = try test.op.results(of: inputs)
       for (result, expected) in zip(results, test.outputs) {
         #expect(result.type.element == (expected.type.element.isFloat ? .f64 : expected.type.element))
         #expect(maxRelativeError(result.doubles, expected.doubles) <= 3e-6, "\(test.testDescription)")
@@ -265,9 +265,9 @@ private let allCases = OperatorCase.recorded + handCases
   @Test func computesInDoublePrecision() throws {
     let x = Tensor(.f64, [1, 2], [1e8, 1.0])
     let w = Tensor(.f64, [2, 1], [1.0, 1.0])
-    #expect(try OperatorCase.results(MatMul(), [x, w])[0].doubles == [1e8 + 1])
-    #expect(try OperatorCase.results(Add(), [x, w])[0].doubles == [1e8 + 1, 2, 1e8 + 1, 2])
-    #expect(try OperatorCase.results(Reduce(.sum, axes: []), [x])[0].doubles == [1e8 + 1])
+    #expect(try MatMul().results(of: [x, w])[0].doubles == [1e8 + 1])
+    #expect(try Add().results(of: [x, w])[0].doubles == [1e8 + 1, 2, 1e8 + 1, 2])
+    #expect(try Reduce(.sum, axes: []).results(of: [x])[0].doubles == [1e8 + 1])
   }
 
   /// Blocks of rows give the same bytes as the whole.
@@ -276,7 +276,7 @@ private let allCases = OperatorCase.recorded + handCases
     for test in allCases {
       guard let op = test.op as? any RowMapped else { continue }
       let types = test.inputs.map(\.type)
-      let whole = try OperatorCase.results(op, test.inputs)[0]
+      let whole = try op.results(of: test.inputs)[0]
       guard whole.view.sizes.first ?? 0 > 0 else { continue }
       let step = op.rowGranularity(types)
       for first in stride(from: 0, to: whole.view.sizes[0], by: step) {
@@ -319,12 +319,12 @@ private let allCases = OperatorCase.recorded + handCases
   func rotationsAreUndone(_ op: Hadamard) throws {
     var random = SplitMix64(seed: 3)
     let x = Tensor.f32([3, 96, 5], random.floats(3 * 96 * 5))
-    let turned = Tensor.f32([3, 5, 96], try OperatorCase.results(Transpose([0, 2, 1]), [x])[0].array(of: Float.self))
-    let middle = try OperatorCase.results(op.along(1), [x])[0]
-    let last = try OperatorCase.results(op.along(-1), [turned])[0]
-    let back = try OperatorCase.results(Transpose([0, 2, 1]), [last])[0]
+    let turned = Tensor.f32([3, 5, 96], try Transpose([0, 2, 1]).results(of: [x])[0].array(of: Float.self))
+    let middle = try op.along(1).results(of: [x])[0]
+    let last = try op.along(-1).results(of: [turned])[0]
+    let back = try Transpose([0, 2, 1]).results(of: [last])[0]
     #expect(middle.array(of: Float.self) == back.array(of: Float.self))
-    #expect(maxRelativeError(try OperatorCase.results(op.inverted, [last])[0].doubles, turned.doubles) <= 1e-6)
+    #expect(maxRelativeError(try op.inverted.results(of: [last])[0].doubles, turned.doubles) <= 1e-6)
     #expect(maxRelativeError(last.doubles, turned.doubles) > 0.1)
     func length(_ tensor: Tensor) -> Double { tensor.doubles.reduce(0) { $0 + $1 * $1 } }
     #expect(abs(length(last) / length(turned) - 1) <= 1e-6)
@@ -337,7 +337,7 @@ private let allCases = OperatorCase.recorded + handCases
       let w = Tensor.f32([n, k], random.floats(n * k))
       let half = w.converted(to: .bf16)
       let wide = half.converted(to: .f32)
-      let found = try OperatorCase.results(MatMul(transposeB: true), [x, half])[0].array(of: Float.self)
+      let found = try MatMul(transposeB: true).results(of: [x, half])[0].array(of: Float.self)
       let (a, b) = (x.array(of: Float.self), wide.array(of: Float.self))
       // Some rows and columns stand for all.
       for i in [0, m - 1] {

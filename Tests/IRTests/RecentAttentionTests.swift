@@ -1,28 +1,21 @@
-import Base
 import IR
 import Tensors
+import TestSupport
 import Testing
 
 /// Attention whose last keys and values lie apart from the cache.
 @Suite struct RecentAttentionTests {
-  private func random(_ sizes: [Int], _ seed: UInt64) -> Tensor {
-    var generator = SplitMix64(seed: seed)
-    return Tensor(.f32, sizes, (0..<sizes.reduce(1, *)).map { _ in Float(generator.uniform() * 2 - 1) })
-  }
-
   private func evaluate(_ op: Attention, _ inputs: [Tensor]) throws -> [Float] {
-    let result = Tensor(try op.inferTypes(inputs.map(\.type))[0])
-    try op.evaluate(inputs.map(\.view), into: [result.mutableView])
-    return result.array(of: Float.self)
+    try op.results(of: inputs)[0].array(of: Float.self)
   }
 
   /// Every query gives what it gives alone over a cache into which the last rows were copied.
   @Test(arguments: [(3, nil), (1, nil), (6, 4), (2, 4), (20, nil)] as [(Int, Int?)])
   func takesTheLastRows(_ recent: Int, _ window: Int?) throws {
     let (tokens, position, rows, width) = (5, 6, 14, 8)
-    let q = random([tokens, 16], 1)
-    let cache = [random([rows, width], 2), random([rows, width], 3)]
-    let last = [random([recent + tokens, width], 4), random([recent + tokens, width], 5)]
+    let q = Tensor.random([tokens, 16], seed: 1)
+    let cache = [Tensor.random([rows, width], seed: 2), Tensor.random([rows, width], seed: 3)]
+    let last = [Tensor.random([recent + tokens, width], seed: 4), Tensor.random([recent + tokens, width], seed: 5)]
     var op = Attention(heads: 4, kvHeads: 2, scale: 0.7, window: window, softcap: 3)
     var wanted: [Float] = []
     for token in 0..<tokens {

@@ -6,8 +6,7 @@ import Testing
 /// Formulas of merges on tensors of more than one block, and regression against its own minimum.
 @Suite struct TensorMergeTests {
   private func random(_ seed: UInt64, _ count: Int) -> Tensor {
-    var generator = SplitMix64(seed: seed)
-    return Tensor(.f32, [count], generator.floats(count))
+    Tensor.random([count], seed: seed)
   }
 
   private func result(_ count: Int, _ body: (MutableTensorView) -> Void) -> [Float] {

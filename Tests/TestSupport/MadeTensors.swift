@@ -18,6 +18,15 @@ extension Tensor {
   }
 }
 
+extension Operator {
+  /// The results of the evaluator for such inputs.
+  package func results(of inputs: [Tensor]) throws -> [Tensor] {
+    let results = try inferTypes(inputs.map(\.type)).map { Tensor($0) }
+    try evaluate(inputs.map(\.view), into: results.map(\.mutableView))
+    return results
+  }
+}
+
 /// The bytes of a row of numbers in a format, rounded to the nearest.
 package func quantize(_ format: BlockFormat, _ row: [Float]) -> [UInt8] {
   var bytes = [UInt8](repeating: 0xAA, count: format.rowBytes(columns: row.count))
