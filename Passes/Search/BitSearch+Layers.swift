@@ -263,9 +263,12 @@ extension BitSearch {
     }
     guard most > least else { return 0 }
     var counts = [Int](repeating: 0, count: steps)
-    let factor = Float(steps) / (most - least)
+    // In f64, where no difference of two numbers is infinite.
+    let factor = Double(steps) / (Double(most) - Double(least))
     for part in parts {
-      for number in part where number.isFinite { counts[min(steps - 1, Int((number - least) * factor))] += 1 }
+      for number in part where number.isFinite {
+        counts[min(steps - 1, Int((Double(number) - Double(least)) * factor))] += 1
+      }
     }
     let all = Double(counts.reduce(0, +))
     return counts.reduce(0.0) { sum, count in

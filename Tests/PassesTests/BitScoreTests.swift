@@ -161,6 +161,18 @@ import Testing
     }
   }
 
+  /// The entropy of inputs is counted over any range, also one of which 1 / 256 is no normal number.
+  @Test func entropyOfTheSmallestNumbers() throws {
+    var planted = Self.quietBlocks
+    let numbers = (0..<24 * 64).map { $0 % 3 == 0 ? Float.leastNonzeroMagnitude : 0 }
+    planted.samples = [FunctionInputs(inputs: [Tensor(.f32, [24, 64], numbers)])]
+    let found = try Self.run(
+      planted, "allocate-bits{text=\"t\",bits=3.75,score=entropy,formats=[\(Self.low), \(Self.high)]}")
+    let entropies = found.figures.filter { $0.name.hasPrefix("entropy of") }
+    // The first layer's inputs: a third of one number, the rest of another.
+    #expect(entropies.count == 8 && abs((entropies.first?.value ?? 0) - 0.9183) < 1e-4, "\(entropies)")
+  }
+
   /// Every search gives the bits to the layers that matter, and keeps to the budget.
   @Test(arguments: ["dynamic", "closedForm", "steps", "steps,pairs=2"]) func searchesAgree(search: String) throws {
     let found = try Self.run(
