@@ -43,6 +43,7 @@ extension ConvConfig {
     }
     let step = g.strides[1] * g.channels
     let ahead = prefetched(places, weights, in: k)
+    let below = below(target: k.target)
     let order = ConvPanel.Weights(
       start: weights, stride: channels * vectors * k.lanes, contiguous: g.dilations[1] == 1 && tiling.groups == 1)
     panel.forEachRun(of: x, places, order) { values, panel, tap, count, seeing in
@@ -54,6 +55,7 @@ extension ConvConfig {
           let pixels = places.run.count
           k.prefetch(values, c * .integer(pixels) + .integer(pixels * g.channels))
         }
+        if let below { k.prefetch(values, c * .integer(below.step) + .integer(below.offset)) }
         let loaded = (0..<vectors).map { v in
           k.define("w\(v)", panel.load((c * .integer(vectors) + .integer(v)) * .integer(k.lanes)))
         }
@@ -64,6 +66,15 @@ extension ConvConfig {
       }
     }
     return sums
+  }
+
+  /// How far below a place of the image a tile asks for cache lines, and how many numbers further with every input value: what
+  /// the tile below sees comes nearer while this one is computed. Nil where images stay in the second cache.
+  private func below(target: Target) -> (offset: Int, step: Int)? {
+    let g = tiling.geometry
+    let line = g.width * g.channels
+    guard !tiling.isFlat, tiling.groups == 1, g.height * line * 4 > target.cacheBytes.level2 else { return nil }
+    return (g.strides[0] * line, (tiling.pixels * g.strides[1] + g.kernel[1] - 1) / g.kernel[1])
   }
 
   /// Where in the weights of the next panel a tile asks for cache lines, and how many numbers further with every input value:

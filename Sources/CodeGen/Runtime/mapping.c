@@ -101,10 +101,18 @@ mcc_bundle mcc_bundle_map(void) {
 
 uint8_t *mcc_arena_allocate(int64_t bytes) {
   size_t size = bytes > 0 ? (size_t)bytes : 1;
-  void *arena = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  /* Whole large pages: one entry of the translation buffer for 2 MiB. What is beside them is never touched. */
+  const size_t page = (size_t)2 << 20;
+  const int is_large = size >= page && size <= SIZE_MAX - 2 * page;
+  const size_t pages = is_large ? (size + page - 1) / page * page : size;
+  uint8_t *arena = mmap(NULL, is_large ? pages + page : size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (arena == MAP_FAILED) mcc_fail(MCC_EXIT_INTERNAL, "not enough memory: the model needs %zu bytes", size);
 #if defined(MADV_HUGEPAGE)
-  if (size >= (size_t)4 << 20) madvise(arena, size, MADV_HUGEPAGE);
+  if (is_large) {
+    arena += (page - (uintptr_t)arena % page) % page;
+    madvise(arena, pages, MADV_HUGEPAGE);
+  }
 #endif
   return arena;
 }
