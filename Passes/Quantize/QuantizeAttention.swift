@@ -9,7 +9,8 @@ import Tensors
 ///
 /// Where a text is named, each attention is computed both ways on its operands in `samples` windows of `length` tokens
 /// (or the samples of an archive), and one whose results differ by more than `maxError`, the root of the mean square of
-/// the differences over that of the results, stays as it is. `block` and `smooth` are those of ``ByteAttention``.
+/// the differences over that of the results, stays as it is. The quantization in the metadata gets `at8`. `block` and
+/// `smooth` are those of ``ByteAttention``.
 package struct QuantizeAttention: TokenSampled {
   package static let name = "quantize-attention"
   package static let summary = "compute attention of several queries with products of bytes"
@@ -61,6 +62,11 @@ package struct QuantizeAttention: TokenSampled {
         context.count("attentions in int8")
       }
     }
+    guard places.contains(where: { !$0.isEmpty }), let known = model[metadata: "quantization"],
+      var spec = try? QuantizationSpec(parsing: known)
+    else { return }
+    spec.attentionBits = 8
+    model[metadata: "quantization"] = spec.description
   }
 
   /// Why an attention stays as it is; nil if it need not.

@@ -23,6 +23,8 @@ import Tensors
 /// layer and the checkpoint's names of its weights. `embeddings` and `head` override what is done to tables and to the
 /// layers whose result is an output: `auto`, `keep`, or weights and group such as `w8g32`. `concats` says whether
 /// operands of a concatenation in bytes may have scales of their own (`split`) or share one (`joint`).
+///
+/// A `spec` with `at8` lets attention compute in bytes as well (``QuantizeAttention`` without samples).
 package struct QuantizeWeights: Pass {
   package static let name = "quantize"
   package static let summary =
@@ -58,7 +60,8 @@ package struct QuantizeWeights: Pass {
   package init(_ spec: QuantizationSpec) { self.spec = spec }
 
   package var fidelity: Fidelity {
-    switch spec.weights {
+    if spec.attentionBits == 8 { return .lossy }
+    return switch spec.weights {
     case .f32: .exact
     case .f16, .bf16: .rounding
     default: .lossy
@@ -73,7 +76,10 @@ package struct QuantizeWeights: Pass {
       }
       try quantize(&model, function: index, &context)
     }
-    model[metadata: "quantization"] = spec.description
+    var own = spec
+    own.attentionBits = nil
+    model[metadata: "quantization"] = own.description
+    if spec.attentionBits == 8 { try QuantizeAttention().run(&model, &context) }
   }
 
   /// A weight that is rounded on its own.

@@ -80,7 +80,10 @@ package enum Presets {
     isLanguage: Bool = false, embeds: Bool = false
   ) throws -> Pipeline {
     let rest = try Pipeline(parsing: "eliminate-common-subexpressions,eliminate-dead-code", registry: registry)
-    var passes: [any Pass] = [QuantizeWeights(spec)]
+    // Attention comes last, so that what bytes lose in it is measured on the activations that it will have.
+    var weights = spec
+    weights.attentionBits = nil
+    var passes: [any Pass] = [QuantizeWeights(weights)]
     if let calibration {
       if try isLanguage || !CalibrationSamples.isArchive(calibration.samples) {
         guard calibration.range == .minmax else {
@@ -98,7 +101,6 @@ package enum Presets {
         passes = [calibration] + passes + [chosen, FuseQuantized()]
       }
     }
-    // Last, so that what bytes lose in attention is measured on the activations that it will have.
     if spec.attentionBits == 8 { passes.append(QuantizeAttention(text: calibration?.samples ?? "")) }
     return Pipeline(passes + rest.passes)
   }

@@ -74,6 +74,27 @@ import Testing
     #expect(errors[3] > errors[1] && errors[3] < 0.25, "w4: \(errors[3])")
   }
 
+  /// Attention in bytes is part of the word, in a pipeline as on the command line.
+  @Test(arguments: [("w8at8", true, "w8gca8at8"), ("w8", false, "w8gca8"), ("wf32at8", true, "wf32at8")])
+  func attentionFollowsTheWord(_ spec: String, _ isInBytes: Bool, _ name: String) throws {
+    var model = try Parser.parse(
+      """
+      model @attention {
+        func @main (%q: f32[5, 8], %k: f32[5, 4], %v: f32[5, 4]) -> (y: f32[5, 8]) {
+          %y = attention(%q, %k, %v) {heads = 2, kvHeads = 1, scale = 0.5, causal = false}
+          return %y
+        }
+      }
+      """)
+    var context = PassContext()
+    let reports = try PassManager().run(
+      Pipeline(parsing: "quantize{spec=\(spec)}", registry: .all), on: &model, &context)
+    let graph = model.functions[0]
+    let op = try #require(graph.nodeIDs.lazy.compactMap { graph[$0].op as? Attention }.first)
+    #expect((op.int8 != nil) == isInBytes && model[metadata: "quantization"] == name)
+    #expect(reports[0].fidelity == .lossy)
+  }
+
   /// Passes behind it do not undo or repeat it.
   @Test func isDoneOnce() throws {
     var model = try model(columns: 64, rows: 8)
