@@ -1,3 +1,4 @@
+import Base
 import IR
 import Tensors
 import TestSupport
