@@ -7,7 +7,7 @@ extension PassRegistry {
     FoldBatchNorm.self, FoldRepConv.self, ExpandBatchNorm.self, Fuse.self, FoldAffine.self, CollapseLinear.self,
     RemoveDeadUnits.self, FoldNorm.self, KeepKronecker.self, FixInput.self, SelectOutputs.self, MergeMatMuls.self,
     FuseElementwise.self, Calibrate.self, Rotate.self, AffineTransform.self, Smooth.self, CenterKeys.self,
-    Equalize.self, QuantizeWeights.self, AllocateBits.self, ChooseCodes.self, CorrectBias.self, FuseQuantized.self,
-    QuantizeAttention.self,
+    Equalize.self, QuantizeWeights.self, WidenActivations.self, AllocateBits.self, ChooseCodes.self, CorrectBias.self,
+    FuseQuantized.self, QuantizeAttention.self,
   ])
 }

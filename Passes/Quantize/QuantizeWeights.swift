@@ -8,7 +8,7 @@ import Tensors
 ///     // -> %c = quantize(%w) {format = ...}
 ///     //    %d = dequantize(%c)
 ///     //    %y = matmul(%x, %d) {transposeB = true}
-///     // and, with 8-bit activations, %x as dequantize(quantize(%x)), once for all its users
+///     // and, with activations of 8 bits or fewer, %x as dequantize(quantize(%x)), once for all its users
 ///
 /// Linear layers are matmuls whose right factor is a recipe of rank 2, stored with one row per output column, and the
 /// products of experts. A weight that is dequantized already, as from GGUF, keeps its codes unless they are floats of
@@ -369,13 +369,13 @@ private struct Work {
 
   /// Rounds the left factor of a matmul, if the specification asks for it, in groups that fit the weight's.
   private mutating func quantizeInput(of id: NodeID, _ weight: BlockFormat) throws {
-    guard options.spec.activationBits == 8, weight.codes != .float8 else { return }
+    let group = weight.group.flatMap { [16, 32, 64, 128].contains($0) ? $0 : nil } ?? 32
+    guard let rounding = options.spec.activationRounding(group: group), weight.codes != .float8 else { return }
     let input = graph[id].inputs[0]
     if let node = graph.definingNode(of: input), graph[node].op is Dequantize { return }
-    let group = weight.group.flatMap { [16, 32, 64, 128].contains($0) ? $0 : nil } ?? 32
     let key = Key(value: input, storage: .block(.a8(group)))
     if stored[key] == nil {
-      let codes = try emit(Quantize(.a8(group)), input, "\(graph[input].name)_codes", id)
+      let codes = try emit(rounding, input, "\(graph[input].name)_codes", id)
       stored[key] = try emit(Dequantize(graph.type(of: input).element), codes, "\(graph[input].name)_rounded", id)
     }
     if let rounded = stored[key] { graph.setInput(0, of: id, to: rounded) }

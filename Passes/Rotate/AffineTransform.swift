@@ -81,8 +81,8 @@ package struct AffineTransform: TokenSampled {
       let rows = try walk.rows(of: value, columns: place.width).some(Self.rowLimit, columns: place.width)
       let weights = try place.readers.map { try Self.rows(of: $0, graph, evaluator) }
       let trial = BasisTrial(
-        rows: rows, weights: weights, width: place.width, format: format, activations: spec.activationFormat,
-        limit: Self.trialLimit)
+        rows: rows, weights: weights, width: place.width, format: format,
+        activations: spec.activationRounding(group: spec.group ?? 32), limit: Self.trialLimit)
       let moments = try KroneckerBasis.Moments(
         rows: rows, weights: weights.flatMap { $0.some(Self.rowLimit, columns: place.width) },
         left: place.orders.left, right: place.orders.right)
@@ -185,16 +185,16 @@ package struct AffineTransform: TokenSampled {
 private struct BasisTrial {
   private let rows: Tensor
   private let weights: Tensor
-  private let format: BlockFormat
-  private let activations: BlockFormat?
+  private let weightRounding: Quantize
+  private let activations: Quantize?
   private let width: Int
   private let right: [Float]
 
   /// On at most `limit` of the rows, and as many of those of all weights.
   init(
-    rows: [Float], weights: [[Float]], width: Int, format: BlockFormat, activations: BlockFormat?, limit: Int
+    rows: [Float], weights: [[Float]], width: Int, format: BlockFormat, activations: Quantize?, limit: Int
   ) {
-    (self.format, self.activations, self.width) = (format, activations, width)
+    (weightRounding, self.activations, self.width) = (Quantize(format), activations, width)
     let x = rows.some(limit, columns: width), w = weights.flatMap { $0 }.some(limit, columns: width)
     self.rows = Tensor(.f32, [x.count / width, width], x)
     self.weights = Tensor(.f32, [w.count / width, width], w)
@@ -227,7 +227,7 @@ private struct BasisTrial {
   /// The sum of the squares of the differences.
   private func error(_ basis: KroneckerBasis?) throws -> Double {
     let x = try changed(rows, basis?.factors), w = try changed(weights, basis?.inverses)
-    let found = Self.product(rounded(x, activations), rounded(w, format), width)
+    let found = try Self.product(rounded(x, activations), rounded(w, weightRounding), width)
     return zip(found, right).reduce(0) { $0 + Double($1.0 - $1.1) * Double($1.0 - $1.1) }
   }
 
@@ -242,20 +242,13 @@ private struct BasisTrial {
     return withExtendedLifetime(matrices) { result.array(of: Float.self) }
   }
 
-  private func rounded(_ numbers: [Float], _ format: BlockFormat?) -> [Float] {
-    guard let format else { return numbers }
-    var result = numbers
-    var row = [Float](repeating: 0, count: width)
-    var codes = [UInt8](repeating: 0, count: format.rowBytes(columns: width))
-    for first in stride(from: 0, to: numbers.count, by: width) {
-      codes.withUnsafeMutableBytes { codes in
-        guard let address = codes.baseAddress else { return }
-        format.quantizeRow(Array(numbers[first..<first + width]), columns: width, into: address)
-        format.dequantizeRow(address, columns: width, into: &row)
-      }
-      result.replaceSubrange(first..<first + width, with: row)
-    }
-    return result
+  private func rounded(_ numbers: [Float], _ rounding: Quantize?) throws -> [Float] {
+    guard let rounding else { return numbers }
+    let rows = Tensor(.f32, [numbers.count / width, width], numbers)
+    let codes = Tensor(try rounding.inferTypes([rows.type])[0])
+    try rounding.evaluate([rows.view], into: [codes.mutableView])
+    try Dequantize(.f32).evaluate([codes.view], into: [rows.mutableView])
+    return rows.array(of: Float.self)
   }
 
   private static func product(_ x: [Float], _ w: [Float], _ width: Int) -> [Float] {

@@ -13,8 +13,8 @@ import Tensors
 /// - group: `g32`, `g64`, `g128`, or `gc` for one scale per output channel (`w8` only). Without: `gc` for `w8`,
 ///   otherwise `g32`; `wmxfp4`, `wnvfp4` and `wfp8` have their own. A `z` behind it (`w4g128z`, `w4z`) gives each group
 ///   a zero point; `w6` to `w2` only.
-/// - activations: `a8` (without: the same, for quantized weights) or `a32`, which leaves them as they are; `wfp8` takes
-///   `a32` only.
+/// - activations: `a8` (without: the same, for quantized weights), `a7` to `a4`, whose codes are bytes of fewer values, or
+///   `a32`, which leaves them as they are; `wfp8` takes `a32` only.
 /// - cache: `kv32`, `kv16`, `kv8`, `kv4` or `kv4t`, see ``CacheType``; without, the checkpoint decides.
 /// - attention: `at8`, products of bytes where there are several queries (``ByteAttention``), or `at32` (without: the
 ///   same).
@@ -83,12 +83,15 @@ package struct QuantizationSpec: Hashable, Sendable {
   package var group: Int?
   /// Whether each group has a zero point.
   package var hasZeroPoints = false
-  /// Bits of activations: 8 or 32.
+  /// Bits of activations: 4 to 8, or 32.
   package var activationBits: Int
   /// How the KV cache keeps keys and values, if it is said.
   package var cacheType: CacheType?
   /// Bits of the products of attention, 8 or 32, if they are said.
   package var attentionBits: Int?
+
+  /// Bits that activations may be rounded to.
+  package static let activationWidths = 4...8
 
   /// The group lengths that can be asked for.
   package static let groups = [32, 64, 128]
@@ -143,7 +146,13 @@ package struct QuantizationSpec: Hashable, Sendable {
 
   /// The block format of activations: one scale per token and group, the group of the weights, or 32 where those have one
   /// scale per channel; nil where activations stay numbers.
-  package var activationFormat: BlockFormat? { activationBits == 8 ? .a8(group ?? 32) : nil }
+  package var activationFormat: BlockFormat? { activationRounding(group: group ?? 32)?.format }
+
+  /// How activations are rounded in groups of some length; nil where they stay numbers.
+  package func activationRounding(group: Int) -> Quantize? {
+    guard Self.activationWidths.contains(activationBits) else { return nil }
+    return Quantize(.a8(group), codeBits: activationBits == 8 ? nil : activationBits)
+  }
 
   /// Bits of one weight, its share of the scale included, in rows of `columns` numbers.
   package func bitsPerWeight(columns: Int) -> Double {
@@ -231,16 +240,16 @@ extension QuantizationSpec: CustomStringConvertible {
     activationBits = weights.isQuantized && weights != .fp8 ? 8 : 32
     if !rest.hasPrefix("at"), take("a") {
       let digits = word()
-      guard digits == "8" || digits == "32" else {
-        throw fail("unknown activations 'a\(digits)' (choices: a8, a32)")
+      guard let bits = Int(digits), bits == 32 || Self.activationWidths.contains(bits) else {
+        throw fail("unknown activations 'a\(digits)' (choices: a8, a7, a6, a5, a4, a32)")
       }
-      guard digits == "32" || weights.isQuantized else {
-        throw fail("8-bit activations need quantized weights (w8 to w2, wt)", .unsupported)
+      guard bits == 32 || weights.isQuantized else {
+        throw fail("\(bits)-bit activations need quantized weights (w8 to w2, wt)", .unsupported)
       }
-      guard digits == "32" || weights != .fp8 else {
+      guard bits == 32 || weights != .fp8 else {
         throw fail("weights of type fp8 are multiplied by activations as they are (a32)", .unsupported)
       }
-      activationBits = digits == "8" ? 8 : 32
+      activationBits = bits
     }
 
     cacheType = nil

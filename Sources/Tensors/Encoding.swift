@@ -101,6 +101,9 @@ package struct BlockFormat: Hashable, Sendable {
   /// Activations: eight bits with an f32 scale per group of a token.
   package static func a8(_ group: Int) -> BlockFormat { BlockFormat(bits: 8, group: group, scale: .f32) }
 
+  /// Whether codes may be held to fewer values than they have bits for: bytes with an f32 scale.
+  package var takesFewerCodes: Bool { bits == 8 && scale == .f32 && codes == .signed }
+
   /// A cache of keys or values: eight bits with an f32 scale for each token and head of `headDim` numbers.
   package static func cache8(_ headDim: Int) -> BlockFormat { a8(headDim) }
 

@@ -144,7 +144,7 @@ struct PassArguments: ParsableArguments {
       "Drops all other outputs, with what only they need: auxiliary heads of a training form.", valueName: "names"))
   var outputs: String?
 
-  @Option(help: "Quantizes the linear layers: w8 or w4 with a group (w4g32, w4g64, w4g128), a8 or a32.")
+  @Option(help: "Quantizes the linear layers: w8 or w4 with a group (w4g32, w4g64, w4g128), a8 (to a4) or a32.")
   var quantize: String?
 
   @Option(

@@ -35,6 +35,15 @@ import Testing
           Chained(before: [Chained.Link(LayerNorm(epsilon: 1e-5), operands: 2)] + rounding, operation: gated),
           [x, w, gain, bias], constants: [1, 2, 3], dequantized: [1], tolerance: 5e-3),
       ]
+      // Fewer codes, of the very numbers.
+      let narrow = [
+        Chained.Link(Quantize(.a8(format.group ?? 32), codeBits: 4), operands: 0),
+        Chained.Link(Dequantize(), operands: 0),
+      ]
+      cases.append(
+        KernelCase(
+          "rounding to a4 \(format.name)", Chained(before: narrow, operation: op), [x, w, residual], constants: [1],
+          dequantized: [1], tolerance: 1e-5))
       // Rotated numbers differ by rounding as well.
       let rotation = Chained.Link(Hadamard(blocks: k == 100 ? [20, 80] : [k], seed: 9), operands: 0)
       cases += [
@@ -61,6 +70,9 @@ import Testing
       let gain = Tensor.random([k], seed: 8)
       let op = Chained(before: [Chained.Link(RMSNorm(epsilon: 0), operands: 1)], operation: Quantize(.a8(32)))
       cases.append(KernelCase("norm \(t)x\(k)", op, [x, gain], constants: [1], tolerance: 0))
+      let narrow = Chained(
+        before: [Chained.Link(RMSNorm(epsilon: 0), operands: 1)], operation: Quantize(.a8(32), codeBits: 5))
+      cases.append(KernelCase("norm a5 \(t)x\(k)", narrow, [x, gain], constants: [1], tolerance: 0))
       // Sums of a few small whole numbers are exact in any order, and so is their half.
       let rotation = Chained.Link(Hadamard(blocks: [4]), operands: 0)
       cases.append(

@@ -65,11 +65,21 @@ extension KernelTests {
         tolerance: 2e-6))
     let zeros = Tensor(.f32, [2, 40], [Float](repeating: 0, count: 80))
     cases.append(KernelCase("quantize zeros", Quantize(.a8(32)), [zeros], tolerance: 0))
+    cases.append(KernelCase("quantize zeros a4", Quantize(.a8(32), codeBits: 4), [zeros], tolerance: 0))
+    for bits in Quantize.narrowCodeBits {
+      for (rows, columns) in [(1, 40), (3, 64)] {
+        let x = Tensor.random([rows, columns], seed: UInt64(30 + bits), in: -3...3)
+        cases.append(
+          KernelCase("quantize \(columns) a\(bits)", Quantize(.a8(32), codeBits: bits), [x], tolerance: 0))
+      }
+    }
     // Denormal scales, and the largest numbers.
     let tiny = Tensor(.f32, [1, 32], (0..<32).map { Float($0) * 0x1p-149 })
     cases.append(KernelCase("quantize denormals", Quantize(.a8(32)), [tiny], tolerance: 0))
+    cases.append(KernelCase("quantize denormals a4", Quantize(.a8(32), codeBits: 4), [tiny], tolerance: 0))
     let huge = Tensor(.f32, [1, 32], (0..<32).map { Float($0 - 16) / 16 * Float.greatestFiniteMagnitude })
     cases.append(KernelCase("quantize huge", Quantize(.a8(32)), [huge], tolerance: 0))
+    cases.append(KernelCase("quantize huge a4", Quantize(.a8(32), codeBits: 4), [huge], tolerance: 0))
     let large = Tensor.random([2, 33], seed: 14, in: -1000...1000)
     cases.append(KernelCase("softmax large", Softmax(axis: -1), [large], tolerance: 1e-5))
     let x3 = Tensor.random([2, 5, 19], seed: 15)

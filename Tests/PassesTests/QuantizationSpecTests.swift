@@ -15,7 +15,8 @@ import Testing
     ("wnvfp4a32kv8", "wnvfp4a32kv8"),
     ("wfp8", "wfp8a32"), ("wfp8a32kv16", "wfp8a32kv16"), ("w4z", "w4g32za8"), ("w4g128za32kv16", "w4g128za32kv16"),
     ("w2g64z", "w2g64za8"), ("w4at8", "w4g32a8at8"), ("wf32at8", "wf32at8"), ("w8a32kv8at32", "w8gca32kv8at32"),
-    ("w4kv4tat8", "w4g32a8kv4tat8"),
+    ("w4kv4tat8", "w4g32a8kv4tat8"), ("w4a4", "w4g32a4"), ("w6a6", "w6g32a6"), ("w4g32a6", "w4g32a6"),
+    ("w8a7kv8", "w8gca7kv8"), ("wmxfp4a5", "wmxfp4a5"), ("wta4at8", "wtg32a4at8"),
   ]) func reads(_ text: String, _ canonical: String) throws {
     let spec = try QuantizationSpec(parsing: text)
     #expect(spec.description == canonical)
@@ -65,6 +66,11 @@ import Testing
     #expect(try QuantizationSpec(parsing: "wnvfp4").widenedToBytes.weightFormat == .w8(32))
     #expect(try QuantizationSpec(parsing: "w3g64z").widenedToBytes.weightFormat == .w8(64))
     #expect(f16.bitsPerWeight(columns: 64) == 16)
+    // Activations of fewer bits are bytes with fewer values.
+    let w4a4 = try QuantizationSpec(parsing: "w4g64a4")
+    #expect(w4a4.activationFormat == .a8(64))
+    #expect(w4a4.activationRounding(group: 64) == Quantize(.a8(64), codeBits: 4))
+    #expect(w4.activationRounding(group: 64) == Quantize(.a8(64)) && f16.activationRounding(group: 32) == nil)
   }
 
   @Test(arguments: [
@@ -80,7 +86,9 @@ import Testing
     ("w16", "unknown weights 'w16'"), ("W8", "expected 'w'"), ("w4g", "unknown group 'g'"),
     ("w4g33", "unknown group 'g33' (choices: g32, g64, g128)"),
     ("w8g16", "unknown group 'g16' (choices: gc, g32, g64, g128)"), ("wf16g32", "have no group"),
-    ("w8a16", "unknown activations 'a16' (choices: a8, a32)"), ("w8kv12", "unknown KV cache 'kv12'"),
+    ("w8a16", "unknown activations 'a16' (choices: a8, a7, a6, a5, a4, a32)"), ("w4a3", "unknown activations 'a3'"),
+    ("w4a9", "unknown activations 'a9'"), ("w4a0", "unknown activations 'a0'"), ("w4a", "unknown activations 'a'"),
+    ("w8kv12", "unknown KV cache 'kv12'"),
     ("w8kv8t", "unknown KV cache 'kv8t' (choices: kv32, kv16, kv8, kv4, kv4t)"), ("w8kv", "unknown KV cache 'kv'"),
     ("w8kv16a8", "unexpected 'a8' (the order is w, g, a, kv, at, as in w4g32a8kv16at8)"), ("w8 ", "unexpected ' '"),
     ("w8g99999999999999999999", "unknown group"), ("w٤", "unknown weights"),
@@ -97,8 +105,9 @@ import Testing
   @Test(arguments: [
     ("wnf4gc", "weights of fewer than 8 bits need a group"),
     ("wfp8a8", "weights of type fp8 are multiplied by activations as they are"),
+    ("wfp8a4", "weights of type fp8 are multiplied by activations as they are"),
     ("w4gc", "weights of fewer than 8 bits need a group"),
-    ("wf16a8", "8-bit activations need quantized weights"),
+    ("wf16a8", "8-bit activations need quantized weights"), ("wf32a4", "4-bit activations need quantized weights"),
   ]) func saysWhatIsNotThereYet(_ text: String, _ message: String) throws {
     let error = #expect(throws: CompileError.self) { try QuantizationSpec(parsing: text) }
     #expect(error?.kind == .unsupported)

@@ -38,6 +38,8 @@ import Testing
       ("wnf4a32", 0.06, 0.1), ("wiq4nla32", 0.06, 0.1), ("wtl4a32", 0.07, 0.13), ("wcb4a32", 0.055, 0.095),
       ("wcb3a32", 0.12, 0.2), ("wtl3a32", 0.13, 0.24), ("wmxfp4a32", 0.08, 0.14), ("wnvfp4a32", 0.07, 0.12),
       ("wcb4g128", 0.06, 0.11), ("wfp8", 0.018, 0.033),
+      // 63, 31, 15 and 7 steps to the largest number of an activation's group.
+      ("w8g32a7", 0.006, 0.014), ("w8g32a6", 0.012, 0.026), ("w8g32a5", 0.024, 0.052), ("w8g32a4", 0.055, 0.11),
       ("wf16", 0, 0.0005), ("wf32", 0, 0),
     ], [64, 100, 31]) func roundsToNearest(_ format: (spec: String, low: Double, high: Double), columns: Int) throws
   {

@@ -74,7 +74,10 @@ import Testing
   }
 
   @Test func refusesWhatDoesNotGoTogether() throws {
-    #expect(throws: CompileError.self) { try run("calibrate{samples=\"s\"},quantize{spec=w4}") }
+    for spec in ["w4", "w8a4"] {
+      let error = #expect(throws: CompileError.self) { try run("calibrate{samples=\"s\"},quantize{spec=\(spec)}") }
+      #expect(error?.message.contains("activations with measured ranges go with 8-bit weights") == true, "\(spec)")
+    }
     #expect(throws: CompileError.self) { try run("calibrate{samples=\"s\",range=\"median\"}") }
     #expect(throws: CompileError.self) { try run("calibrate{samples=\"s\"}", samples: 0) }
   }

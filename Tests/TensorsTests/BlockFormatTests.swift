@@ -156,6 +156,40 @@ import Testing
     }
   }
 
+  /// Bytes that are held to fewer codes: none beyond the largest, which the largest number of a group has; errors of at most
+  /// half a step; zeros stay zeros, and neither infinities nor NaN leave the range.
+  @Test(arguments: [7, 15, 31, 63], [1, 31, 32, 70]) func fewerCodes(_ largest: Int, _ columns: Int) throws {
+    let format = BlockFormat.a8(32)
+    func codes(_ values: [Float]) throws -> (bytes: [UInt8], codes: [Int]) {
+      var bytes = [UInt8](repeating: 0, count: format.rowBytes(columns: values.count))
+      values.withUnsafeBufferPointer { source in
+        bytes.withUnsafeMutableBytes {
+          format.quantize(source, columns: values.count, into: $0, largestCode: largest)
+        }
+      }
+      let blocks = stride(from: 0, to: bytes.count, by: 36)
+      return (bytes, blocks.flatMap { bytes[$0 + 4..<$0 + 36].map { Int(Int8(bitPattern: $0)) } })
+    }
+    var random = SplitMix64(seed: UInt64(columns))
+    let values = random.floats(columns, in: -3...3)
+    let found = try codes(values)
+    let back = dequantize(format, found.bytes, columns)
+    for start in stride(from: 0, to: columns, by: 32) {
+      let group = start..<min(start + 32, columns)
+      let most = values[group].map(\.magnitude).max() ?? 0
+      #expect(found.codes[start..<start + 32].map(\.magnitude).max() == UInt(largest))
+      let bound = most / Float(largest) / 2 * 1.001
+      for i in group { #expect(abs(back[i] - values[i]) <= bound) }
+    }
+    let zeros = [Float](repeating: 0, count: columns)
+    #expect(dequantize(format, try codes(zeros).bytes, columns) == zeros)
+    for special: Float in [.nan, .infinity, -.infinity, .leastNonzeroMagnitude, .greatestFiniteMagnitude] {
+      var row = values
+      row[0] = special
+      #expect(try codes(row).codes.allSatisfy { abs($0) <= largest }, "\(special)")
+    }
+  }
+
   /// Codes of the padding have value 0, whatever the length.
   @Test func padding() {
     #expect(quantize(.w8(32), [1]).count == 34)

@@ -39,7 +39,9 @@ extension MatMulConfig {
         rotation.rotate(k, values, into: rotated)
         values = { rotated.load($0, count: $1) }
       }
-      k.loop("g", to: .integer(activations.groups)) { activations.quantizeGroup(k, $0, into: x, values) }
+      k.loop("g", to: .integer(activations.groups)) {
+        activations.quantizeGroup(k, $0, codeBits: codeBits, into: x, values)
+      }
     }
 
     let tile = tile

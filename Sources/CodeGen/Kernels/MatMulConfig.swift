@@ -24,6 +24,8 @@ package struct MatMulConfig: Hashable, Codable, Sendable {
   package var tokenTile: Int
   /// Whether x is f32 and every thread quantizes it for itself, after norm and rotation if there are any; for one token.
   package var quantizesInput: Bool
+  /// Bits of the codes that it quantizes to, 4 to 8.
+  package var codeBits: Int
   package var norm: NormInput?
   /// The rotation of x, behind the norm if there is one.
   package var rotation: RotationInput?
@@ -31,10 +33,11 @@ package struct MatMulConfig: Hashable, Codable, Sendable {
   package init(
     weights: WeightType, activationGroup: Int? = nil, rows: Int, depth: Int, tokens: Extent,
     epilogue: Epilogue = .identity, inputStride: Int? = nil, vectors: Int, tokenTile: Int,
-    quantizesInput: Bool = false, norm: NormInput? = nil, rotation: RotationInput? = nil
+    quantizesInput: Bool = false, codeBits: Int = 8, norm: NormInput? = nil, rotation: RotationInput? = nil
   ) {
     precondition(!quantizesInput || (activationGroup != nil && tokens == .fixed(1)))
     self.quantizesInput = quantizesInput
+    self.codeBits = codeBits
     self.norm = norm
     self.rotation = rotation
     self.weights = weights
@@ -63,6 +66,7 @@ package struct MatMulConfig: Hashable, Codable, Sendable {
     if quantizesInput {
       let names = [norm?.name, rotation?.name].compactMap { $0 }
       parts.append(names.isEmpty ? "quantizing" : names.joined(separator: "_"))
+      if codeBits < 8 { parts.append("to_a\(codeBits)") }
     }
     if inputStride != depth { parts.append("stride\(inputStride)") }
     if epilogue.bias { parts.append("bias") }

@@ -50,7 +50,7 @@ package enum MatMulKernel: Kernel {
         tokenTile: isBlocked
           ? blockedTile(tokens: tokens.maximum, vectors: vectors, target: target)
           : tokenTile(weights, isBytes: activation.group != nil, vectors: vectors, target: target),
-        quantizesInput: chain != nil, norm: chain?.norm, rotation: chain?.rotation)
+        quantizesInput: chain != nil, codeBits: chain?.codeBits ?? 8, norm: chain?.norm, rotation: chain?.rotation)
       let layout = config.panel(target: target).packed
       var layouts = query.unpacked
       layouts[1] = layout
@@ -176,8 +176,8 @@ package enum QuantizeRowsKernel: Kernel {
     else { return [] }
     var extents = ExtentTable()
     let config = QuantizeRowsConfig(
-      depth: depth, group: group, tokens: extents.extent(tokens, "T"), inputStride: x.rowStride,
-      norm: chain?.norm, rotation: chain?.rotation)
+      depth: depth, group: group, codeBits: op.codeBits ?? 8, tokens: extents.extent(tokens, "T"),
+      inputStride: x.rowStride, norm: chain?.norm, rotation: chain?.rotation)
     let size = Double(tokens.maximum) * Double(depth)
     return [
       KernelChoice(
@@ -228,8 +228,9 @@ struct ChainedInput {
   var operation: any Operator
   var norm: NormInput?
   var rotation: RotationInput?
-  /// The group of the rounding; nil if there is none before the operation.
+  /// The group of the rounding, nil if there is none before the operation, and the bits of its codes.
   var group: Int?
+  var codeBits = 8
 
   /// Nil if the query is no chain, or one of other operators.
   init?(_ query: KernelQuery) {
@@ -269,6 +270,7 @@ struct ChainedInput {
         return nil
       }
       group = length
+      codeBits = quantize.codeBits ?? 8
       links = []
     }
     guard links.isEmpty else { return nil }

@@ -1,9 +1,13 @@
-/// Rows of f32 to int8 activations in `ActivationLayout`: per token and group scale = max|x| / 127 and codes rounded to
-/// nearest even; groups beyond the last column are padded with zeros. A group of zeros has scale 0. Rows may be normalised
-/// and rotated before.
+import IR
+
+/// Rows of f32 to int8 activations in `ActivationLayout`: per token and group scale = max|x| / 127, or over the largest code
+/// of fewer bits, and codes rounded to nearest even; groups beyond the last column are padded with zeros. A group of zeros has
+/// scale 0. Rows may be normalised and rotated before.
 package struct QuantizeRowsConfig: Hashable, Codable, Sendable {
   package var depth: Int
   package var group: Int
+  /// Bits of the codes, 4 to 8.
+  package var codeBits: Int
   package var tokens: Extent
   /// Elements between rows of the input.
   package var inputStride: Int
@@ -13,11 +17,12 @@ package struct QuantizeRowsConfig: Hashable, Codable, Sendable {
   package var rotation: RotationInput?
 
   package init(
-    depth: Int, group: Int, tokens: Extent, inputStride: Int? = nil, norm: NormInput? = nil,
+    depth: Int, group: Int, codeBits: Int = 8, tokens: Extent, inputStride: Int? = nil, norm: NormInput? = nil,
     rotation: RotationInput? = nil
   ) {
     self.depth = depth
     self.group = group
+    self.codeBits = codeBits
     self.tokens = tokens
     self.inputStride = inputStride ?? depth
     self.norm = norm
@@ -25,7 +30,7 @@ package struct QuantizeRowsConfig: Hashable, Codable, Sendable {
   }
 
   package func name(target: Target) -> String {
-    var parts = ["mcc_quantize_rows_g\(group)", "\(depth)"]
+    var parts = ["mcc_quantize_rows_\(codeBits == 8 ? "" : "a\(codeBits)")g\(group)", "\(depth)"]
     if let norm { parts.append(norm.name) }
     if let rotation { parts.append(rotation.name) }
     if inputStride != depth { parts.append("stride\(inputStride)") }
@@ -40,7 +45,8 @@ package struct QuantizeRowsConfig: Hashable, Codable, Sendable {
     let layout = ActivationLayout(depth: depth, group: group)
     k.comment = [
       "Quantizes x: f32[\(tokens.text), \(depth)]\(norm == nil ? "" : ", normalised,")"
-        + "\(rotation == nil ? "" : ", rotated,") to int8 with a scale per group of \(group).",
+        + "\(rotation == nil ? "" : ", rotated,") to int8\(codeBits == 8 ? "" : " of \(codeBits) bits") "
+        + "with a scale per group of \(group).",
       "y: \(tokens.text) rows of \(layout.rowBytes) bytes: i8[\(layout.paddedDepth)], f32 scale[\(layout.groups)], "
         + "i32 -8*sum[\(layout.groups)]",
     ]
@@ -64,17 +70,21 @@ package struct QuantizeRowsConfig: Hashable, Codable, Sendable {
       k.loop("unit", from: part.begin, to: part.end) { unit in
         let token = k.define("token", unit / .integer(layout.groups))
         let index = k.define("g", unit % .integer(layout.groups))
-        layout.quantizeGroup(k, index, into: row(token), values(token))
+        layout.quantizeGroup(k, index, codeBits: codeBits, into: row(token), values(token))
       }
     } else if tokens.fixedValue == 1 {
       let part = k.partition(.integer(layout.groups))
       let normalized = values(0)
-      k.loop("g", from: part.begin, to: part.end) { layout.quantizeGroup(k, $0, into: row(0), normalized) }
+      k.loop("g", from: part.begin, to: part.end) {
+        layout.quantizeGroup(k, $0, codeBits: codeBits, into: row(0), normalized)
+      }
     } else {
       let part = k.partition(count)
       k.loop("token", from: part.begin, to: part.end) { token in
         let normalized = values(token)
-        k.loop("g", to: .integer(layout.groups)) { layout.quantizeGroup(k, $0, into: row(token), normalized) }
+        k.loop("g", to: .integer(layout.groups)) {
+          layout.quantizeGroup(k, $0, codeBits: codeBits, into: row(token), normalized)
+        }
       }
     }
     return k.finish()
@@ -82,26 +92,28 @@ package struct QuantizeRowsConfig: Hashable, Codable, Sendable {
 }
 
 extension ActivationLayout {
-  /// Quantizes one group of a token's row: `values` gives the numbers from a column on, `row` is where the token lies.
+  /// Quantizes one group of a token's row to codes of `codeBits` bits: `values` gives the numbers from a column on, `row` is
+  /// where the token lies.
   func quantizeGroup(
-    _ k: KernelBuilder, _ index: Expression, into row: Pointer,
+    _ k: KernelBuilder, _ index: Expression, codeBits: Int, into row: Pointer,
     _ values: @escaping (Expression, Expression?) -> Expression
   ) {
     let rest = depth % group
+    let limit = Float(Quantize.largestCode(bits: codeBits))
     if rest == 0 || index.constant.map({ $0 < groups - 1 }) ?? false {
-      quantizeGroup(k, index, columns: group, into: row, values)
+      quantizeGroup(k, index, columns: group, limit, into: row, values)
     } else if index.constant != nil {
-      quantizeGroup(k, index, columns: rest, into: row, values)
+      quantizeGroup(k, index, columns: rest, limit, into: row, values)
     } else {
       k.condition(
         index < .integer(groups - 1),
-        then: { quantizeGroup(k, index, columns: group, into: row, values) },
-        otherwise: { quantizeGroup(k, index, columns: rest, into: row, values) })
+        then: { quantizeGroup(k, index, columns: group, limit, into: row, values) },
+        otherwise: { quantizeGroup(k, index, columns: rest, limit, into: row, values) })
     }
   }
 
   private func quantizeGroup(
-    _ k: KernelBuilder, _ index: Expression, columns: Int, into row: Pointer,
+    _ k: KernelBuilder, _ index: Expression, columns: Int, _ limit: Float, into row: Pointer,
     _ value: (Expression, Expression?) -> Expression
   ) {
     let codes = k.pointer("codes", row, offset: index * .integer(group), as: .i8)
@@ -118,12 +130,12 @@ extension ActivationLayout {
       sum.map { k.define("m", .maximum($0, value)) } ?? k.define("m", value)
     }
     let maximum = k.define("largest", .reduce(.maximum, largest ?? .broadcast(.real(0))))
-    let scale = k.define("scale", maximum / 127)
+    let scale = k.define("scale", maximum / .real(limit))
     k.store(scales, index, scale)
     let divisor = k.define("divisor", .broadcast(.choose(scale > 0.0, scale, 1.0)))
     var sum: Expression?
     for (start, value) in zip(starts, values) {
-      let code = k.define("code", value.map { $0.quotientCode(divisor) } ?? .broadcast(.integer(0)))
+      let code = k.define("code", value.map { $0.quotientCode(divisor, limit) } ?? .broadcast(.integer(0)))
       let tail = group - start < k.lanes ? Expression.integer(group - start) : nil
       k.store(codes, .integer(start), code, count: tail)
       sum = sum.map { k.define("sum", $0 + code) } ?? code
@@ -133,8 +145,8 @@ extension ActivationLayout {
 }
 
 extension Expression {
-  /// round(self / divisor) held within -127...127; a divisor that is a rounded denormal could lead out of it.
-  func quotientCode(_ divisor: Expression) -> Expression {
-    Expression.minimum(127.0, .maximum(-127.0, self / divisor)).asInt32
+  /// round(self / divisor) held within -limit...limit; a divisor that is a rounded denormal could lead out of it.
+  func quotientCode(_ divisor: Expression, _ limit: Float = 127) -> Expression {
+    Expression.minimum(.real(limit), .maximum(.real(-limit), self / divisor)).asInt32
   }
 }

@@ -7,7 +7,7 @@ extension Quantize {
     withExtendedLifetime(numbers) {
       format.quantize(
         UnsafeBufferPointer(start: numbers.data, count: numbers.count), columns: inputs[0].sizes.last ?? 0,
-        into: outputs[0].bytes)
+        into: outputs[0].bytes, largestCode: codeBits.map(Self.largestCode) ?? 127)
     }
   }
 }

@@ -11,7 +11,12 @@ extension BlockFormat {
   /// All in f32; the codes come from the unrounded `d`, the stored scale is `d` in the scale type. Codes of eight bits
   /// lie in `-127...127`. A group of zeros has
   /// scale 0 and codes of value 0. NaN and infinities give arbitrary codes: check with `isAllFinite`.
-  package func quantizeRow(_ source: UnsafePointer<Float>, columns: Int, into destination: UnsafeMutableRawPointer) {
+  ///
+  /// With eight bits and an f32 scale codes may be held to `-largestCode...largestCode`, `d = |m| / largestCode`.
+  package func quantizeRow(
+    _ source: UnsafePointer<Float>, columns: Int, into destination: UnsafeMutableRawPointer, largestCode: Int = 127
+  ) {
+    precondition(largestCode == 127 || takesFewerCodes && (1..<127).contains(largestCode), "codes of \(name)")
     if codes == .float8 { return quantizeFloats(source, columns: columns, into: destination) }
     guard bits == 8 || bits == 4 && codes == .signed else {
       return quantizePlanes(source, columns: columns, into: destination)
@@ -24,7 +29,7 @@ extension BlockFormat {
       let output = destination + block * blockBytes
       let codes = output + scale.byteCount
       let largest = largestMagnitude(source + start, count)
-      let d = bits == 8 ? largest.magnitude / 127 : largest / -8
+      let d = bits == 8 ? largest.magnitude / Float(largestCode) : largest / -8
       let inverse = d == 0 ? 0 : 1 / d
       store(scale: d, at: output)
       if bits == 4 {
@@ -32,7 +37,8 @@ extension BlockFormat {
       } else if scale == .f16 {
         quantizeBytesAway(source + start, count, length, inverse, codes.assumingMemoryBound(to: Int8.self))
       } else {
-        quantizeBytesEven(source + start, count, length, d == 0 ? 1 : d, codes.assumingMemoryBound(to: Int8.self))
+        quantizeBytesEven(
+          source + start, count, length, d == 0 ? 1 : d, Float(largestCode), codes.assumingMemoryBound(to: Int8.self))
       }
     }
   }
@@ -67,14 +73,18 @@ extension BlockFormat {
 
   /// Quantizes rows of numbers lying one after the other, on all threads.
   package func quantize(
-    _ source: UnsafeBufferPointer<Float>, columns: Int, into destination: UnsafeMutableRawBufferPointer
+    _ source: UnsafeBufferPointer<Float>, columns: Int, into destination: UnsafeMutableRawBufferPointer,
+    largestCode: Int = 127
   ) {
     guard columns > 0, let input = source.baseAddress, let output = destination.baseAddress else { return }
     let rows = source.count / columns
     let rowBytes = rowBytes(columns: columns)
     precondition(destination.count >= rows * rowBytes, "quantized rows need \(rows * rowBytes) bytes")
     parallelFor(rows, grain: max(1, 65536 / columns)) { range in
-      for row in range { quantizeRow(input + row * columns, columns: columns, into: output + row * rowBytes) }
+      for row in range {
+        quantizeRow(
+          input + row * columns, columns: columns, into: output + row * rowBytes, largestCode: largestCode)
+      }
     }
   }
 
@@ -109,10 +119,11 @@ func clamped(_ value: Float, _ limit: Float) -> Float {
 }
 
 private func quantizeBytesEven(
-  _ source: UnsafePointer<Float>, _ count: Int, _ length: Int, _ divisor: Float, _ codes: UnsafeMutablePointer<Int8>
+  _ source: UnsafePointer<Float>, _ count: Int, _ length: Int, _ divisor: Float, _ limit: Float,
+  _ codes: UnsafeMutablePointer<Int8>
 ) {
   for i in 0..<count {
-    codes[i] = Int8(truncatingIfNeeded: roundedCode(clamped(source[i] / divisor, 127)))
+    codes[i] = Int8(truncatingIfNeeded: roundedCode(clamped(source[i] / divisor, limit)))
   }
   if length > count { (codes + count).update(repeating: 0, count: length - count) }
 }
