@@ -30,6 +30,8 @@ package struct FrontendOptions: Sendable {
   package var rotation: Rotate?
   /// Moves scale between activations and weights before the quantization; nil for not at all.
   package var smoothing: Smooth?
+  /// The share of the rows of KV caches that is kept, by the attention that they receive on the samples; nil for all.
+  package var cacheShare: Double?
   /// Passes that replace the preset and the quantization.
   package var pipeline: Pipeline?
   package var rewriteLimit: Int?
@@ -100,7 +102,7 @@ package struct Frontend {
 
   /// The passes that change a model on purpose as the options say, but for those of a pipeline; nil for none.
   package func transformation(of model: Model) throws -> Pipeline? {
-    let passes = try preparation(of: model) + (quantization(of: model)?.passes ?? [])
+    let passes = try preparation(of: model) + (quantization(of: model)?.passes ?? []) + bounding(of: model)
     return passes.isEmpty ? nil : Pipeline(passes)
   }
 
@@ -138,6 +140,16 @@ package struct Frontend {
       passes.append(CenterKeys(text: text))
     }
     return passes
+  }
+
+  /// What bounds the caches, behind all that looks for attention over whole ones.
+  private func bounding(of model: Model) throws -> [any Pass] {
+    guard options.pipeline == nil, let keep = options.cacheShare else { return [] }
+    guard let calibration = options.calibration, isLanguage(model) else {
+      throw CompileError(
+        .usage, "rows of the cache are kept by the attention that they receive on a text, for a model that reads it")
+    }
+    return [BoundCache(keep: keep, text: calibration.samples)]
   }
 
   private func isLanguage(_ model: Model) -> Bool {

@@ -45,8 +45,9 @@ package struct Summary: Sendable {
           + "activations and states")
     }
     if let cacheBytesPerToken {
-      let fixed = fixedStateBytes > 0 ? ", and \(Quantity.bytes(fixedStateBytes)) for any number of tokens" : ""
-      lines.append("KV cache: \(Quantity.bytes(cacheBytesPerToken)) per token\(fixed)")
+      let fixed = fixedStateBytes > 0 ? "\(Quantity.bytes(fixedStateBytes)) for any number of tokens" : nil
+      let growing = cacheBytesPerToken > 0 || fixed == nil ? "\(Quantity.bytes(cacheBytesPerToken)) per token" : nil
+      lines.append("KV cache: \([growing, fixed].compactMap { $0 }.joined(separator: ", and "))")
     }
     return lines
   }

@@ -160,8 +160,8 @@ struct PassArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       """
-      For models of language a text or token ids (.npy, .npz) to choose the codes of weights on, and with --kv 4 to \
-      measure what keys have in common; for other networks samples (.npz, .npy or a folder of them) to measure the ranges \
+      For models of language a text or token ids (.npy, .npz) to choose the codes of weights on, with --kv 4 to \
+      measure what keys have in common, and with --kv-keep what they are looked at; for other networks samples (.npz, .npy or a folder of them) to measure the ranges \
       of activations on, whose convolutions and linear layers then compute in 8 bits.
       """, valueName: "file"))
   var calibrate: String?
@@ -201,6 +201,14 @@ struct PassArguments: ParsableArguments {
       on --calibrate where that is a text. (default: none)
       """)
   var smooth: String?
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Keeps this share of the rows of the KV cache, of each layer as many as the attention on --calibrate asks for, and of \
+      a text those that receive most of it; needs --calibrate.
+      """, valueName: "share"))
+  var kvKeep: Double?
 
   @Option(help: "Passes that replace the preset, such as canonicalize,fuse.")
   var pipeline: String?
@@ -250,10 +258,18 @@ struct PassArguments: ParsableArguments {
     guard level == nil || pipeline == nil else {
       throw CompileError(.usage, "-\(level?.rawValue ?? "O") and --pipeline exclude each other")
     }
-    guard calibrate == nil || quantizes || load.kv == CacheType.i4.spelling && pipeline == nil else {
+    if let kvKeep {
+      guard kvKeep > 0, kvKeep <= 1 else { throw CompileError(.usage, "--kv-keep is \(kvKeep), expected up to 1") }
+      guard calibrate != nil else { throw CompileError(.usage, "--kv-keep needs a text: --calibrate FILE") }
+      guard pipeline == nil else {
+        throw CompileError(
+          .usage, "--kv-keep and --pipeline exclude each other; name 'bound-cache{keep=...}' in the pipeline")
+      }
+    }
+    guard calibrate == nil || quantizes || kvKeep != nil || load.kv == CacheType.i4.spelling && pipeline == nil else {
       throw CompileError(
         .usage,
-        "--calibrate needs --quantize or --kv 4; in a pipeline write 'quantize,gptq{text=...}' or "
+        "--calibrate needs --quantize, --kv-keep or --kv 4; in a pipeline write 'quantize,gptq{text=...}' or "
           + "'calibrate{samples=...},quantize'"
       )
     }
@@ -309,6 +325,15 @@ struct PassArguments: ParsableArguments {
       return Smooth(kind)
     }
     if let type = options.quantization?.cacheType { options.load.cacheType = type }
+    options.cacheShare = kvKeep
+    if kvKeep != nil {
+      guard options.load.cacheType.map({ $0.element != nil }) ?? true else {
+        throw CompileError(.usage, "--kv-keep needs a cache of numbers: --kv 32 or 16")
+      }
+      guard options.quantization?.attentionBits == nil else {
+        throw CompileError(.usage, "--kv-keep and attention in bytes (at8) exclude each other")
+      }
+    }
     options.pipeline = try pipeline.map { try Pipeline(parsing: $0, registry: Presets.registry) }
     options.rewriteLimit = stopAfterRewrites
     options.tracesRewrites = traceRewrites

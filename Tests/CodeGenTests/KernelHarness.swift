@@ -373,7 +373,7 @@ extension KernelCase {
     var buffers = try inputs.indices.map { try bytes(of: $0, layout: choice.layouts[$0]) }
     var output: Int
     var scratch: Set<Int> = []
-    if let update = choice.updates ?? inPlace {
+    if let update = choice.updates.first ?? inPlace {
       output = update
     } else {
       output = buffers.count
@@ -381,13 +381,13 @@ extension KernelCase {
       buffers.append([UInt8](repeating: 0xee, count: size ?? expected.view.bytes.count))
     }
     let function = choice.function()
-    // Of several results the first may be an updated input; each other one has a buffer of its own.
+    // Of several results the first ones may be updated inputs; each other one has a buffer of its own.
     var places = [output]
     let types = (try? op.inferTypes(inputs.map(\.type))) ?? []
     if types.count > 1 {
       buffers.removeSubrange(inputs.count...)
       places = types.indices.map { index in
-        if index == 0, let update = choice.updates { return update }
+        if choice.updates.indices.contains(index) { return choice.updates[index] }
         buffers.append([UInt8](repeating: 0xee, count: types[index].byteCount ?? 0))
         return buffers.count - 1
       }

@@ -190,6 +190,17 @@ private let handCases: [OperatorCase] = [
       .f32([2, 1], [1, 1]), .f32([2, 1], [1, 2]), .f32([2, 1], [5, 7]),
       Tensor(.bool, [2, 2], [0, 0, 0, 1] as [UInt8]),
     ], [.f32([2, 1], [0, 7])]),
+  // Weights are alike. The second token's row goes to the third: the first one received 1 + 1/2 + 1/2, the last 1/2.
+  OperatorCase(
+    BoundedAttention(heads: 1, scale: 0, sinks: 1, recent: 1),
+    [
+      .f32([1, 2, 1], [.nan, 9]), .f32([1, 2, 1], [9, .nan]), .f32([1, 2, 2], [9, .nan, 9, 9]),
+      .f32([3, 1], [1, 1, 1]),
+      .f32([3, 1], [1, 2, 3]), .f32([3, 1], [4, 8, 2]), Tensor(.i32, [1], [0] as [Int32]),
+    ],
+    [
+      .f32([1, 2, 1], [1, 3]), .f32([1, 2, 1], [4, 2]), .f32([1, 2, 2], [2, 0.5, 0, 2]), .f32([3, 1], [4, 6, 3]),
+    ]),
   // Empty tensors.
   OperatorCase(Concat(axis: 0), [.f32([0, 2], []), .f32([1, 2], [1, 2])], [.f32([1, 2], [1, 2])]),
   OperatorCase(MatMul(), [.f32([2, 0], []), .f32([0, 2], [])], [.f32([2, 2], [0, 0, 0, 0])]),

@@ -152,6 +152,29 @@ private let rejections: [Rejection] = [
   Rejection(Dequantize(), [f32(2, 2)], "found input of type f32[2, 2], expected a block format"),
   Rejection(DequantizeGGML(.q6_k), [typed(.u8, 2, 209)], "found rows of 209 bytes, expected a multiple of 210"),
   Rejection(DequantizeGGML(.q6_k), [f32(2, 210)], "expected rows of u8"),
+  Rejection(
+    BoundedAttention(heads: 2, scale: 1),
+    [f32(2, 35, 4), f32(2, 35, 4), f32(2, 2, 35), f32(1, 8), f32(1, 8), f32(1, 8), position],
+    "found caches of 35 rows, expected 36"),
+  Rejection(
+    BoundedAttention(heads: 3, scale: 1),
+    [f32(2, 40, 4), f32(2, 40, 4), f32(2, 2, 40), f32(1, 12), f32(1, 8), f32(1, 8), position],
+    "3 heads do not divide into 2"),
+  Rejection(
+    BoundedAttention(heads: 2, scale: 1, recent: 0),
+    [f32(2, 40, 4), f32(2, 40, 4), f32(2, 2, 40), f32(1, 8), f32(1, 8), f32(1, 8), position],
+    "4 sinks and 0 last tokens"),
+  Rejection(
+    BoundedAttention(heads: 2, scale: 1),
+    [f32(2, 40, 4), f32(2, 40, 4), f32(2, 40, 2), f32(1, 8), f32(1, 8), f32(1, 8), position],
+    "found received attention of shape [2, 40, 2], expected [2, 2, 40]"),
+  Rejection(
+    BoundedAttention(heads: 2, scale: 1),
+    [f32(2, dimT, 4), f32(2, 40, 4), f32(2, 2, 40), f32(1, 8), f32(1, 8), f32(1, 8), position], "expected a number"),
+  Rejection(
+    BoundedAttention(heads: 2, scale: .infinity),
+    [f32(2, 40, 4), f32(2, 40, 4), f32(2, 2, 40), f32(1, 8), f32(1, 8), f32(1, 8), position], "expected a finite number"
+  ),
   Rejection(Cast(.i32), [TensorType(.f32, [2, 32], encoding: .block(.w4(32)))], "expected a dense tensor"),
   Rejection(FusedElementwise(.binary(.add, .input(0), .input(2))), [f32(2), f32(2)], "names input %2, found 2 inputs"),
   Rejection(

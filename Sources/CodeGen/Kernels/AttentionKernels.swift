@@ -179,7 +179,7 @@ package enum CacheUpdateKernel: Kernel {
     return [
       KernelChoice(
         config.build(target: target), work: KernelWork(floatOperations: size, bytes: 8 * size), target: target,
-        pointers: [.input(1), .input(2), .result(0)], extents: extents, layouts: query.unpacked, updates: 0)
+        pointers: [.input(1), .input(2), .result(0)], extents: extents, layouts: query.unpacked, updates: [0])
     ]
   }
 }

@@ -35,6 +35,12 @@ struct ExtentTable {
     return .runtime(name)
   }
 
+  /// The parameter `name`, for a number too: what a kernel is not specialised for.
+  mutating func parameter(_ dim: Dim, _ name: String) -> Extent {
+    dims[name] = dim
+    return .runtime(name)
+  }
+
   /// The arguments of a kernel: the given ones for its pointers in order, then its run-time sizes.
   func arguments(_ pointers: [CallArgument], of function: KernelFunction) -> [CallArgument] {
     var rest = pointers[...]
@@ -71,7 +77,7 @@ extension KernelChoice {
   /// A choice that calls a built function.
   init(
     _ function: KernelFunction, work: KernelWork, target: Target, pointers: [CallArgument], extents: ExtentTable,
-    layouts: [PackedLayout?], result: PackedLayout? = nil, inPlace: Set<Int> = [], updates: Int? = nil
+    layouts: [PackedLayout?], result: PackedLayout? = nil, inPlace: Set<Int> = [], updates: [Int] = []
   ) {
     self.init(
       name: function.name, cost: work.seconds(on: target), layouts: layouts, result: result,

@@ -12,7 +12,8 @@ package struct KernelRegistry: KernelLibrary {
     NormalizationKernel.self, HadamardKernel.self, SoftmaxKernel.self, ReduceKernel.self, RecurrenceKernel.self,
     CumulativeSumKernel.self, TopPlacesKernel.self, ScatterKernel.self,
     RotaryKernel.self, RotaryTableKernel.self, CacheUpdateKernel.self, AttentionKernel.self,
-    RelativeBiasKernel.self, SelectiveScanKernel.self, RouteKernel.self, ExpertMatMulKernel.self,
+    BoundedAttentionKernel.self, RelativeBiasKernel.self, SelectiveScanKernel.self, RouteKernel.self,
+    ExpertMatMulKernel.self,
     VocabularyStatisticsKernel.self,
     GatherKernel.self, ElementwiseKernel.self, MovementKernel.self, SizesKernel.self,
   ]

@@ -158,7 +158,7 @@ package enum SelectiveScanKernel: Kernel {
       KernelChoice(
         config.build(target: target), work: KernelWork(floatOperations: 2 * Double(taps) * size, bytes: 8 * size),
         target: target, pointers: inputs + [.result(0), .result(1)], extents: extents, layouts: query.unpacked,
-        updates: 0)
+        updates: [0])
     ]
   }
 
@@ -177,7 +177,7 @@ package enum SelectiveScanKernel: Kernel {
       KernelChoice(
         config.build(target: target), work: KernelWork(floatOperations: 20 * steps, bytes: 8 * Double(width * size)),
         target: target, pointers: (1...7).map { .input($0) } + [.result(0), .result(1)], extents: extents,
-        layouts: query.unpacked, updates: 0)
+        layouts: query.unpacked, updates: [0])
     ]
   }
 }

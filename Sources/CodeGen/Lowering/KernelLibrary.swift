@@ -60,14 +60,14 @@ package struct KernelChoice: Sendable {
   package var arguments: [CallArgument]
   /// Inputs whose memory the first result may take over.
   package var inPlace: Set<Int>
-  /// The input whose memory the first result is, which the call changes in part; nil for none.
-  package var updates: Int?
+  /// The inputs whose memory the first results are, in order, which the call changes in part.
+  package var updates: [Int]
   /// Makes the function.
   package var function: @Sendable () -> KernelFunction
 
   package init(
     name: String, cost: Double, layouts: [PackedLayout?], result: PackedLayout? = nil, arguments: [CallArgument],
-    inPlace: Set<Int> = [], updates: Int? = nil, function: @escaping @Sendable () -> KernelFunction
+    inPlace: Set<Int> = [], updates: [Int] = [], function: @escaping @Sendable () -> KernelFunction
   ) {
     self.name = name
     self.cost = cost

@@ -108,8 +108,8 @@ package struct KernelComparison: Sendable {
       switch argument {
       case .size(let dim): return .size(dim.maximum)
       case .result(let result):
-        if choice.updates != nil, result == 0, let updated = choice.updates {
-          return .result(bytes: entry.operandBytes[updated])
+        if choice.updates.indices.contains(result) {
+          return .result(bytes: entry.operandBytes[choice.updates[result]])
         }
         return .result(bytes: entry.resultBytes.indices.contains(result) ? entry.resultBytes[result] : 64)
       case .input(let input):

@@ -250,7 +250,7 @@ package struct Scheduler {
     }
     let query = try query(call, node, in: graph, isRecipe)
     let choice = try choice(call, query, node, in: graph)
-    if let updated = choice.updates, let result = node.results.first { updates[result] = node.inputs[updated] }
+    for (result, updated) in zip(node.results, choice.updates) { updates[result] = node.inputs[updated] }
     var operands: [LoopDetection.Operand] = []
     var types: [TensorType?] = []
     var writes: Set<Int> = []

@@ -93,6 +93,10 @@ package struct StepWork: Hashable, Sendable {
       let width = SizePolynomial(size: shapes[0].last) + SizePolynomial(size: results.first?.shape.last ?? 0)
       let batch = shapes[0].rank == 3 ? SizePolynomial(size: shapes[0][0]) : SizePolynomial(1)
       operations = batch * tokens * keys * width * 2
+    case is BoundedAttention where shapes.count > 6:
+      // Rows that are taken, at most all.
+      let width = SizePolynomial(size: shapes[3].last) + SizePolynomial(size: results.last?.shape.last ?? 0)
+      operations = SizePolynomial(size: shapes[3][0]) * SizePolynomial(size: shapes[0][1]) * width * 2
     case is Gather where !read.isEmpty:
       let perElement = Double(stored[0].largestByteCount) / Double(max(operands[0].type.maximumCount, 1))
       read[0] = result * perElement
@@ -108,7 +112,10 @@ package struct StepWork: Hashable, Sendable {
       let perElement = results.first.map { Double($0.largestByteCount) / Double(max($0.maximumCount, 1)) } ?? 4
       otherBytes += SizePolynomial(count: shapes[1]) * perElement
     } else {
-      for type in results { otherBytes += Self.bytes(type, seen: type) }
+      // Of updated caches little is written.
+      for type in op is BoundedAttention ? Array(results.suffix(1)) : results {
+        otherBytes += Self.bytes(type, seen: type)
+      }
     }
   }
 

@@ -35,6 +35,7 @@ package enum RoundingCount: Hashable, Sendable {
     case is KroneckerMatMul: self = .sums((sizes(1).first ?? 1) + (sizes(2).first ?? 1))
     case let op as Hadamard: self = .sums((op.blocks.max() ?? 1) + 1)
     case let op as Attention: self = .sums(last(0) / max(1, op.heads) + (sizes(1).dropLast().last ?? 1) + 4)
+    case is BoundedAttention: self = .sums(last(0) + (sizes(0).dropFirst().first ?? 1) + 4)
     case is SelectiveScan: self = .sums(last(0) + (sizes(1).first ?? 1) + 4)
     case is CausalConv: self = .sums((sizes(2).first ?? 1) + 2)
     case let op as Softmax: self = .each(axis(op.axis) + 2)

@@ -18,7 +18,17 @@ extension Attention: NumericOperator {
     return try withExtendedLifetime(numbers) {
       let plan = try plan(numbers, nil)
       defer { withExtendedLifetime(plan) {} }
-      return plan.received()
+      return plan.received(parts: 1)[0]
+    }
+  }
+
+  /// The same for the heads of each key and value head by themselves, of one batch.
+  package func receivedByHead(_ inputs: [TensorView]) throws -> [[Float]] {
+    let numbers = inputs.map { Numbers<Float>($0) }
+    return try withExtendedLifetime(numbers) {
+      let plan = try plan(numbers, nil)
+      defer { withExtendedLifetime(plan) {} }
+      return plan.received(parts: kvHeads)
     }
   }
 
@@ -192,14 +202,15 @@ private struct AttentionPlan<R: Real> {
     return scores
   }
 
-  /// The sums of the weights of each key, by batch.
-  func received() -> [Float] {
-    var sums = [Float](repeating: 0, count: batches * visible)
+  /// The sums of the weights of each key, by batch, for each of `parts` equal parts of the heads.
+  func received(parts: Int) -> [[Float]] {
+    var sums = [[Float]](repeating: [Float](repeating: 0, count: batches * visible), count: parts)
     for index in 0..<count {
       let scores = weights(index)
       let first = index / op.heads * visible
+      let part = index % op.heads / (op.heads / parts)
       for i in 0..<queries {
-        for j in 0..<visible { sums[first + j] += Float(scores.data[i * visible + j]) }
+        for j in 0..<visible { sums[part][first + j] += Float(scores.data[i * visible + j]) }
       }
       withExtendedLifetime(scores) {}
     }
