@@ -1,0 +1,88 @@
+import Base
+import CodeGen
+import Driver
+import Formats
+import IR
+import Passes
+import TestSupport
+import Tensors
+import Testing
+
+/// Programs whose caches have a bounded number of rows.
+@Suite(.serialized) struct BoundedCacheTests {
+  /// A program whose caches are bounded as the options of the pass say, and what its compilation said.
+  private static func compile(
+    _ name: String, _ bound: String, cache: CacheType = .f32, context: Int = 256
+  ) async throws -> (program: String, summary: Summary) {
+    let folder = try CompiledModels.folder()
+    var options = CompileOptions()
+    options.output = folder.file(name)
+    options.cacheFolder = folder.file("cache")
+    options.frontend.load.cacheType = cache
+    options.frontend.load.context = context
+    options.frontend.reproducerFolder = nil
+    options.frontend.pipeline = try Pipeline(
+      parsing: "fuse,merge-matmuls,canonicalize,fuse-elementwise,bound-cache{\(bound)}", registry: Presets.registry)
+    try await options.frontend.readTexts(for: CompiledModels.stories)
+    var compiler = Compiler(options)
+    let summary = try await compiler.compile(CompiledModels.stories)
+    return (folder.file(name), summary)
+  }
+
+  private static func check(_ program: String, tokens: Int) async throws -> Double {
+    let folder = try TemporaryFolder()
+    var generator = SplitMix64(seed: 17)
+    let ids = (0..<tokens).map { _ in Int64(generator.int(below: 512)) }
+    try NumPyArray(ids, [1, ids.count]).write(to: folder.path("ids.npy"))
+    var check = ProgramCheck()
+    check.inputs = [folder.path("ids.npy")]
+    let result = try await check.run(model: CompiledModels.stories, program: program)
+    return try #require(result.differences.map(\.relative).max())
+  }
+
+  /// Rows of different layers follow from a text; the bytes of all caches are said. A program reads 250 tokens in two calls,
+  /// the evaluator in one, and both keep the same rows: sums in f32 differ by about 1e-6.
+  @Test func programAndEvaluatorAgree() async throws {
+    let folder = try TemporaryFolder()
+    let program = folder.path("program")
+    let text = try folder.write("text.txt", CalibratedProgramTests.text)
+    let outcome = try MCCProgram.run([
+      "compile", CompiledModels.stories, "--context", "256", "--kv-keep", "0.3", "--calibrate", text, "-o", program,
+    ])
+    #expect(outcome.exitCode == 0, "\(outcome.errors)")
+    #expect(outcome.text.contains("rows kept 384, of rows 1280, caches bounded 5"), "\(outcome.text)")
+    // 384 rows for each of 4 heads: 8 numbers of keys and of values in f32, two of what they received.
+    let bytes = 384 * 4 * (2 * 8 * 4 + 2 * 4)
+    #expect(outcome.text.contains("KV cache: \(Quantity.bytes(bytes)) for any number of tokens"), "\(outcome.text)")
+    #expect(try await Self.check(program, tokens: 250) <= 1e-4)
+  }
+
+  /// In f16 a last bit of a sum may round a row to its neighbour, 1e-3 of a number, in each of five layers.
+  @Test func narrowRowsAgree() async throws {
+    let (program, summary) = try await Self.compile("bounded-f16", "policy=equal,keep=0.25,recent=16", cache: .f16)
+    #expect(summary.fixedStateBytes == 5 * 64 * 4 * (2 * 8 * 2 + 2 * 4) && summary.cacheBytesPerToken == 0)
+    #expect(try await Self.check(program, tokens: 200) <= 5e-3)
+  }
+
+  /// What was generated token by token is the likeliest continuation when all tokens are read at once.
+  @Test func decodingAndReadingAgree() async throws {
+    let (program, _) = try await Self.compile("bounded-equal", "policy=equal,keep=0.25,recent=16")
+    let folder = try TemporaryFolder()
+    let line = try CompiledModels.run(program, ["-n", "230", "--temperature", "0", "--print-ids", "Once upon a time"])
+    let ids = line.split { $0 == "," || $0.isWhitespace }.compactMap { Int64($0) }
+    #expect(ids.count > 120)
+    try NumPyArray(ids, [1, ids.count]).write(to: folder.path("ids.npy"))
+    _ = try CompiledModels.run(
+      program, ["logits", "--ids", folder.path("ids.npy"), "--output", folder.path("logits.npz")])
+    let logits = try NumPyArchive(path: folder.path("logits.npz")).require("output", file: "logits").doubles
+    let vocabulary = logits.count / ids.count
+    var same = 0
+    for place in 8..<(ids.count - 1) {
+      let row = logits[place * vocabulary..<(place + 1) * vocabulary]
+      let best = row.indices.max { row[$0] < row[$1] } ?? 0
+      same += best - row.startIndex == Int(ids[place + 1]) ? 1 : 0
+    }
+    // A near tie may turn.
+    #expect(Double(same) >= 0.98 * Double(ids.count - 9), "\(same) of \(ids.count - 9)")
+  }
+}
