@@ -58,4 +58,24 @@ extension KernelTests {
   @Test(arguments: targets) func boundedAttentionKernels(_ target: String) throws {
     try check(try boundedAttention(), on: target)
   }
+
+  /// Numbers that are none reach the results that they belong to, and nothing else happens.
+  @Test func boundedAttentionTakesAnyNumbers() throws {
+    let op = BoundedAttention(heads: 2, scale: 1, sinks: 1, recent: 2)
+    var q = Tensor.random([30, 40], seed: 1).array(of: Float.self)
+    (q[40 * 3], q[40 * 9 + 25]) = (.nan, .infinity)
+    let inputs =
+      try boundedStates(1, 7, 20, 20, position: 0, .f32)
+      + [
+        Tensor(.f32, [30, 40], q), Tensor.random([30, 20], seed: 2), Tensor.random([30, 20], seed: 3),
+        Tensor(.i32, [1], [Int32(0)]),
+      ]
+    var cases: [KernelCase] = []
+    for result in 0...3 {
+      var one = KernelCase("bounded, no numbers \(result)", op, inputs, tolerance: 1e-5)
+      one.result = result
+      cases.append(one)
+    }
+    try check(cases, on: TargetRegistry.native(features: HostCPU.features()).name)
+  }
 }

@@ -43,7 +43,7 @@ import Testing
         return Tensor(
           .f32, [count, width], Array(whole.array(of: Float.self)[at * width..<(at + count) * width]))
       }
-      let results = try OperatorCase.results(op, states + parts + [.i32(Int32(at))])
+      let results = try op.results(of: states + parts + [.i32(Int32(at))])
       y += results[3].array(of: Float.self)
       states = Array(results[..<3])
       at += count
@@ -54,7 +54,7 @@ import Testing
   /// Attention over all rows.
   private func plain(_ op: BoundedAttention, _ text: Text, kvHeads: Int) throws -> [Float] {
     let attention = Attention(heads: op.heads, kvHeads: kvHeads, scale: op.scale, softcap: op.softcap)
-    let result = try OperatorCase.results(attention, [text.q, text.k, text.v, .i32(0)])
+    let result = try attention.results(of: [text.q, text.k, text.v, .i32(0)])
     return result[0].array(of: Float.self)
   }
 
