@@ -86,23 +86,6 @@ import Testing
     #expect(Double(same) >= 0.98 * Double(ids.count - 9), "\(same) of \(ids.count - 9)")
   }
 
-  /// On a text that nothing was measured on: rows that follow attention lose less than as many of the first and last
-  /// tokens, at half, 30 % and a fifth of the rows, and budgets of the layers by attention no more than equal ones.
-  @Test(arguments: [0.5, 0.3, 0.2]) func attentionDecidesWell(_ keep: Double) async throws {
-    guard let sample = Fixtures.path("stories260K/tinystories_sample.txt") else { return }
-    let folder = try TemporaryFolder()
-    let text = try folder.write("text.txt", CalibratedProgramTests.text)
-    let exact = try await CompiledModels.compile(CompiledModels.stories, "story")
-    var divergences: [Double] = []
-    for (policy, options) in [("prefix", ",text=\"\(text)\""), ("equal", ""), ("window", "")] {
-      let (program, _) = try await Self.compile(
-        "bounded-\(policy)-\(keep)", "policy=\(policy),keep=\(keep),recent=16\(options)", context: 512)
-      let results = try await ModelEvaluation().run([program], reference: exact, on: .text(sample))
-      divergences.append(try #require(results.last?.value(.divergence)))
-    }
-    #expect(divergences[0] <= divergences[1] && divergences[1] < divergences[2], "\(divergences)")
-  }
-
   @Test func refusesBadOptions() throws {
     let text = Fixtures.packageRoot + "/README.md"
     for (arguments, message) in [
