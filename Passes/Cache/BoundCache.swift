@@ -119,17 +119,8 @@ package struct BoundCache: TokenSampled {
   // MARK: Where
 
   private func places(function index: Int, of model: Model, _ context: PassContext) throws -> [CachedAttention] {
-    let lookup = RecipeGraph(model.functions[index])
-    let graph = lookup.graph
-    return graph.topologicalOrder().compactMap { id in
-      guard let op = graph[id].op as? Attention else { return nil }
-      do throws(AttentionHeads.Refusal) {
-        return try CachedAttention(
-          AttentionHeads(node: id, op: op, lookup: lookup), function: index, of: model, least: sinks + recent)
-      } catch {
-        context.explain(Self.name, at: "%" + graph[graph[id].results[0]].name, error.reason)
-        return nil
-      }
+    try AttentionHeads.places(in: model.functions[index], Self.name, context) {
+      try CachedAttention($0, function: index, of: model, least: sinks + recent)
     }
   }
 
@@ -139,13 +130,7 @@ package struct BoundCache: TokenSampled {
   private func curves(
     _ places: [[CachedAttention]], _ model: Model, _ context: inout PassContext
   ) throws -> [RetentionCurve] {
-    var runs = try windows(for: model, context)
-    if samples == nil {
-      runs = runs.map { all in
-        let count = min(all.count, Self.usualSamples)
-        return (0..<count).map { all[$0 * all.count / count] }
-      }
-    }
+    let runs = try windows(for: model, context, usual: Self.usualSamples)
     var states: [[String: Tensor]] = []
     var curves: [RetentionCurve] = []
     for (index, samples) in runs.enumerated() {
@@ -159,9 +144,7 @@ package struct BoundCache: TokenSampled {
         if wanted.contains(id), let op = graph[id].op as? Attention {
           var curve = RetentionCurve()
           for sample in 0..<walk.count {
-            let operands = try graph[id].inputs.map { input in
-              try walk.isRecipe(input) ? walk.recipe(input) : walk.tensor(input, of: sample)
-            }
+            let operands = try walk.operands(of: id, of: sample)
             for received in try op.receivedByHead(operands.map(\.view)) { curve.add(received) }
           }
           found[id] = curve

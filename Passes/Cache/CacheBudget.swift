@@ -71,7 +71,7 @@ struct CacheBudget {
       let middle = (low + high) / 2
       if spent(middle) > total { high = middle } else { low = middle }
     }
-    return try fill(counts(low), to: total)
+    return fill(counts(low), to: total)
   }
 
   private func total(_ keep: Double) throws -> Int {

@@ -420,11 +420,8 @@ struct CodeChoice {
   private mutating func noteAttention(_ id: NodeID) throws {
     guard options.tokenWeight == .attention, let op = walk.graph[id].op as? Attention else { return }
     let least = Float(options.leastWeight)
-    let inputs = walk.graph[id].inputs
     tokenWeights = try (0..<walk.count).map { sample in
-      let operands = try inputs.map { input in
-        try walk.isRecipe(input) ? walk.recipe(input) : walk.tensor(input, of: sample)
-      }
+      let operands = try walk.operands(of: id, of: sample)
       let received = try op.received(operands.map(\.view))
       let (low, high) = (received.min() ?? 0, received.max() ?? 0)
       guard high > low else { return received.map { _ in 1 } }

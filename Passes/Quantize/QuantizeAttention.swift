@@ -85,10 +85,7 @@ package struct QuantizeAttention: TokenSampled {
   private func measure(
     _ model: Model, _ form: ByteAttention, _ places: inout [[NodeID]], _ context: inout PassContext
   ) throws {
-    var runs = try windows(for: model, context)
-    if samples == nil, let count = runs.first?.count, count > Self.usualSamples {
-      runs = runs.map { all in (0..<Self.usualSamples).map { all[$0 * count / Self.usualSamples] } }
-    }
+    let runs = try windows(for: model, context, usual: Self.usualSamples)
     var states: [[String: Tensor]] = []
     for (index, graph) in model.functions.enumerated() {
       let goesOn = index < model.functions.count - 1
@@ -120,9 +117,7 @@ package struct QuantizeAttention: TokenSampled {
     rounded.int8 = form
     var (difference, size) = (0.0, 0.0)
     for sample in 0..<walk.count {
-      let operands = try walk.graph[id].inputs.map { input in
-        try walk.isRecipe(input) ? walk.recipe(input) : walk.tensor(input, of: sample)
-      }
+      let operands = try walk.operands(of: id, of: sample)
       let results = try [op, rounded].map { op in
         let result = Tensor(try op.inferTypes(operands.map(\.type))[0])
         try op.evaluate(operands.map(\.view), into: [result.mutableView])

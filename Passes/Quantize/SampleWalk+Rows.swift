@@ -13,6 +13,18 @@ extension SampleWalk {
       return SampleRows(numbers, rows: tensor.view.count / max(1, columns), owner: tensor)
     }
   }
+
+  /// What the channels of a live value are like on all samples.
+  func channels(of value: ValueID) throws -> ChannelStatistics {
+    var statistics = ChannelStatistics()
+    for sample in 0..<count { statistics.add(try tensor(value, of: sample).view) }
+    return statistics
+  }
+
+  /// What a node reads on a sample.
+  func operands(of node: NodeID, of sample: Int) throws -> [Tensor] {
+    try graph[node].inputs.map { try isRecipe($0) ? recipe($0) : tensor($0, of: sample) }
+  }
 }
 
 extension Tensor {

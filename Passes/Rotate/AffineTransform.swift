@@ -66,11 +66,7 @@ package struct AffineTransform: TokenSampled {
     guard !text.isEmpty else { throw CompileError(.usage, "affine needs a text: affine{text=\"FILE\"}") }
     guard share > 0 else { throw CompileError(.usage, "'share' of pass 'affine' is \(share), expected more than 0") }
     guard let format = spec.weightFormat else { return }
-    var runs = try windows(for: model, context, "changes of basis are measured")
-    if samples == nil, runs.count > Self.usualSamples {
-      let all = runs
-      runs = (0..<Self.usualSamples).map { all[$0 * all.count / Self.usualSamples] }
-    }
+    let runs = try windows(for: model, context, "changes of basis are measured", usual: Self.usualSamples)
     let graph = model.functions[0]
     let places = self.places(in: RecipeGraph(graph), context)
     let evaluator = context.constantEvaluator(for: graph, in: model)

@@ -32,6 +32,22 @@ struct AttentionHeads {
     var states: [Int] { [state, lastState].compactMap { $0 } }
   }
 
+  /// What `body` makes of each attention of a graph; where it refuses, its reason is what `pass` explains.
+  static func places<Place>(
+    in graph: Graph, _ pass: String, _ context: PassContext, _ body: (AttentionHeads) throws -> Place
+  ) throws -> [Place] {
+    let lookup = RecipeGraph(graph)
+    return try graph.topologicalOrder().compactMap { id in
+      guard let op = graph[id].op as? Attention else { return nil }
+      do {
+        return try body(AttentionHeads(node: id, op: op, lookup: lookup))
+      } catch let refusal as Refusal {
+        context.explain(pass, at: "%" + graph[graph[id].results[0]].name, refusal.reason)
+        return nil
+      }
+    }
+  }
+
   private var graph: Graph { lookup.graph }
   private var inputs: [ValueID] { graph[node].inputs }
 

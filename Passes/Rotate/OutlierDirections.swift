@@ -103,9 +103,7 @@ extension Rotate {
       let name = kind == .outlierAware ? "\"\(kind.rawValue)\"" : kind.rawValue
       throw CompileError(.usage, "rotate{kind=\(name)} needs a text: rotate{kind=\(name),text=\"FILE\"}")
     }
-    let all = try windows(for: model, context, purpose)
-    guard samples == nil, all.count > Self.usualSamples else { return all }
-    return (0..<Self.usualSamples).map { all[$0 * all.count / Self.usualSamples] }
+    return try windows(for: model, context, purpose, usual: Self.usualSamples)
   }
 
   /// Sums of products of the rows that values have on windows, by value and part of the channels.

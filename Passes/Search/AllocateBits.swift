@@ -109,7 +109,7 @@ package struct AllocateBits: TokenSampled {
     }
     let each = max(1, tokens / max(1, all.count))
     let count = tokens > 0 ? max(usualSamples, usualTokens / each) : usualSamples
-    return all.count > count ? (0..<count).map { all[$0 * all.count / count] } : all
+    return all.spread(count)
   }
 
   /// The formats with how many weights have them, the most used first: `14 w5g64za8, 4 w6g64a8`.

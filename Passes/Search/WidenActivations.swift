@@ -51,11 +51,7 @@ package struct WidenActivations: TokenSampled {
     }
     let all = model.functions.flatMap { Self.places(in: $0) }
     guard !all.isEmpty else { return }
-    var runs = try windows(for: model, context, "activations are measured")
-    if samples == nil, runs.count > Self.usualSamples {
-      let all = runs
-      runs = (0..<Self.usualSamples).map { all[$0 * all.count / Self.usualSamples] }
-    }
+    let runs = try windows(for: model, context, "activations are measured", usual: Self.usualSamples)
     let places = try measured(all, model, runs, &context)
     let bound = threshold ?? factor * places.map(\.cost).sorted()[(places.count - 1) / 2]
     // A cost that is no number is too much.

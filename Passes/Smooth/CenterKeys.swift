@@ -56,13 +56,7 @@ package struct CenterKeys: TokenSampled {
     guard !text.isEmpty else {
       throw CompileError(.usage, "center-keys needs a text: center-keys{text=\"FILE\"}")
     }
-    var runs = try windows(for: model, context)
-    if samples == nil {
-      runs = runs.map { all in
-        let count = min(all.count, Self.usualSamples)
-        return (0..<count).map { all[$0 * all.count / count] }
-      }
-    }
+    let runs = try windows(for: model, context, usual: Self.usualSamples)
     var states: [[String: Tensor]] = []
     for (index, samples) in runs.enumerated() {
       let graph = model.functions[index]
@@ -84,18 +78,9 @@ package struct CenterKeys: TokenSampled {
   // MARK: Where
 
   private func places(function index: Int, of model: Model, _ context: PassContext) throws -> [Keys] {
-    let graph = model.functions[index]
-    let lookup = RecipeGraph(graph)
-    var places: [Keys] = []
-    for id in graph.topologicalOrder() {
-      guard let op = graph[id].op as? Attention else { continue }
-      do {
-        places.append(try keys(of: AttentionHeads(node: id, op: op, lookup: lookup), function: index, of: model))
-      } catch let refusal as AttentionHeads.Refusal {
-        context.explain(Self.name, at: "%" + graph[graph[id].results[0]].name, refusal.reason)
-      }
+    try AttentionHeads.places(in: model.functions[index], Self.name, context) {
+      try keys(of: $0, function: index, of: model)
     }
-    return places
   }
 
   private func keys(of heads: AttentionHeads, function index: Int, of model: Model) throws -> Keys {
@@ -150,9 +135,7 @@ package struct CenterKeys: TokenSampled {
       throw CompileError(
         .input, "the keys '%\(graph[keys.value].name)' have numbers that are not finite on the samples")
     }
-    var squares = ChannelStatistics()
-    for sample in 0..<walk.count { squares.add(try walk.tensor(keys.value, of: sample).view) }
-    let all = squares.meanSquares.reduce(0, +)
+    let all = try walk.channels(of: keys.value).meanSquares.reduce(0, +)
     let taken = mean.reduce(0) { $0 + Double($1) * Double($1) }
     context.report("mean in %\(graph[keys.value].name)", all > 0 ? taken / all : 0)
     return mean

@@ -117,17 +117,12 @@ extension Smooth {
     let runs = try chosenWindows(model, context)
     for index in model.functions.indices {
       let graph = model.functions[index]
-      var pairs: [ValueID: (pair: QueryPair, format: BlockFormat)] = [:]
-      for id in graph.topologicalOrder() {
-        guard let op = graph[id].op as? Attention, let result = graph[id].results.first else { continue }
-        do throws(AttentionHeads.Refusal) {
-          let pair = try QueryPair(AttentionHeads(node: id, op: op, lookup: RecipeGraph(graph)))
-          for state in pair.keyRows.states { try pair.heads.check(state, of: model, function: index) }
-          pairs[pair.keyRows.value] = (pair, try format(of: pair, graph))
-        } catch {
-          context.explain(Self.name, at: "%" + graph[result].name, error.reason)
-        }
+      let places = try AttentionHeads.places(in: graph, Self.name, context) { heads in
+        let pair = try QueryPair(heads)
+        for state in pair.keyRows.states { try heads.check(state, of: model, function: index) }
+        return (pair: pair, format: try format(of: pair, graph))
       }
+      let pairs = Dictionary(places.map { ($0.pair.keyRows.value, $0) }, uniquingKeysWith: { $1 })
       let scales = try queryScales(model, graph, pairs, runs[index], &context)
       var builder = GraphBuilder(graph: graph, constants: model.constants)
       for value in graph.valueIDs {
@@ -171,8 +166,7 @@ extension Smooth {
     while let node = walk.next {
       context.progress?.update("measuring keys", done: walk.step, of: walk.order.count)
       if let value = byNode[node], let (pair, format) = pairs[value], let rows = keys.removeValue(forKey: value) {
-        var statistics = ChannelStatistics()
-        for sample in 0..<walk.count { statistics.add(try walk.tensor(pair.queryRows, of: sample).view) }
+        let statistics = try walk.channels(of: pair.queryRows)
         if statistics.rows > 0 {
           let maxima = pair.pairs.joined(pair.joined(statistics.maxima) { max($0, $1) })
           let squares = pair.joined(statistics.meanSquares) { $0 + $1 }
@@ -186,8 +180,7 @@ extension Smooth {
       try walk.advance()
       for value in graph[node].results {
         guard let pair = pairs[value]?.pair else { continue }
-        var statistics = ChannelStatistics()
-        for sample in 0..<walk.count { statistics.add(try walk.tensor(value, of: sample).view) }
+        let statistics = try walk.channels(of: value)
         guard statistics.rows > 0 else { continue }
         let rows = try walk.rows(of: value, columns: statistics.maxima.count)
         keys[value] = SmoothingSearch.Weights(

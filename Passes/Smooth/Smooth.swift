@@ -76,12 +76,7 @@ package struct Smooth: TokenSampled {
 
   /// The windows that channels are measured on, spread over the text, for each function.
   func chosenWindows(_ model: Model, _ context: PassContext) throws -> [[FunctionInputs]] {
-    let runs = try windows(for: model, context)
-    guard samples == nil else { return runs }
-    return runs.map { all in
-      let count = min(all.count, Self.usualSamples)
-      return (0..<count).map { all[$0 * all.count / count] }
-    }
+    try windows(for: model, context, usual: Self.usualSamples)
   }
 
   /// The channels between weights on the windows, by function and value.
@@ -98,8 +93,7 @@ package struct Smooth: TokenSampled {
         context.progress?.update("measuring channels", done: walk.step, of: walk.order.count)
         try walk.advance()
         for value in graph[node].results where values.contains(value) {
-          var statistics = ChannelStatistics()
-          for sample in 0..<walk.count { statistics.add(try walk.tensor(value, of: sample).view) }
+          let statistics = try walk.channels(of: value)
           guard statistics.rows > 0 else {
             throw CompileError(
               .input, "the value '%\(graph[value].name)' has numbers that are not finite in all samples")

@@ -11,21 +11,27 @@ package protocol TokenSampled: Pass {
 }
 
 extension TokenSampled {
-  /// The windows for the pass on a model of one function; `purpose` says what is done on them.
+  /// The windows for the pass on a model of one function; `purpose` says what is done on them. Where no number is given,
+  /// at most `usual`, spread over the text.
   ///
   /// - Throws: `CompileError` of kind `.usage` where samples cannot be read, `.unsupported` for models of several
   ///   functions, `.input` if there are none.
-  package func windows(for model: Model, _ context: PassContext, _ purpose: String) throws -> [FunctionInputs] {
+  package func windows(
+    for model: Model, _ context: PassContext, _ purpose: String, usual: Int? = nil
+  ) throws -> [FunctionInputs] {
     guard model.functions.count == 1 else {
       throw CompileError(.unsupported, "\(purpose) for models of one function, found \(model.functions.count)")
     }
-    return try windows(for: model, context)[0]
+    return try windows(for: model, context, usual: usual)[0]
   }
 
-  /// The windows for the pass, for each function of the model; equally many for all.
+  /// The windows for the pass, for each function of the model; equally many for all. Where no number is given, at most
+  /// `usual`, spread over the text.
   ///
   /// - Throws: `CompileError` of kind `.usage` where samples cannot be read, `.input` if there are none.
-  package func windows(for model: Model, _ context: PassContext) throws -> [[FunctionInputs]] {
+  package func windows(
+    for model: Model, _ context: PassContext, usual: Int? = nil
+  ) throws -> [[FunctionInputs]] {
     guard let read = context.tokenSamples else {
       throw CompileError(.usage, "samples cannot be read here", notes: ["the pass '\(name)' needs 'mcc'"])
     }
@@ -33,6 +39,7 @@ extension TokenSampled {
     guard runs.count == model.functions.count, let count = runs.first?.count, runs.allSatisfy({ $0.count == count })
     else { throw CompileError(.internal, "samples for \(runs.count) of \(model.functions.count) functions") }
     guard count > 0 else { throw CompileError(.input, "'\(text)' holds no samples") }
-    return runs
+    guard samples == nil, let usual else { return runs }
+    return runs.map { $0.spread(usual) }
   }
 }
