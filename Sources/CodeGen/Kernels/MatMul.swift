@@ -263,27 +263,33 @@ struct MatMulTile {
     let perRow = config.weightGroup == nil
     let group = perRow ? layout.paddedDepth : layout.group
     let unit = codeUnit
+    // Of few sums each would wait for the one before it; separate ones for the four columns of a word do not.
+    let ways = tokens.count * config.vectors < 8 ? 4 : 1
     /// The products of `count` columns from `first` on, in one unit of the group at `codes`, added to `partial`.
     func products(
-      _ codes: Pointer, _ index: Expression, _ column: Expression, _ count: Int, _ zeros: [Expression],
-      _ partial: [[Expression]]
+      _ codes: Pointer, _ index: Expression, _ column: Expression, _ count: Int, _ zeros: [Expression?],
+      _ partial: [[[Expression]]]
     ) {
+      if isStreaming { prefetchUnit(codes, index) }
       for v in vectors {
         let words = unitWords(codes, index, vector: v, steps: (count + 3) / 4)
         for step in 0..<unit where 4 * step < count {
           let levels = table.map { _ in bytes(words, step: step) }
           for byte in 0..<4 where 4 * step + byte < count {
             let code = levels.map { number($0, byte: byte) } ?? number(words, step: step, byte: byte)
-            let weight = k.define("f", table == nil ? code - zeros[v] : code)
+            let weight = k.define("f", zeros[v].map { code - $0 } ?? code)
+            let sums = partial[byte % ways]
             for i in tokens.indices {
               let a = Expression.broadcast(rows[i][column + .integer(4 * step + byte)])
-              k.assign(partial[i][v], .multiplyAdd(a, weight, partial[i][v]))
+              k.assign(sums[i][v], .multiplyAdd(a, weight, sums[i][v]))
             }
           }
         }
       }
     }
-    func groupProducts(_ base: Pointer, _ start: Expression, columns: Int, _ partial: [[Expression]]) {
+    /// The products of so many columns from `start` on, by token and vector.
+    func groupProducts(_ base: Pointer, _ start: Expression, columns: Int) -> [[Expression]] {
+      let partial = (0..<ways).map { self.zeros("p\($0)_") }
       let codes = k.pointer("codes", base, offset: .integer(layout.headerBytes), as: .i32)
       let zeros = vectors.map { v in self.zeros(base, vector: v)?.asFloat ?? middle }
       k.loop("q", to: .integer(columns / (4 * unit))) { q in
@@ -293,20 +299,23 @@ struct MatMulTile {
         let last = columns / (4 * unit)
         products(codes, .integer(last), start + .integer(last * 4 * unit), columns % (4 * unit), zeros, partial)
       }
+      return tokens.indices.map { i in
+        vectors.map { v in partial.dropFirst().reduce(partial[0][i][v]) { $0 + $1[i][v] } }
+      }
     }
     if perRow {
-      groupProducts(w, 0, columns: config.depth, sums)
+      let totals = groupProducts(w, 0, columns: config.depth)
       let scales = k.pointer("scales", w, offset: 0, as: .f32)
       for v in vectors {
         let scale = k.define("scale\(v)", scales.load(.integer(v * k.lanes)))
-        for i in tokens.indices { k.assign(sums[i][v], sums[i][v] * scale) }
+        for i in tokens.indices { k.assign(sums[i][v], totals[i][v] * scale) }
       }
       return sums
     }
     let body = { (index: Expression, columns: Int) in
       let base = self.group(index)
-      let partial = zeros("g")
-      groupProducts(base, index * .integer(group), columns: columns, partial)
+      if isStreaming { prefetchGroup(base) }
+      let partial = groupProducts(base, index * .integer(group), columns: columns)
       for v in vectors {
         let scale = k.define("scale\(v)", self.scale(base, vector: v))
         for i in tokens.indices { k.assign(sums[i][v], .multiplyAdd(partial[i][v], scale, sums[i][v])) }
@@ -346,9 +355,8 @@ struct MatMulTile {
         ? k.pointer("words", panelCodes, offset: g * .integer(group / 4 * layout.panelRows))
         : k.pointer("words", base, offset: .integer(layout.headerBytes), as: .i32)
       let units = group / (4 * unit)
-      let isStreaming = ahead == nil && !perRow
       if ahead != nil { prefetchNextPanel(g, of: activations.groups) }
-      if isStreaming { prefetchGroup(base, units: units) }
+      if isStreaming, !perRow { prefetchGroup(base) }
       let zeros = vectors.map { v in self.zeros(base, vector: v).map { k.define("zero\(v)", $0) } }
       let totals = tokens.indices.map { i in
         let start = start(offsets[i][g], zeros: zeros)
@@ -370,7 +378,7 @@ struct MatMulTile {
       for chunk in stride(from: 0, to: units, by: unitsPerFlush) {
         let whole = stepsPerFlush == unit ? freshPartials() : nil
         k.loop("q", from: .integer(chunk), to: .integer(min(units, chunk + unitsPerFlush))) { q in
-          if isStreaming { prefetchUnit(words, q, of: units) }
+          if isStreaming { prefetchUnit(words, q) }
           let loaded = vectors.map { v in unitWords(words, q, vector: v) }
           var partial = whole ?? []
           for step in 0..<unit {

@@ -32,8 +32,8 @@ extension MatMulTile {
   /// Steps of four codes after which all planes begin new words.
   var codeUnit: Int { narrowCodes?.stepsPerUnit ?? 1 }
 
-  /// What is subtracted from codes without zero points.
-  var middle: Expression { .real(narrowCodes.map { Float($0.middle) } ?? 0) }
+  /// What is subtracted from codes without zero points; nil where codes are numbers as they are.
+  var middle: Expression? { table == nil ? narrowCodes.map { .real(Float($0.middle)) } : nil }
 
   /// The zero points of a group for the lanes of a vector; nil if there are none.
   func zeros(_ group: Pointer, vector: Int) -> Expression? {
@@ -137,23 +137,26 @@ extension MatMulTile {
   /// The distance in bytes at which few tokens, which stream weights at memory speed, ask for them.
   private var streamingDistance: Int { 4096 }
 
-  /// Lines that one unit of a group's codes covers; nil if units do not begin with lines.
-  private func lines(perUnitOf units: Int) -> Int? {
-    let bytes = layout.groupBytes - layout.headerBytes
-    return bytes.isMultiple(of: units * 64) ? bytes / (units * 64) : nil
+  /// Whether weights stream from memory, of which little is known to be in a cache.
+  var isStreaming: Bool { ahead == nil }
+
+  /// Lines that one unit of codes covers; nil if units do not begin with lines.
+  private var linesPerUnit: Int? {
+    let bytes = layout.panelRows * codeUnit * (narrowCodes?.bits ?? 8) / 2
+    return bytes.isMultiple(of: 64) ? bytes / 64 : nil
   }
 
   /// Asks for what lies ahead of a group: the header, and the codes too unless their units ask for them.
   ///
   /// A burst of many lines would fill the buffers for misses and hold up the loads behind it.
-  func prefetchGroup(_ group: Pointer, units: Int) {
-    let bytes = lines(perUnitOf: units) == nil ? layout.groupBytes : layout.headerBytes
+  func prefetchGroup(_ group: Pointer) {
+    let bytes = linesPerUnit == nil ? layout.groupBytes : layout.headerBytes
     for line in stride(from: 0, to: bytes, by: 64) { k.prefetch(group, .integer(streamingDistance + line)) }
   }
 
-  /// Asks for what lies ahead of one unit of a group's codes, given as 32-bit words.
-  func prefetchUnit(_ words: Pointer, _ unit: Expression, of units: Int) {
-    guard let lines = lines(perUnitOf: units) else { return }
+  /// Asks for what lies ahead of one unit of codes, given as 32-bit words.
+  func prefetchUnit(_ words: Pointer, _ unit: Expression) {
+    guard let lines = linesPerUnit else { return }
     for line in 0..<lines {
       k.prefetch(words, unit * .integer(16 * lines) + .integer(streamingDistance / 4 + 16 * line))
     }
