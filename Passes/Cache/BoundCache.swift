@@ -139,13 +139,7 @@ package struct BoundCache: TokenSampled {
   private func curves(
     _ places: [[CachedAttention]], _ model: Model, _ context: inout PassContext
   ) throws -> [RetentionCurve] {
-    var runs = try windows(for: model, context)
-    if samples == nil {
-      runs = runs.map { all in
-        let count = min(all.count, Self.usualSamples)
-        return (0..<count).map { all[$0 * all.count / count] }
-      }
-    }
+    let runs = try windows(for: model, context, usual: Self.usualSamples)
     var states: [[String: Tensor]] = []
     var curves: [RetentionCurve] = []
     for (index, samples) in runs.enumerated() {

@@ -56,13 +56,7 @@ package struct CenterKeys: TokenSampled {
     guard !text.isEmpty else {
       throw CompileError(.usage, "center-keys needs a text: center-keys{text=\"FILE\"}")
     }
-    var runs = try windows(for: model, context)
-    if samples == nil {
-      runs = runs.map { all in
-        let count = min(all.count, Self.usualSamples)
-        return (0..<count).map { all[$0 * all.count / count] }
-      }
-    }
+    let runs = try windows(for: model, context, usual: Self.usualSamples)
     var states: [[String: Tensor]] = []
     for (index, samples) in runs.enumerated() {
       let graph = model.functions[index]
