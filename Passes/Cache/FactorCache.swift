@@ -20,8 +20,9 @@ import Tensors
 ///
 /// All caches together keep the share `rank` of their numbers. Ranks are multiples of 4, chosen by dynamic programming so
 /// that the shares of energy that caches leave out have the least sum; `ranks=equal` gives all the same share. Moments are
-/// measured on `samples` windows of `length` tokens of `text`. `metric=plain` takes the directions of keys and values by
-/// themselves.
+/// measured on `samples` windows of `length` tokens of `text`: rotary embedding turns keys of later tokens into other
+/// directions, so that windows are as long as the caches where the text is. `metric=plain` takes the directions of keys and
+/// values by themselves.
 package struct FactorCache: TokenSampled {
   package static let name = "factor-cache"
   package static let summary = "keeps the first numbers of old keys and values, in bases in which these carry the most"
@@ -42,12 +43,13 @@ package struct FactorCache: TokenSampled {
   /// The tokens that a query sees whole, its own included; those that lie apart already stay as many.
   package var window: Int = 32
   package var text: String = ""
-  /// Windows; nil for 16 or as many as there are.
+  /// Windows; nil for 8192 tokens in all, or as many as there are.
   package var samples: Int?
-  /// Tokens of a window; nil for the usual number.
+  /// Tokens of a window; nil for the rows of the caches up to 2048, or for the usual number if the text is shorter.
   package var length: Int?
 
-  private static let usualSamples = 16
+  private static let usualTokens = 8192
+  private static let longest = 2048
   /// What ranks are multiples of.
   private static let step = 4
 
@@ -152,10 +154,22 @@ package struct FactorCache: TokenSampled {
 
   // MARK: The bases
 
+  /// The windows for caches of that many rows.
+  private func windows(for model: Model, _ context: PassContext, rows: Int) throws -> [[FunctionInputs]] {
+    var long = self
+    long.length = length ?? min(rows, Self.longest)
+    let each = max(1, long.length ?? 1)
+    // A text of fewer tokens is read as other passes do it, which also says what is wrong with it.
+    if length == nil, let runs = try? long.windows(for: model, context, usual: max(1, Self.usualTokens / each)) {
+      return runs
+    }
+    return try windows(for: model, context, usual: max(1, Self.usualTokens / (length ?? 512)))
+  }
+
   private func bases(
     _ places: [[CachedAttention]], _ model: Model, _ context: inout PassContext
   ) throws -> [[Bases]] {
-    let runs = try windows(for: model, context, usual: Self.usualSamples)
+    let runs = try windows(for: model, context, rows: places.joined().map(\.rows).max() ?? 1)
     var states: [[String: Tensor]] = []
     var result: [[Bases]] = []
     for (index, samples) in runs.enumerated() {

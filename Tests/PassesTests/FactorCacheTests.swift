@@ -128,11 +128,12 @@ import Testing
 
     func model() throws -> Model {
       let (heads, kvHeads, width, inputs) = (Self.heads, Self.kvHeads, Self.width, Self.inputs)
-      var builder = GraphBuilder(name: "main", symbols: [Symbol("T", in: 1...200)])
-      let x = builder.input("x", TensorType(.f32, Shape([.symbol("T"), .fixed(inputs)])))
+      let tokens = Symbol("T", in: 1...200)
+      var builder = GraphBuilder(name: "main", symbols: [tokens])
+      let x = builder.input("x", TensorType(.f32, Shape([.symbol(tokens), .fixed(inputs)])))
       let position = builder.input("position", TensorType(.i32, [1]))
-      /// `[inputs, count * width]`: for each head random columns times the factors, behind an orthogonal matrix that
-      /// heads of a group share.
+      // `[inputs, count * width]`: for each head random columns times the factors, behind an orthogonal matrix that
+      // heads of a group share.
       func rows(_ count: Int, _ factors: [Float], seed: UInt64) throws -> ValueID {
         var numbers = [Float](repeating: 0, count: inputs * count * width)
         let random = Tensor.random([inputs, count * width], seed: seed).array(of: Float.self)
@@ -165,7 +166,7 @@ import Testing
         Attention(heads: heads, kvHeads: kvHeads, scale: 0.25), [q, updates[0], updates[1], position])
       if isFoldable {
         let weight = builder.constant(
-          Constant(name: "o", type: TensorType(.f32, [heads * width, 12]), source: .random(seed: 4, deviation: 1)))
+          Constant(name: "o", type: TensorType(.f32, [heads * width, 12]), source: .random(seed: 4, deviation: 1.0)))
         builder.output("y", try builder.emit(MatMul(), y, weight))
       } else {
         builder.output("y", y)
