@@ -214,24 +214,10 @@ extension ModuleEmitter {
     // With a context that is no longer the cache would not be read at all.
     if let recent = context.cacheType.recent, recent < context.rows {
       attention.recent = recent
-      inputs.append(try last(recent, of: k, "recent_k", context))
-      inputs.append(try last(recent, of: v, "recent_v", context))
+      inputs.append(try builder.lastRows(recent, before: k, state: "recent_k\(context.layer)"))
+      inputs.append(try builder.lastRows(recent, before: v, state: "recent_v\(context.layer)"))
     }
     return try builder.emit(attention, inputs)
-  }
-
-  /// The rows of the last `count` tokens before the call, which a state keeps, and behind them those of the call.
-  private mutating func last(
-    _ count: Int, of rows: ValueID, _ name: String, _ context: DecoderContext
-  ) throws -> ValueID {
-    guard let width = builder.graph.type(of: rows).shape.last.fixedValue else { return rows }
-    let index = builder.graph.states.count
-    let state = builder.state("\(name)\(context.layer)", TensorType(.f32, [count, width]))
-    let all = try builder.emit(Concat(axis: 0), state, rows)
-    let next = try builder.emit(Slice(axis: 0, start: .symbol(context.length), size: .fixed(count)), all)
-    let start = builder.constant(.inline("start", .i32, [1], [Int32(0)]))
-    builder.graph.setUpdate(ofState: index, to: try builder.emit(CacheUpdate(), state, next, start))
-    return all
   }
 
   /// Rows written into a new state of the decoder, `k0` for the name `k` in block 0; the value is all of the state.

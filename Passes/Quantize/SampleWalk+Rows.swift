@@ -73,6 +73,23 @@ extension [SampleRows] {
 }
 
 extension [SampleRows] {
+  /// Some columns of rows of `width` numbers, those of a row multiplied by what `factor` says of them.
+  func part(
+    _ columns: Range<Int>, of width: Int, factor: ((UnsafeBufferPointer<Float>) -> Float)? = nil
+  ) -> [SampleRows] {
+    compactMap { sample in
+      let tensor = Tensor(TensorType(.f32, [Swift.max(sample.rows, 1), columns.count]))
+      let target = tensor.mutableView.elements(as: Float.self)
+      for row in 0..<sample.rows {
+        let source = UnsafeBufferPointer(start: sample.numbers + row * width + columns.lowerBound, count: columns.count)
+        let number = factor?(source) ?? 1
+        // What is left out may have numbers that are not finite.
+        for i in source.indices { target[row * columns.count + i] = number == 0 ? 0 : source[i] * number }
+      }
+      return target.baseAddress.map { SampleRows($0, rows: sample.rows, owner: tensor) }
+    }
+  }
+
   /// At most so many rows of all samples, spread over them; those with numbers that are not finite are left out.
   func some(_ limit: Int, columns: Int) -> [Float] {
     let all = reduce(0) { $0 + $1.rows }, step = Swift.max(1, (all + limit - 1) / limit)

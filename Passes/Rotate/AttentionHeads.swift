@@ -160,3 +160,36 @@ struct AttentionHeads {
     }
   }
 }
+
+extension GraphBuilder {
+  /// Changes some outputs of a layer: rows of its weight, and of its bias. `body` emits the change of a recipe along an
+  /// axis, with a name.
+  mutating func change(
+    _ outputs: AttentionHeads.Outputs, suffix: String,
+    _ body: (inout GraphBuilder, ValueID, Int, String) throws -> ValueID
+  ) throws {
+    let (layer, range) = (outputs.layer, outputs.range)
+    var places = [ResidualStream.Recipe(node: outputs.node, operand: 1, axis: layer.weightAxes.outputs)]
+    if layer.bias != nil { places.append(ResidualStream.Recipe(node: outputs.node, operand: 2, axis: 0)) }
+    for place in places {
+      origin = graph[outputs.node].origin
+      let old = graph[outputs.node].inputs[place.operand]
+      let name = graph[old].name
+      let wide = try widened(old)
+      guard range != 0..<layer.outputs else {
+        graph.setInput(place.operand, of: outputs.node, to: try body(&self, wide, place.axis, name + suffix))
+        continue
+      }
+      func part(_ range: Range<Int>, in builder: inout GraphBuilder) throws -> ValueID {
+        try builder.emit(
+          Slice(axis: place.axis, start: .fixed(range.lowerBound), size: .fixed(range.count)), wide)
+      }
+      var parts: [ValueID] = []
+      if range.lowerBound > 0 { parts.append(try part(0..<range.lowerBound, in: &self)) }
+      parts.append(try body(&self, part(range, in: &self), place.axis, name + "_part"))
+      if range.upperBound < layer.outputs { parts.append(try part(range.upperBound..<layer.outputs, in: &self)) }
+      graph.setInput(
+        place.operand, of: outputs.node, to: try emit(Concat(axis: place.axis), parts, name: name + suffix))
+    }
+  }
+}

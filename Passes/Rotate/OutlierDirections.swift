@@ -71,21 +71,9 @@ struct OutlierDirections {
   /// count alike; rows that are 0 or not finite are left out.
   static func moment(_ samples: [SampleRows], width: Int, part: Range<Int>) -> [Double] {
     let columns = part.count
-    let cut = samples.map { sample in
-      let tensor = Tensor(TensorType(.f32, [sample.rows, columns]))
-      let target = tensor.mutableView.elements(as: Float.self)
-      for row in 0..<sample.rows {
-        let source = UnsafeBufferPointer(start: sample.numbers + row * width + part.lowerBound, count: columns)
-        let square = source.reduce(0.0) { $0 + Double($1) * Double($1) } / Double(max(columns, 1))
-        let factor = square > 0 && square.isFinite ? Float(1 / square.squareRoot()) : 0
-        for i in 0..<columns { target[row * columns + i] = factor > 0 ? source[i] * factor : 0 }
-      }
-      return tensor
-    }
-    let rows = cut.compactMap { tensor in
-      tensor.view.elements(as: Float.self).baseAddress.map {
-        SampleRows($0, rows: tensor.view.count / max(columns, 1), owner: tensor)
-      }
+    let rows = samples.part(part, of: width) { row in
+      let square = row.reduce(0.0) { $0 + Double($1) * Double($1) } / Double(max(columns, 1))
+      return square > 0 && square.isFinite ? Float(1 / square.squareRoot()) : 0
     }
     return ProductSums.gram(rows, columns: columns)
   }

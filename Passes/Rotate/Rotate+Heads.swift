@@ -65,7 +65,7 @@ extension Rotate {
       }
       reflected += turned.reflections.count
       var builder = GraphBuilder(graph: graph, constants: model.constants)
-      try builder.turn(values, by: turned)
+      try builder.change(values, suffix: "_turned") { try $0.emit(turned, $1, axis: $2, name: $3) }
       try builder.turn(output, by: read)
       (model.functions[index], model.constants) = (builder.graph, builder.constants)
       try note(rows, writer, graph, in: &model)
@@ -195,31 +195,5 @@ extension GraphBuilder {
     let value = graph[nodes[0]].inputs[operand]
     let turned = try emit(rotation, value, name: graph[value].name + "_turned")
     for node in nodes { graph.setInput(operand, of: node, to: turned) }
-  }
-
-  /// Turns some outputs of a layer: rows of its weight, and of its bias.
-  fileprivate mutating func turn(_ outputs: AttentionHeads.Outputs, by turning: Turning) throws {
-    let (layer, range) = (outputs.layer, outputs.range)
-    var places = [ResidualStream.Recipe(node: outputs.node, operand: 1, axis: layer.weightAxes.outputs)]
-    if layer.bias != nil { places.append(ResidualStream.Recipe(node: outputs.node, operand: 2, axis: 0)) }
-    for place in places {
-      guard range != 0..<layer.outputs else {
-        try turn(place, by: turning)
-        continue
-      }
-      origin = graph[outputs.node].origin
-      let old = graph[outputs.node].inputs[place.operand]
-      let wide = try widened(old)
-      func part(_ range: Range<Int>, in builder: inout GraphBuilder) throws -> ValueID {
-        try builder.emit(
-          Slice(axis: place.axis, start: .fixed(range.lowerBound), size: .fixed(range.count)), wide)
-      }
-      var parts: [ValueID] = []
-      if range.lowerBound > 0 { parts.append(try part(0..<range.lowerBound, in: &self)) }
-      parts.append(try emit(turning, part(range, in: &self), axis: place.axis, name: graph[old].name + "_part"))
-      if range.upperBound < layer.outputs { parts.append(try part(range.upperBound..<layer.outputs, in: &self)) }
-      let name = graph[old].name + "_turned"
-      graph.setInput(place.operand, of: outputs.node, to: try emit(Concat(axis: place.axis), parts, name: name))
-    }
   }
 }

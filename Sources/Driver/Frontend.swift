@@ -32,6 +32,8 @@ package struct FrontendOptions: Sendable {
   package var smoothing: Smooth?
   /// The share of the rows of KV caches that is kept, by the attention that they receive on the samples; nil for all.
   package var cacheShare: Double?
+  /// The share of the numbers of a head that old rows of KV caches keep, in bases measured on the samples; nil for all.
+  package var cacheRank: Double?
   /// Passes that replace the preset and the quantization.
   package var pipeline: Pipeline?
   package var rewriteLimit: Int?
@@ -110,6 +112,14 @@ package struct Frontend {
   private func preparation(of model: Model) throws -> [any Pass] {
     guard options.pipeline == nil else { return [] }
     var passes: [any Pass] = []
+    // Before a rotation, which would turn the heads of a cache in a basis of its own.
+    if let rank = options.cacheRank {
+      guard let calibration = options.calibration, isLanguage(model) else {
+        throw CompileError(
+          .usage, "bases of the cache are measured on a text, for a model that reads it; name one with --calibrate")
+      }
+      passes.append(FactorCache(rank: rank, text: calibration.samples))
+    }
     if var rotation = options.rotation {
       if rotation.kind == .auto || rotation.kind == .outlierAware {
         guard let calibration = options.calibration, isLanguage(model) else {
@@ -136,7 +146,9 @@ package struct Frontend {
       passes.append(smoothing)
     }
     // Behind a rotation, which would turn what attention adds to the keys.
-    if let text = options.calibration?.samples, model[metadata: "cache"] == CacheType.i4.rawValue, isLanguage(model) {
+    if options.cacheRank == nil, let text = options.calibration?.samples,
+      model[metadata: "cache"] == CacheType.i4.rawValue, isLanguage(model)
+    {
       passes.append(CenterKeys(text: text))
     }
     return passes

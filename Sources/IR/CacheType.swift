@@ -53,6 +53,12 @@ package enum CacheType: String, Hashable, Sendable, CaseIterable {
     }
   }
 
+  /// The cache type whose heads of `headDim` numbers become such codes; nil if there is none.
+  package init?(_ format: BlockFormat, headDim: Int) {
+    guard let type = Self.allCases.first(where: { $0.format(headDim: headDim) == format }) else { return nil }
+    self = type
+  }
+
   /// The tokens, each its own included, that are seen in f32; nil if all are seen as the cache holds them.
   package var recent: Int? { self == .i4 ? 32 : nil }
 }

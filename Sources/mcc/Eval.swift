@@ -99,7 +99,8 @@ struct Eval: AsyncParsableCommand {
     var evaluation = ModelEvaluation()
     evaluation.options = try passes.options(load)
     evaluation.windows = try input.windows()
-    let own = passes.quantizes || passes.kvKeep != nil || passes.pipeline != nil ? models.first : nil
+    let changesCache = passes.kvKeep != nil || passes.kvRank != nil
+    let own = passes.quantizes || changesCache || passes.pipeline != nil ? models.first : nil
     guard !layers || models.count == 1 && own != nil else {
       throw CompileError(.usage, "--layers is for one model with --quantize, --bits, --max-size or --pipeline")
     }

@@ -161,7 +161,7 @@ struct PassArguments: ParsableArguments {
     help: ArgumentHelp(
       """
       For models of language a text or token ids (.npy, .npz) to choose the codes of weights on, with --kv 4 to \
-      measure what keys have in common, and with --kv-keep what they are looked at; for other networks samples (.npz, .npy or a folder of them) to measure the ranges \
+      measure what keys have in common, and with --kv-keep and --kv-rank what they are looked at; for other networks samples (.npz, .npy or a folder of them) to measure the ranges \
       of activations on, whose convolutions and linear layers then compute in 8 bits.
       """, valueName: "file"))
   var calibrate: String?
@@ -209,6 +209,14 @@ struct PassArguments: ParsableArguments {
       a text those that receive most of it; needs --calibrate.
       """, valueName: "share"))
   var kvKeep: Double?
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Keeps this share of the numbers of old rows of the KV cache, the first in bases in which these carry the most of the \
+      attention on --calibrate, and the last 32 rows whole; needs --calibrate.
+      """, valueName: "share"))
+  var kvRank: Double?
 
   @Option(help: "Passes that replace the preset, such as canonicalize,fuse.")
   var pipeline: String?
@@ -266,10 +274,22 @@ struct PassArguments: ParsableArguments {
           .usage, "--kv-keep and --pipeline exclude each other; name 'bound-cache{keep=...}' in the pipeline")
       }
     }
-    guard calibrate == nil || quantizes || kvKeep != nil || load.kv == CacheType.i4.spelling && pipeline == nil else {
+    if let kvRank {
+      guard kvRank > 0, kvRank <= 1 else { throw CompileError(.usage, "--kv-rank is \(kvRank), expected up to 1") }
+      guard calibrate != nil else { throw CompileError(.usage, "--kv-rank needs a text: --calibrate FILE") }
+      guard pipeline == nil else {
+        throw CompileError(
+          .usage, "--kv-rank and --pipeline exclude each other; name 'factor-cache{rank=...}' in the pipeline")
+      }
+      guard kvKeep == nil else { throw CompileError(.usage, "--kv-rank and --kv-keep exclude each other") }
+    }
+    guard
+      calibrate == nil || quantizes || kvKeep != nil || kvRank != nil
+        || load.kv == CacheType.i4.spelling && pipeline == nil
+    else {
       throw CompileError(
         .usage,
-        "--calibrate needs --quantize, --kv-keep or --kv 4; in a pipeline write 'quantize,gptq{text=...}' or "
+        "--calibrate needs --quantize, --kv-keep, --kv-rank or --kv 4; in a pipeline write 'quantize,gptq{text=...}' or "
           + "'calibrate{samples=...},quantize'"
       )
     }
@@ -333,6 +353,10 @@ struct PassArguments: ParsableArguments {
       guard options.quantization?.attentionBits == nil else {
         throw CompileError(.usage, "--kv-keep and attention in bytes (at8) exclude each other")
       }
+    }
+    options.cacheRank = kvRank
+    guard kvRank == nil || options.quantization?.attentionBits == nil else {
+      throw CompileError(.usage, "--kv-rank and attention in bytes (at8) exclude each other")
     }
     options.pipeline = try pipeline.map { try Pipeline(parsing: $0, registry: Presets.registry) }
     options.rewriteLimit = stopAfterRewrites

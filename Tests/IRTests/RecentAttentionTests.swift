@@ -42,6 +42,38 @@ import Testing
     #expect(found.count == wanted.count)
   }
 
+  /// Old rows with the first numbers of a head give what rows with zeros behind these give, in f32 and in f64.
+  @Test(arguments: [(4, 3, 1), (4, 4, 1), (1, 6, 6), (3, 2, 20)])
+  func oldRowsMayHaveFewerNumbers(_ keyRank: Int, _ valueRank: Int, _ recent: Int) throws {
+    let (tokens, position, rows, heads, kvHeads, dim, valueDim) = (5, 6, 14, 4, 2, 4, 6)
+    let narrow = [
+      Tensor.random([rows, kvHeads * keyRank], seed: 2), Tensor.random([rows, kvHeads * valueRank], seed: 3),
+    ]
+    let padded = zip(narrow, [(keyRank, dim), (valueRank, valueDim)]).map { tensor, sizes in
+      let numbers = tensor.array(of: Float.self)
+      let wide = (0..<rows * kvHeads * sizes.1).map { index in
+        let (row, column) = index.quotientAndRemainder(dividingBy: sizes.1)
+        return column < sizes.0 ? numbers[row * sizes.0 + column] : 0
+      }
+      return Tensor(.f32, [rows, kvHeads * sizes.1], wide)
+    }
+    let others = (
+      Tensor.random([tokens, heads * dim], seed: 1), Tensor(.i32, [1], [Int32(position)]),
+      [
+        Tensor.random([recent + tokens, kvHeads * dim], seed: 4),
+        Tensor.random([recent + tokens, kvHeads * valueDim], seed: 5),
+      ]
+    )
+    let op = Attention(heads: heads, kvHeads: kvHeads, scale: 0.7, softcap: 3, recent: recent)
+    let found = try evaluate(op, [others.0] + narrow + [others.1] + others.2)
+    let wanted = try evaluate(op, [others.0] + padded + [others.1] + others.2)
+    // Sums of at most 11 products in another order.
+    #expect(found.count == tokens * heads * valueDim && maxRelativeError(found, wanted) <= 1e-6)
+    let wide = try op.results(
+      of: ([others.0] + narrow).map { $0.converted(to: .f64) } + [others.1] + others.2.map { $0.converted(to: .f64) })
+    #expect(maxRelativeError(found.map(Double.init), wide[0].array(of: Double.self)) <= 1e-6)
+  }
+
   @Test func saysWhatDoesNotFit() {
     let (q, k, position) = (TensorType(.f32, [2, 4]), TensorType(.f32, [9, 4]), TensorType(.i32, [1]))
     func message(_ recent: Int, _ inputs: [TensorType]) -> String {
@@ -55,6 +87,16 @@ import Testing
     #expect(message(4, [q, k, k, position, last, last]).contains("last keys of shape [5, 4], expected [6, 4]"))
     #expect(message(0, [q, k, k, position, last, last]).contains("'recent' is 0"))
     #expect(message(3, [q, k, k, position]).contains("found 4 inputs"))
+    // Two heads: queries and last rows of 2 numbers each, old rows of 1; 3 are too many, and without last rows 1 is.
+    let (old, much) = (TensorType(.f32, [9, 2]), TensorType(.f32, [9, 6]))
+    #expect(message(3, [q, old, old, position, last, last]) == "")
+    #expect(message(3, [q, much, k, position, last, last]).contains("do not fit keys"))
+    #expect(message(3, [q, k, much, position, last, last]).contains("last values of shape [5, 4], expected [5, 6]"))
+    let narrow = TensorType(.f32, [5, 2])
+    #expect(message(3, [q, old, k, position, narrow, last]).contains("last keys of shape [5, 2], expected [5, 4]"))
+    #expect(throws: CompileError.self) {
+      try Attention(heads: 2, kvHeads: 2, scale: 1).inferTypes([q, old, k, position])
+    }
     #expect(message(3, [q, k, k, TensorType(.f32, [2, 9]), last, last]).contains("expected the position"))
     #expect(message(3, [q, k, k, position, last, TensorType(.i32, [5, 4])]).contains("last values"))
   }

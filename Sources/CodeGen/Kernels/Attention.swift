@@ -11,6 +11,9 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   /// Numbers per head of queries and keys, and of values.
   package var headDim: Int
   package var valueDim: Int
+  /// How many of these the rows of keys and values have that are no last ones; nil for all.
+  package var keyRank: Int?
+  package var valueRank: Int?
   package var scale: Float
   package var causal: Bool
   package var window: Int?
@@ -47,7 +50,8 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     window: Int? = nil,
     softcap: Float? = nil, hasPosition: Bool, mask: ScalarType? = nil, maskIsBroadcast: [Bool] = [],
     batch: Extent = .fixed(1), tokens: Extent, keys: Extent, key: CacheElement = .f32, value: CacheElement = .f32,
-    queryStride: Int? = nil, keyStride: Int? = nil, valueStride: Int? = nil, recent: Int? = nil
+    queryStride: Int? = nil, keyStride: Int? = nil, valueStride: Int? = nil, recent: Int? = nil,
+    keyRank: Int? = nil, valueRank: Int? = nil
   ) {
     self.isTiled = isTiled
     self.heads = heads
@@ -67,10 +71,17 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     self.key = key
     self.value = value
     self.queryStride = queryStride ?? heads * headDim
-    self.keyStride = keyStride ?? kvHeads * key.headStride(headDim)
-    self.valueStride = valueStride ?? kvHeads * value.headStride(valueDim ?? headDim)
     self.recent = recent
+    let (keySize, valueSize) = (keyRank ?? headDim, valueRank ?? valueDim ?? headDim)
+    self.keyRank = keySize < headDim ? keySize : nil
+    self.valueRank = valueSize < self.valueDim ? valueSize : nil
+    self.keyStride = keyStride ?? kvHeads * key.headStride(keySize)
+    self.valueStride = valueStride ?? kvHeads * value.headStride(valueSize)
   }
+
+  /// Numbers per head of the rows of keys and of values that are no last ones.
+  var keySize: Int { keyRank ?? headDim }
+  var valueSize: Int { valueRank ?? valueDim }
 
   /// A number as part of a name.
   private static func word(_ number: Float) -> String {
@@ -84,6 +95,7 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     parts.append(key.name)
     if value != key { parts.append(value.name) }
     if let recent { parts.append("recent\(recent)") }
+    if keyRank != nil || valueRank != nil { parts.append("rank\(keySize)x\(valueSize)") }
     if let angleBlock { parts.append("term\(angleBlock)") }
     if let int8, int8 != ByteAttention() { parts.append("block\(int8.block)" + (int8.smooth ? "" : "plain")) }
     if causal { parts.append("causal") }
@@ -92,8 +104,8 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     if let softcap { parts.append("softcap\(Self.word(softcap))") }
     if let mask { parts.append("mask\(mask.rawValue)" + maskIsBroadcast.map { $0 ? "1" : "n" }.joined()) }
     let strides = [
-      (queryStride, heads * headDim), (keyStride, kvHeads * key.headStride(headDim)),
-      (valueStride, kvHeads * value.headStride(valueDim)),
+      (queryStride, heads * headDim), (keyStride, kvHeads * key.headStride(keySize)),
+      (valueStride, kvHeads * value.headStride(valueSize)),
     ]
     if strides.contains(where: { $0.0 != $0.1 }) {
       parts.append("strides" + strides.map { "\($0.0)" }.joined(separator: "_"))
@@ -113,11 +125,14 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   package func build(name: String? = nil, target: Target) -> KernelFunction {
     let k = KernelBuilder(name ?? self.name(target: target), target: target)
     k.comment = [
-      "Attention of q[\(tokens.text), \(heads) * \(headDim)] over k[\(keys.text), \(kvHeads) * \(headDim)] and "
-        + "v[\(keys.text), \(kvHeads) * \(valueDim)].",
+      "Attention of q[\(tokens.text), \(heads) * \(headDim)] over k[\(keys.text), \(kvHeads) * \(keySize)] and "
+        + "v[\(keys.text), \(kvHeads) * \(valueSize)].",
       causal ? "Token i sees rows 0 ... position + i." + (window.map { " Only the last \($0)." } ?? "") : "All rows.",
     ]
     if let recent { k.comment.append("Of these the last \(recent) come from rows of their own in f32.") }
+    if keyRank != nil || valueRank != nil {
+      k.comment.append("The others have the first numbers of a head of \(headDim) and \(valueDim).")
+    }
     let q = k.input("q", .f32)
     let keyPointer = k.input("k", key.scalar)
     let valuePointer = k.input("v", value.scalar)
@@ -159,10 +174,10 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
       let query = k.pointer(
         "query", q, offset: (item * count + token) * .integer(queryStride) + head * .integer(headDim))
       let keyRows = k.pointer(
-        "keys", keyPointer, offset: item * rowCount * .integer(keyStride) + shared * .integer(key.headStride(headDim)))
+        "keys", keyPointer, offset: item * rowCount * .integer(keyStride) + shared * .integer(key.headStride(keySize)))
       let valueRows = k.pointer(
         "values", valuePointer,
-        offset: item * rowCount * .integer(valueStride) + shared * .integer(value.headStride(valueDim)))
+        offset: item * rowCount * .integer(valueStride) + shared * .integer(value.headStride(valueSize)))
       var end = rowCount
       if causal {
         end = position.map { $0[0].asIndex + token + 1 } ?? (rowCount - count + token + 1)
@@ -188,15 +203,15 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
           accumulate(k, values: values, row: row, rows: rows, scores: scores, sums: sums, correction: correction)
         }
       }
-      let keys = CacheRows(pointer: keyRows, element: key, stride: keyStride)
-      let values = CacheRows(pointer: valueRows, element: value, stride: valueStride)
+      let keys = CacheRows(pointer: keyRows, element: key, stride: keyStride, size: keySize)
+      let values = CacheRows(pointer: valueRows, element: value, stride: valueStride, size: valueSize)
       if let recent, let last, let position {
         pass(keys, values, from: begin, to: k.define("early", end - .integer(recent)), behind: 0)
         let lastKeys = k.pointer("last_keys", last.keys, offset: shared * .integer(headDim))
         let lastValues = k.pointer("last_values", last.values, offset: shared * .integer(valueDim))
         pass(
-          CacheRows(pointer: lastKeys, element: .f32, stride: kvHeads * headDim),
-          CacheRows(pointer: lastValues, element: .f32, stride: kvHeads * valueDim),
+          CacheRows(pointer: lastKeys, element: .f32, stride: kvHeads * headDim, size: headDim),
+          CacheRows(pointer: lastValues, element: .f32, stride: kvHeads * valueDim, size: valueDim),
           from: k.define("late", .maximum(end - .integer(recent), begin)), to: end,
           behind: k.define("start", position[0].asIndex - .integer(recent)))
       } else {
@@ -230,6 +245,8 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     let pointer: Pointer
     let element: CacheElement
     let stride: Int
+    /// Numbers of the head.
+    let size: Int
   }
 
   /// scores[r] = scale * query . keys[row + r] for the key `first + r`, capped and masked; -inf beyond the last row.
@@ -237,11 +254,11 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     _ k: KernelBuilder, query: Pointer, keys: CacheRows, mask: Pointer?, first: Expression, row start: Expression,
     rows: Expression, scores: Pointer
   ) {
-    let parts = keys.element.parts(headDim, lanes: k.lanes)
+    let parts = keys.element.parts(keys.size, lanes: k.lanes)
     func load(_ part: CacheElement.Part) -> Expression { query.load(.integer(part.start), count: part.tail(k.lanes)) }
     let loaded = parts.count <= 8 ? parts.map { k.define("q", load($0)) } : []
     k.loop("r", to: rows) { r in
-      let row = CacheRow(k, keys.pointer, keys.element, at: (start + r) * .integer(keys.stride), size: headDim)
+      let row = CacheRow(k, keys.pointer, keys.element, at: (start + r) * .integer(keys.stride), size: keys.size)
       var products: [Expression?] = [nil, nil]
       func add(_ a: Expression, _ b: Expression, to index: Int) {
         products[index % 2] = k.define("p", products[index % 2].map { .multiplyAdd(a, b, $0) } ?? a * b)
@@ -302,12 +319,13 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     return k.define("factor", .broadcast(correction))
   }
 
-  /// sums = sums * correction + scores[r] * values[row + r].
+  /// sums = sums * correction + scores[r] * values[row + r]. Sums of numbers that the values do not have are still 0, as
+  /// rows with fewer of them come first.
   private func accumulate(
     _ k: KernelBuilder, values: CacheRows, row start: Expression, rows: Expression, scores: Pointer, sums: Pointer,
     correction: Expression
   ) {
-    let parts = values.element.parts(valueDim, lanes: k.lanes)
+    let parts = values.element.parts(values.size, lanes: k.lanes)
     // Sums are padded to whole vectors; behind parts of codes lie other sums.
     func tail(_ part: CacheElement.Part) -> Expression? { values.element.isPacked ? part.tail(k.lanes) : nil }
     for chunk in stride(from: 0, to: parts.count, by: 8) {
@@ -317,7 +335,7 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
       }
       k.loop("r", to: rows) { r in
         let row = CacheRow(
-          k, values.pointer, values.element, at: (start + r) * .integer(values.stride), size: valueDim,
+          k, values.pointer, values.element, at: (start + r) * .integer(values.stride), size: values.size,
           groups: (part.first?.group ?? 0)...(part.last?.group ?? 0))
         var weight: Expression?
         for (index, register) in registers.enumerated() {

@@ -20,8 +20,11 @@ package enum AttentionKernel: Kernel {
     let optional = op.optionalInputs(types)
     guard q.element == .f32, let key = cacheElement(k, heads: op.kvHeads),
       let value = cacheElement(v, heads: op.kvHeads), let width = q.shape.last.fixedValue,
-      let valueWidth = v.shape.last.fixedValue
+      let keyWidth = k.shape.last.fixedValue, let oldWidth = v.shape.last.fixedValue
     else { return [] }
+    // The last rows are as wide as queries and results.
+    let lastValues = op.recentInputs(types.count).map { types[$0.lowerBound + 1] }
+    let valueWidth = lastValues.flatMap(\.shape.last.fixedValue) ?? oldWidth
     if let position = optional.position, types[position].element != .i32 { return [] }
     if let last = op.recentInputs(types.count), last.contains(where: { types[$0].element != .f32 }) { return [] }
     if let term = op.termInputs(types.count), term.contains(where: { types[$0].element != .f32 }) { return [] }
@@ -49,7 +52,8 @@ package enum AttentionKernel: Kernel {
       mask: mask, maskIsBroadcast: broadcast, batch: extents.extent(batch, "B"),
       tokens: extents.extent(q.shape[rows], "T"), keys: extents.extent(k.shape[rows], "S"), key: key, value: value,
       queryStride: query.operands[0].rowStride, keyStride: query.operands[1].rowStride,
-      valueStride: query.operands[2].rowStride, recent: op.recent)
+      valueStride: query.operands[2].rowStride, recent: op.recent, keyRank: keyWidth / op.kvHeads,
+      valueRank: oldWidth / op.kvHeads)
     config.angleBlock = op.angleBlock
     let queries = Double(batch.maximum) * Double(q.shape[rows].maximum) * Double(op.heads)
     let keys = Double(k.shape[rows].maximum)

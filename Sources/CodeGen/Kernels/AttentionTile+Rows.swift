@@ -5,6 +5,8 @@ extension AttentionTile {
     let pointer: Pointer
     let element: CacheElement
     let stride: Int
+    /// Numbers of the head.
+    let size: Int
   }
 
   /// Rows of f32, and the distance between them.
@@ -18,18 +20,18 @@ extension AttentionTile {
   /// The rows from `first` on as f32: where they lie, or widened into local memory, with a term that goes on from row
   /// to row.
   func widened(
-    _ source: CacheRows, _ first: Expression, _ rows: Expression, _ size: Int, _ local: Pointer?,
-    _ term: RunningTerm? = nil
+    _ source: CacheRows, _ first: Expression, _ rows: Expression, _ local: Pointer?, _ term: RunningTerm? = nil
   ) -> Rows {
+    let size = source.size
     guard let local, source.element != .f32 || term != nil else {
-      k.loop("r", to: rows) { prefetch(source, first + $0, size) }
+      k.loop("r", to: rows) { prefetch(source, first + $0) }
       return Rows(
         pointer: k.pointer("block", source.pointer, offset: first * .integer(source.stride)), stride: source.stride,
         isPadded: false)
     }
     let padded = (size + lanes - 1) / lanes * lanes
     k.loop("r", to: rows) { r in
-      prefetch(source, first + r, size)
+      prefetch(source, first + r)
       let row = CacheRow(
         k, source.pointer, source.element, at: (first + r) * .integer(source.stride), size: size)
       forEachVector(of: source.element, size) { d, tail, load in
@@ -55,9 +57,9 @@ extension AttentionTile {
   }
 
   /// Asks for the row a block behind `row`: rows of one head lie too far apart for the processor to foresee the next ones.
-  private func prefetch(_ source: CacheRows, _ row: Expression, _ size: Int) {
+  private func prefetch(_ source: CacheRows, _ row: Expression) {
     let next = k.define("next", (row + .integer(Self.block)) * .integer(source.stride))
-    for line in Swift.stride(from: 0, to: source.element.headBytes(size), by: 64) {
+    for line in Swift.stride(from: 0, to: source.element.headBytes(source.size), by: 64) {
       k.prefetch(source.pointer, next + .integer(line / source.element.scalar.byteCount))
     }
   }
@@ -72,14 +74,14 @@ extension AttentionTile {
       k.define(
         "even", (.laneNumbers & .broadcast(.integer(distance))).isEqual(to: .broadcast(.integer(0))))
     }
-    let stride = copies * paddedHeadDim
+    let padded = (source.size + lanes - 1) / lanes * lanes
     k.loop("r", to: rows, step: copies) { r in
       let sources = (0..<copies).map { copy in
         let row = k.define("row", first + .minimum(r + .integer(copy), rows - 1))
-        prefetch(source, row, headDim)
-        return CacheRow(k, source.pointer, source.element, at: row * .integer(source.stride), size: headDim)
+        prefetch(source, row)
+        return CacheRow(k, source.pointer, source.element, at: row * .integer(source.stride), size: source.size)
       }
-      forEachVector(of: source.element, headDim) { d, _, load in
+      forEachVector(of: source.element, source.size) { d, _, load in
         var vectors = sources.map { k.define("x", load($0)) }
         if let term { vectors = term.added(to: vectors, k, at: d, count: nil) }
         let mixed = KeyInterleaving.interleave(vectors) { a, b, distance in
@@ -90,10 +92,10 @@ extension AttentionTile {
           )
         }
         for (index, vector) in mixed.enumerated() {
-          k.store(local, r * .integer(paddedHeadDim) + d * .integer(copies) + .integer(index * lanes), vector)
+          k.store(local, r * .integer(padded) + d * .integer(copies) + .integer(index * lanes), vector)
         }
       }
     }
-    return Rows(pointer: local, stride: stride, isPadded: true)
+    return Rows(pointer: local, stride: copies * padded, isPadded: true)
   }
 }

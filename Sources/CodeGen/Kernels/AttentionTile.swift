@@ -122,13 +122,13 @@ struct AttentionTile {
         let term = runningTerm(key, head: place.shared, scratch.term)
         let keyBlock =
           copies == 1
-          ? widened(source.keys, row, rows, headDim, scratch.keys, term)
+          ? widened(source.keys, row, rows, scratch.keys, term)
           : interleaved(source.keys, row, rows, scratch, term)
-        score(keyBlock, rows: rows, vectors: vectors, scratch)
+        score(keyBlock, size: source.keys.size, rows: rows, vectors: vectors, scratch)
         addMask(place, key, rows, vectors, scratch)
         weigh(key, vectors: vectors, largest, total, source, scratch)
-        let valueBlock = widened(source.values, row, rows, valueDim, scratch.values)
-        accumulate(valueBlock, rows: rows, passes: passes, perPass: perPass, scratch)
+        let valueBlock = widened(source.values, row, rows, scratch.values)
+        accumulate(valueBlock, size: source.values.size, rows: rows, passes: passes, perPass: perPass, scratch)
       }
     }
     for vector in 0..<vectors {
@@ -174,10 +174,11 @@ struct AttentionTile {
   private func sources(_ place: Place, _ range: KeyRange) -> [Source] {
     func rows(_ name: String, _ pointer: Pointer, _ element: CacheElement, _ stride: Int, _ size: Int) -> CacheRows {
       let offset = place.item * rowCount * .integer(stride) + place.shared * .integer(element.headStride(size))
-      return CacheRows(pointer: k.pointer(name, pointer, offset: offset), element: element, stride: stride)
+      return CacheRows(
+        pointer: k.pointer(name, pointer, offset: offset), element: element, stride: stride, size: size)
     }
-    let keys = rows("keys", keyPointer, config.key, config.keyStride, headDim)
-    let values = rows("values", valuePointer, config.value, config.valueStride, valueDim)
+    let keys = rows("keys", keyPointer, config.key, config.keyStride, config.keySize)
+    let values = rows("values", valuePointer, config.value, config.valueStride, config.valueSize)
     guard let recent = config.recent, let last else {
       return [
         Source(keys: keys, values: values, begin: range.begin, end: range.end, start: 0, window: config.window)
@@ -248,9 +249,9 @@ struct AttentionTile {
 
   // MARK: Steps
 
-  /// scores[r, pair] = query . key r. Beyond the last row, the last one is scored again. With several lanes for a pair, r
-  /// counts as many rows.
-  private func score(_ keys: Rows, rows: Expression, vectors: Int, _ scratch: Scratch) {
+  /// scores[r, pair] = query . key r, over the first `size` numbers. Beyond the last row, the last one is scored again. With
+  /// several lanes for a pair, r counts as many rows.
+  private func score(_ keys: Rows, size: Int, rows: Expression, vectors: Int, _ scratch: Scratch) {
     let step = k.target.vectorRegisters >= 32 ? 8 : 4
     let count = copies == 1 ? rows : k.define("groups", rows.dividedRoundingUp(by: copies))
     k.loop("r", to: count, step: step) { r in
@@ -260,7 +261,7 @@ struct AttentionTile {
       let products = (0..<step).map { row in
         (0..<vectors).map { k.variable("s\(row)\($0)", .broadcast(.real(0))) }
       }
-      k.loop("d", to: .integer(headDim)) { d in
+      k.loop("d", to: .integer(size)) { d in
         let queries = (0..<vectors).map {
           k.define("q", scratch.queries.load(d * .integer(scratch.width) + .integer($0 * lanes)))
         }
@@ -390,12 +391,15 @@ struct AttentionTile {
   /// The exponent of the smallest power of two that is not below `count`.
   private static func chunkShift(_ count: Int) -> Int { count <= 1 ? 0 : count <= 2 ? 1 : 2 }
 
-  /// sums[pair] = sums[pair] * factor + weights[r, pair] * values[r].
+  /// sums[pair] = sums[pair] * factor + weights[r, pair] * values[r] for the first `size` numbers; sums of others are still
+  /// 0, as rows with fewer of them come first.
   private func accumulate(
-    _ values: Rows, rows: Expression, passes: Expression, perPass: Int, _ scratch: Scratch
+    _ values: Rows, size: Int, rows: Expression, passes: Expression, perPass: Int, _ scratch: Scratch
   ) {
     let chunk = Self.chunkVectors(k.target, valueDim: valueDim)
-    let starts = Array(stride(from: 0, to: valueDim, by: lanes))
+    let starts = Array(stride(from: 0, to: size, by: lanes))
+    // Local rows are padded to whole vectors, by numbers that sums of others do not take.
+    let isWhole = values.isPadded && size == valueDim
     k.loop("pass", to: passes) { pass in
       let pair = k.define("pair", pass * .integer(perPass))
       for part in stride(from: 0, to: starts.count, by: chunk) {
@@ -409,8 +413,7 @@ struct AttentionTile {
         }
         k.loop("r", to: rows) { r in
           let row = columns.map { column in
-            // Local rows are padded to whole vectors.
-            let tail = !values.isPadded && valueDim - column < lanes ? Expression.integer(valueDim - column) : nil
+            let tail = !isWhole && size - column < lanes ? Expression.integer(size - column) : nil
             return k.define("v", values.pointer.load(r * .integer(values.stride) + .integer(column), count: tail))
           }
           let scores =

@@ -6,6 +6,8 @@ package struct DenseMatMulConfig: Hashable, Codable, Sendable {
   package var batch: Extent
   /// Whether all items of the batch share b.
   package var sharesRight: Bool
+  /// The items of b where those of a go through them again and again; nil where b has as many, or one.
+  package var period: Int?
   package var rows: Extent
   package var depth: Extent
   package var columns: Extent
@@ -14,11 +16,12 @@ package struct DenseMatMulConfig: Hashable, Codable, Sendable {
   package var epilogue: Epilogue
 
   package init(
-    batch: Extent, sharesRight: Bool, rows: Extent, depth: Extent, columns: Extent, transposesRight: Bool,
-    epilogue: Epilogue = .identity
+    batch: Extent, sharesRight: Bool, period: Int? = nil, rows: Extent, depth: Extent, columns: Extent,
+    transposesRight: Bool, epilogue: Epilogue = .identity
   ) {
     self.batch = batch
     self.sharesRight = sharesRight
+    self.period = period
     self.rows = rows
     self.depth = depth
     self.columns = columns
@@ -30,6 +33,7 @@ package struct DenseMatMulConfig: Hashable, Codable, Sendable {
     let sizes = [batch, rows, depth, columns].map(\.text).joined(separator: "x")
     var parts = ["mcc_matmul_dense" + (transposesRight ? "_transposed" : ""), sizes]
     if sharesRight { parts.append("shared") }
+    if let period { parts.append("every\(period)") }
     if epilogue.bias { parts.append("bias") }
     if epilogue.residual == .beforeActivation { parts.append("residual") }
     if epilogue.activation != .none { parts.append(epilogue.activation.rawValue) }
@@ -65,7 +69,7 @@ package struct DenseMatMulConfig: Hashable, Codable, Sendable {
     let part = k.partition(items * m)
     k.loop("row", from: part.begin, to: part.end) { row in
       let left = k.pointer("left", a, offset: row * depth)
-      let item: Expression = sharesRight ? 0 : row / m
+      let item: Expression = sharesRight ? 0 : period.map { row / m % .integer($0) } ?? row / m
       let right = k.pointer("right", b, offset: item * depth * n)
       let out = k.define("out", row * n)
       if transposesRight {

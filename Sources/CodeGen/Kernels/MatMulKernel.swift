@@ -198,15 +198,19 @@ package enum DenseMatMulKernel: Kernel {
       query.operands.allSatisfy({ $0.type.element == .f32 })
     else { return [] }
     let (a, b) = (query.operands[0].type.shape, query.operands[1].type.shape)
-    guard a.rank >= 2, b.rank >= 2, let leading = a.product(0..<(a.rank - 2)), let other = b.product(0..<(b.rank - 2)),
-      other == 1 || Array(a.dims.dropLast(2)) == Array(b.dims.dropLast(2))
+    guard a.rank >= 2, b.rank >= 2, let leading = a.product(0..<(a.rank - 2)), let other = b.product(0..<(b.rank - 2))
     else { return [] }
+    // The leading axes of the right factor are the last of those of the left one, or there is one item.
+    let isSame = a.rank == b.rank && Array(a.dims.dropLast(2)) == Array(b.dims.dropLast(2))
+    let isSuffix = a.rank > b.rank && Array(a.dims.dropLast(2).suffix(b.rank - 2)) == Array(b.dims.dropLast(2))
+    let period = isSame || other == 1 || !isSuffix ? nil : other.fixedValue
+    guard other == 1 || isSame || period != nil else { return [] }
     var extents = ExtentTable()
     let columns = b[b.rank - (op.transposeB ? 2 : 1)]
     let config = DenseMatMulConfig(
-      batch: extents.extent(leading, "B"), sharesRight: other == 1, rows: extents.extent(a[a.rank - 2], "M"),
-      depth: extents.extent(a.last, "K"), columns: extents.extent(columns, "N"), transposesRight: op.transposeB,
-      epilogue: op.epilogue)
+      batch: extents.extent(leading, "B"), sharesRight: other == 1, period: period,
+      rows: extents.extent(a[a.rank - 2], "M"), depth: extents.extent(a.last, "K"),
+      columns: extents.extent(columns, "N"), transposesRight: op.transposeB, epilogue: op.epilogue)
     let count = Double(leading.maximum) * Double(a[a.rank - 2].maximum)
     let size = Double(a.last.maximum) * Double(columns.maximum)
     return [

@@ -48,7 +48,11 @@ extension Attention: NumericOperator {
     let visible = past.map { $0 + queries } ?? keys
     let (kWidth, vWidth) = (k.sizes[rank - 1], v.sizes[rank - 1])
     let mask = optional.mask.map { AttentionMask(inputs[$0], batches, heads, queries, keys) }
-    let last = recentInputs(inputs.count).map { (k: inputs[$0.lowerBound].data, v: inputs[$0.lowerBound + 1].data) }
+    let last = recentInputs(inputs.count).map { range in
+      LastRows(
+        k: inputs[range.lowerBound].data, v: inputs[range.lowerBound + 1].data,
+        vWidth: inputs[range.lowerBound + 1].sizes[1])
+    }
     if let range = termInputs(inputs.count), let block = angleBlock, let past {
       let term = KeyTerm(
         means: inputs[range.lowerBound].data, angles: inputs[range.lowerBound + 1].data, width: kWidth,
@@ -59,7 +63,10 @@ extension Attention: NumericOperator {
       return AttentionPlan<R>(
         op: self, batches: 1, queries: queries, visible: visible, past: past, qWidth: q.sizes[rank - 1],
         kWidth: kWidth, vWidth: vWidth, q: q.data, k: UnsafePointer(all.data), v: v.prefix(visible * vWidth), y: y,
-        mask: mask, keys: keys, last: last.flatMap { last in late.map { (UnsafePointer($0.data), last.v) } },
+        mask: mask, keys: keys,
+        last: last.flatMap { last in
+          late.map { LastRows(k: UnsafePointer($0.data), v: last.v, vWidth: last.vWidth) }
+        },
         kept: [all] + (late.map { [$0] } ?? []), rounded: nil)
     }
     let rounded = int8.flatMap { int8 -> RoundedRows<R>? in
@@ -106,6 +113,12 @@ private struct AttentionMask<R: Real> {
   }
 }
 
+/// The last keys, as wide as queries, and the last values, from the row `recent` before the first query on.
+private struct LastRows<R: Real> {
+  let k, v: UnsafePointer<R>
+  let vWidth: Int
+}
+
 /// One attention: what each head reads and writes.
 private struct AttentionPlan<R: Real> {
   let op: Attention
@@ -117,8 +130,7 @@ private struct AttentionPlan<R: Real> {
   let y: UnsafeMutablePointer<R>?
   let mask: AttentionMask<R>?
   let keys: Int
-  /// The last keys and values, from the row `recent` before the first query on.
-  let last: (k: UnsafePointer<R>, v: UnsafePointer<R>)?
+  let last: LastRows<R>?
   /// Memory that lives as long as the plan.
   var kept: [Scratch<R>] = []
   /// Keys and values as bytes stand for them; nil where products are those of the numbers.
@@ -132,10 +144,11 @@ private struct AttentionPlan<R: Real> {
   func run(_ index: Int) {
     guard let y else { return }
     let (batch, head) = index.quotientAndRemainder(dividingBy: op.heads)
-    let valueDepth = vWidth / op.kvHeads
+    // Those of the cache may have fewer numbers of a head than those of the result.
+    let (oldDepth, valueDepth) = (vWidth / op.kvHeads, (last?.vWidth ?? vWidth) / op.kvHeads)
     let yWidth = valueDepth * op.heads
     let scores = weights(index)
-    let column = head / (op.heads / op.kvHeads) * valueDepth
+    let group = head / (op.heads / op.kvHeads)
     let result = y + batch * queries * yWidth + head * valueDepth
     // What the last values are weighed with is no weight of the others.
     var late: [(query: Int, row: Int, weight: R)] = []
@@ -151,12 +164,15 @@ private struct AttentionPlan<R: Real> {
     if let rounded { values = UnsafePointer(rounded.values.data + batch * visible * vWidth) }
     R.multiply(
       MatrixProduct(
-        rows: queries, columns: valueDepth, depth: visible, strideA: visible, strideB: vWidth, strideC: yWidth),
-      scores.data, values + column, into: result)
+        rows: queries, columns: oldDepth, depth: visible, strideA: visible, strideB: vWidth, strideC: yWidth),
+      scores.data, values + group * oldDepth, into: result)
     withExtendedLifetime(scores) {}
     guard let last else { return }
+    for query in 0..<queries {
+      for d in oldDepth..<valueDepth { result[query * yWidth + d] = 0 }
+    }
     for (query, row, weight) in late {
-      let (values, sums) = (last.v + row * vWidth + column, result + query * yWidth)
+      let (values, sums) = (last.v + row * last.vWidth + group * valueDepth, result + query * yWidth)
       for d in 0..<valueDepth { sums[d] += weight * values[d] }
     }
   }
@@ -172,7 +188,7 @@ private struct AttentionPlan<R: Real> {
   private func weights(_ index: Int) -> Scratch<R> {
     let (batch, head) = index.quotientAndRemainder(dividingBy: op.heads)
     let group = head / (op.heads / op.kvHeads)
-    let depth = qWidth / op.heads
+    let (depth, oldDepth) = (qWidth / op.heads, kWidth / op.kvHeads)
     let scores = Scratch<R>(queries * visible)
     let own = q + batch * queries * qWidth + head * depth
     if let rounded {
@@ -182,16 +198,16 @@ private struct AttentionPlan<R: Real> {
     } else {
       R.multiply(
         MatrixProduct(
-          rows: queries, columns: visible, depth: depth, transposeB: true, strideA: qWidth, strideB: kWidth,
+          rows: queries, columns: visible, depth: oldDepth, transposeB: true, strideA: qWidth, strideB: kWidth,
           strideC: visible, alpha: Double(op.scale)),
-        own, k + batch * keys * kWidth + group * depth, into: scores.data)
+        own, k + batch * keys * kWidth + group * oldDepth, into: scores.data)
     }
     if let last {
       let scale = R(rounding: Double(op.scale))
       for i in 0..<queries {
         let query = q + i * qWidth + head * depth
         for (key, row) in recentKeys(i) {
-          let other = last.k + row * kWidth + group * depth
+          let other = last.k + (row * op.kvHeads + group) * depth
           var sum = R.zero
           for d in 0..<depth { sum += query[d] * other[d] }
           scores.data[i * visible + key] = scale * sum

@@ -17,7 +17,10 @@ import Tensors
 /// With `recent`, which needs a position and no batch axis, two more inputs follow: `rk[recent + T, kvHeads * D]` and
 /// `rv[recent + T, kvHeads * Dv]`, the rows of the positions `position - recent ... position + T - 1`. Each query takes the
 /// last `recent` keys that causality leaves it, and their values, from there, and those before from `k` and `v`: the last
-/// tokens as they are, older ones from a cache with few bits. Rows of negative positions are not read.
+/// tokens as they are, older ones from a cache with few bits. Rows of negative positions are not read. The older ones may
+/// have the first numbers of a head alone, `k[S, kvHeads * R]` and `v[S, kvHeads * Rv]` with `R <= D` and `Rv <= Dv`; the
+/// others count as 0: their scores are `scale * q[i, h, 0 ..< R] . k[j, h']`, and they add to the first `Rv` numbers of a
+/// result.
 ///
 /// With `angleBlock` = `B`, which needs a position and no batch axis, keys are stored without a term that depends on
 /// their position alone, such as the mean of all keys as rotary embedding turns it (``KeyTerm``): the last two inputs
@@ -114,7 +117,11 @@ package struct Attention: Operator {
       try expectFixed(q.shape.last, "query columns"), try expectFixed(k.shape.last, "key columns"),
       try expectFixed(v.shape.last, "value columns")
     )
-    guard columns.0 % heads == 0, columns.1 % kvHeads == 0, columns.0 / heads == columns.1 / kvHeads else {
+    // Old keys may have fewer numbers of a head than queries.
+    guard columns.0 % heads == 0, columns.1 % kvHeads == 0,
+      columns.0 / heads == columns.1 / kvHeads
+        || recent != nil && angleBlock == nil && (1..<columns.0 / heads).contains(columns.1 / kvHeads)
+    else {
       throw failure(
         "queries of shape \(q.shape) in \(heads) heads do not fit keys of shape \(k.shape) in \(kvHeads) heads")
     }
@@ -136,8 +143,9 @@ package struct Attention: Operator {
         throw failure("\(q.shape[rows]) causal queries need as many keys, found \(k.shape[rows])")
       }
     }
+    var valueDim = columns.2 / kvHeads
     if let recent, let range = recentInputs(inputs.count) {
-      try checkRecent(recent, inputs[range].map { $0 }, q, k, v)
+      valueDim = try checkRecent(recent, inputs[range].map { $0 }, q, headDim: columns.0 / heads, least: valueDim)
     }
     if let block = angleBlock, let range = termInputs(inputs.count) {
       try checkTerm(block, inputs[range].map { $0 }, q, k)
@@ -154,24 +162,31 @@ package struct Attention: Operator {
       }
     }
     var shape = q.shape
-    shape[q.rank - 1] = .fixed(columns.2 / kvHeads * heads)
+    shape[q.rank - 1] = .fixed(valueDim * heads)
     return [q.with(shape: shape)]
   }
 
+  /// The numbers of a head of the last values, which are `least` or more.
   private func checkRecent(
-    _ recent: Int, _ rows: [TensorType], _ q: TensorType, _ k: TensorType, _ v: TensorType
-  ) throws {
+    _ recent: Int, _ rows: [TensorType], _ q: TensorType, headDim: Int, least: Int
+  ) throws -> Int {
     guard recent >= 1, recent <= 1 << 20 else {
       throw failure("attribute 'recent' is \(recent), expected 1 to \(1 << 20)")
     }
     guard q.rank == 2 else { throw failure("attribute 'recent' is for queries without a batch axis") }
-    for (type, (role, columns)) in zip(rows, [("last keys", k.shape[1]), ("last values", v.shape[1])]) {
+    var valueDim = least
+    for (type, role) in zip(rows, ["last keys", "last values"]) {
       try expectDense(type, role)
       try expectFloat(type, role)
-      let wanted = Shape([q.shape[0] + .fixed(recent), columns])
+      if role == "last values", let columns = type.shape.last.fixedValue, columns % kvHeads == 0 {
+        valueDim = max(least, columns / kvHeads)
+      }
+      let columns = kvHeads * (role == "last keys" ? headDim : valueDim)
+      let wanted = Shape([q.shape[0] + .fixed(recent), .fixed(columns)])
       guard type.shape == wanted else {
         throw failure("found \(role) of shape \(type.shape), expected \(wanted)")
       }
     }
+    return valueDim
   }
 }

@@ -1,0 +1,111 @@
+import Base
+import CodeGen
+import Driver
+import Formats
+import IR
+import Passes
+import TestSupport
+import Tensors
+import Testing
+
+/// Programs whose old rows of caches have the first numbers of a head alone.
+@Suite(.serialized) struct LowRankCacheTests {
+  private static func compile(
+    _ name: String, _ options: String, cache: CacheType = .f32
+  ) async throws -> (program: String, summary: Summary) {
+    let folder = try CompiledModels.folder()
+    let text = Fixtures.packageRoot + "/README.md"
+    var compile = CompileOptions()
+    compile.output = folder.file(name)
+    compile.cacheFolder = folder.file("cache")
+    compile.frontend.load.cacheType = cache
+    compile.frontend.load.context = 256
+    compile.frontend.reproducerFolder = nil
+    compile.frontend.pipeline = try Pipeline(
+      parsing: "fuse,merge-matmuls,canonicalize,fuse-elementwise,factor-cache{\(options),text=\"\(text)\"}",
+      registry: Presets.registry)
+    try await compile.frontend.readTexts(for: CompiledModels.stories)
+    var compiler = Compiler(compile)
+    let summary = try await compiler.compile(CompiledModels.stories)
+    return (folder.file(name), summary)
+  }
+
+  private static func check(_ program: String, tokens: Int) async throws -> Double {
+    let folder = try TemporaryFolder()
+    var generator = SplitMix64(seed: 17)
+    let ids = (0..<tokens).map { _ in Int64(generator.int(below: 512)) }
+    try NumPyArray(ids, [1, ids.count]).write(to: folder.path("ids.npy"))
+    var check = ProgramCheck()
+    check.inputs = [folder.path("ids.npy")]
+    let result = try await check.run(model: CompiledModels.stories, program: program)
+    return try #require(result.differences.map(\.relative).max())
+  }
+
+  /// A program reads 250 tokens in two calls, the evaluator in one. The bytes of a token are those of the numbers that are
+  /// left: of 8 in each of 4 heads of keys and of values in 5 layers half.
+  @Test func programAndEvaluatorAgree() async throws {
+    let folder = try TemporaryFolder()
+    let program = folder.path("program")
+    let text = try folder.write("text.txt", CalibratedProgramTests.text)
+    let outcome = try MCCProgram.run([
+      "compile", CompiledModels.stories, "--context", "256", "--kv-rank", "0.5", "--calibrate", text, "-o", program,
+    ])
+    #expect(outcome.exitCode == 0, "\(outcome.errors)")
+    #expect(outcome.text.contains("caches factored 10"), "\(outcome.text)")
+    let (growing, fixed) = (5 * 2 * 4 * 4 * 4, 5 * 2 * 32 * 4 * 8 * 4)
+    #expect(
+      outcome.text.contains(
+        "KV cache: \(Quantity.bytes(growing)) per token, and \(Quantity.bytes(fixed)) for any number of tokens"),
+      "\(outcome.text)")
+    // Sums in f32 differ by about 1e-6.
+    #expect(try await Self.check(program, tokens: 250) <= 1e-4)
+  }
+
+  /// In f16 a last bit of a sum may round a row to its neighbour, 1e-3 of a number, in each of five layers; a code may
+  /// move by a step, as with whole rows.
+  @Test(arguments: [(CacheType.f16, 2, 0, 5e-3), (.i8, 1, 4, 0.03), (.i4t, 0, 6, 0.1), (.i4, 0, 5, 0.1)])
+  func narrowRowsAgree(_ type: CacheType, _ bytes: Int, _ header: Int, _ tolerance: Double) async throws {
+    let (program, summary) = try await Self.compile("lowrank-\(type)", "rank=0.5,window=32", cache: type)
+    #expect(summary.cacheBytesPerToken == 5 * 2 * 4 * (4 * bytes + header))
+    #expect(summary.fixedStateBytes == 5 * 2 * 32 * 32 * 4)
+    #expect(try await Self.check(program, tokens: 200) <= tolerance)
+  }
+
+  /// What was generated token by token is the likeliest continuation when all tokens are read at once.
+  @Test func decodingAndReadingAgree() async throws {
+    let (program, _) = try await Self.compile("lowrank-decode", "rank=0.75,window=16")
+    let folder = try TemporaryFolder()
+    let line = try CompiledModels.run(program, ["-n", "230", "--temperature", "0", "--print-ids", "Once upon a time"])
+    let ids = line.split { $0 == "," || $0.isWhitespace }.compactMap { Int64($0) }
+    #expect(ids.count > 120)
+    try NumPyArray(ids, [1, ids.count]).write(to: folder.path("ids.npy"))
+    _ = try CompiledModels.run(
+      program, ["logits", "--ids", folder.path("ids.npy"), "--output", folder.path("logits.npz")])
+    let logits = try NumPyArchive(path: folder.path("logits.npz")).require("output", file: "logits").doubles
+    let vocabulary = logits.count / ids.count
+    var same = 0
+    for place in 8..<(ids.count - 1) {
+      let row = logits[place * vocabulary..<(place + 1) * vocabulary]
+      let best = row.indices.max { row[$0] < row[$1] } ?? 0
+      same += best - row.startIndex == Int(ids[place + 1]) ? 1 : 0
+    }
+    // A near tie may turn.
+    #expect(Double(same) >= 0.98 * Double(ids.count - 9), "\(same) of \(ids.count - 9)")
+  }
+
+  @Test func refusesBadOptions() throws {
+    let text = Fixtures.packageRoot + "/README.md"
+    for (arguments, message) in [
+      (["--kv-rank", "0.5"], "--kv-rank needs a text"), (["--kv-rank", "0", "--calibrate", text], "--kv-rank is 0.0"),
+      (["--kv-rank", "1.5", "--calibrate", text], "--kv-rank is 1.5"),
+      (["--kv-rank", "0.5", "--kv-keep", "0.5", "--calibrate", text], "--kv-rank and --kv-keep exclude each other"),
+      (["--kv-rank", "0.5", "--quantize", "w8at8", "--calibrate", text], "--kv-rank and attention in bytes"),
+      (["--kv-rank", "0.5", "--calibrate", text, "--pipeline", "fuse"], "name 'factor-cache{rank=...}'"),
+      (["--kv-rank", "0.1", "--calibrate", text], "less than 4 numbers for a head"),
+    ] {
+      let outcome = try MCCProgram.run(["compile", CompiledModels.stories, "-o", "/dev/null/none"] + arguments)
+      #expect(outcome.exitCode == 64, "\(arguments): \(outcome.exitCode)")
+      #expect(outcome.errors.contains(message), "\(arguments): \(outcome.errors)")
+    }
+  }
+}

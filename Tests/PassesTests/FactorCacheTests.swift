@@ -1,0 +1,307 @@
+import Base
+import Formats
+import IR
+import Passes
+import TestSupport
+import Tensors
+import Testing
+
+/// Caches whose old rows have the first numbers of a head alone.
+@Suite struct FactorCacheTests {
+  /// Windows of numbers or ids from the first call on.
+  private static func samples(_ graph: Graph, _ count: Int, size: Int) -> [FunctionInputs] {
+    (0..<count).map { index in
+      var inputs = FunctionInputs.seeded(for: graph, seed: UInt64(60 + index), size: size)
+      inputs.states = nil
+      for (index, input) in graph.inputs.enumerated() where graph[input].name == "position" {
+        inputs.inputs[index] = Tensor(graph.type(of: input))
+      }
+      return inputs
+    }
+  }
+
+  private struct Outcome {
+    var before, after: Model
+    var report: PassManager.Report
+    var remarks: [String]
+    var refusals: [String]
+
+    func count(_ name: String) -> Int { report.counters.first { $0.name == name }?.count ?? 0 }
+    /// The ranks of the caches, keys and values in turn.
+    var ranks: [Int] { report.figures.filter { $0.name.hasPrefix("rank of ") }.map { Int($0.value) } }
+  }
+
+  private final class Lines: @unchecked Sendable { var all: [String] = [] }
+
+  private static func run(
+    _ model: Model, _ pipeline: String, size: Int = 96, explaining pass: String = FactorCache.name
+  ) throws -> Outcome {
+    var context = PassContext()
+    context.tokenSamples = { _, _, _, model in model.functions.map { samples($0, 3, size: size) } }
+    let lines = Lines()
+    context.explainedPass = pass
+    context.explainRefusal = { lines.all.append($0) }
+    var after = model
+    let reports = try PassManager().run(Pipeline(parsing: pipeline, registry: .all), on: &after, &context)
+    return Outcome(
+      before: model, after: after, report: try #require(reports.last { $0.name == FactorCache.name }),
+      remarks: context.remarks.map(\.text), refusals: lines.all)
+  }
+
+  private static func run(
+    _ path: String, _ pipeline: String, cache: CacheType = .f32, context rows: Int? = 160, size: Int = 96,
+    explaining pass: String = FactorCache.name
+  ) throws -> Outcome {
+    var options = LoadOptions()
+    options.cacheType = cache
+    options.context = rows
+    var before = try FormatRegistry.load(path, options)
+    var context = PassContext()
+    try PassManager().run(
+      Pipeline(parsing: FixtureTests.pipeline.joined(separator: ","), registry: .all), on: &before, &context)
+    return try run(before, pipeline, size: size, explaining: pass)
+  }
+
+  /// With all numbers nothing is lost, whatever the order of queries, keys and values in their projections, with biases,
+  /// groups of heads, norms, embeddings that turn or do not; tokens before, on and behind the window.
+  @Test(arguments: [
+    "stories260K/hf", "pycode7m", "architectures/llama", "architectures/qwen2", "architectures/qwen3",
+    "architectures/phi3", "architectures/gpt2", "architectures/gpt-neox", "architectures/olmo2",
+    "architectures/mixtral",
+  ])
+  func keepsTheFunctionAtFullRank(_ name: String) throws {
+    guard let path = Fixtures.path(name) else { return }
+    let outcome = try Self.run(path, "factor-cache{rank=1,window=8,text=\"t\"}", context: 64, size: 48)
+    #expect(outcome.count("caches factored") > 0, "\(outcome.refusals)")
+    #expect(2 * outcome.count("value projections changed") == outcome.count("caches factored"), "\(outcome.refusals)")
+    #expect(2 * outcome.count("output projections changed") == outcome.count("caches factored"), "\(outcome.refusals)")
+    for size in [5, 8, 9, 40] {
+      let error = maxRelativeError(
+        try RotateTests.outputs(outcome.after, size: size), try RotateTests.outputs(outcome.before, size: size))
+      #expect(error <= 1e-4, "\(size): \(error)")
+    }
+    #expect(try Parser.parse(Printer.print(outcome.after)) == outcome.after)
+  }
+
+  /// Ranks are multiples of 4 and keep the share of all numbers; caches have the type of what is left, and the last rows
+  /// are whole.
+  @Test(arguments: [
+    ("energy", 0.75, CacheType.f16), ("energy", 0.5, .f32), ("equal", 0.5, .f16), ("energy", 0.6, .i8),
+    ("energy", 0.5, .i4), ("equal", 0.75, .i4t),
+  ])
+  func numbersAddUpToTheShare(_ policy: String, _ share: Double, _ cache: CacheType) throws {
+    guard let path = Fixtures.path("architectures/llama") else { return }
+    let outcome = try Self.run(
+      path, "factor-cache{rank=\(share),ranks=\(policy),text=\"t\"}", cache: cache, context: 64, size: 48)
+    let before = outcome.before.functions[0], after = outcome.after.functions[0]
+    let op = try #require(before.nodeIDs.compactMap { before[$0].op as? Attention }.first)
+    let old = before.states.filter { !before[$0.value].name.hasPrefix("recent") }
+    let width = try #require(before.type(of: old[0].value).shape.last.fixedValue) / op.kvHeads
+    #expect(outcome.ranks.count == old.count && outcome.count("caches factored") == old.count)
+    #expect(outcome.ranks.allSatisfy { $0 % 4 == 0 && $0 >= 4 && $0 <= width })
+    let (sum, all) = (outcome.ranks.reduce(0, +), width * old.count)
+    #expect(sum <= Int((share * Double(all)).rounded()) && Double(sum) > share * Double(all) - 4, "\(outcome.ranks)")
+    if policy == "equal" { #expect(Set(outcome.ranks).count == 1) }
+    for (state, rank) in zip(old, outcome.ranks) {
+      let name = before[state.value].name
+      let value = try #require(after.value(named: name))
+      let kept = cache.element.map { TensorType($0, [64, op.kvHeads * rank]) }
+      let codes = cache.format(headDim: rank).map {
+        TensorType(.f32, [64, op.kvHeads * rank], encoding: .block($0))
+      }
+      #expect(after.type(of: value) == kept ?? codes)
+      let last = try #require(after.value(named: "recent_" + name))
+      #expect(after.type(of: last) == TensorType(.f32, [32, op.kvHeads * width]))
+    }
+    #expect(try Parser.parse(Printer.print(outcome.after)) == outcome.after)
+  }
+
+  // MARK: Planted structure
+
+  /// One attention of two heads of keys and four of queries, whose queries, keys and values are linear in the input.
+  private struct Planted {
+    static let (heads, kvHeads, width, inputs) = (4, 2, 16, 24)
+    /// Factors of the numbers of a head of queries, keys and values, before each head is turned by a matrix of its own.
+    var queries, keys, values: [Float]
+    /// Whether a layer of constant weights gives the values and reads the result.
+    var isFoldable = true
+
+    func model() throws -> Model {
+      let (heads, kvHeads, width, inputs) = (Self.heads, Self.kvHeads, Self.width, Self.inputs)
+      let tokens = Symbol("T", in: 1...200)
+      var builder = GraphBuilder(name: "main", symbols: [tokens])
+      let x = builder.input("x", TensorType(.f32, Shape([.symbol(tokens), .fixed(inputs)])))
+      let position = builder.input("position", TensorType(.i32, [1]))
+      // `[inputs, count * width]`: for each head random columns times the factors, behind an orthogonal matrix that
+      // heads of a group share.
+      func rows(_ count: Int, _ factors: [Float], seed: UInt64) throws -> ValueID {
+        var numbers = [Float](repeating: 0, count: inputs * count * width)
+        let random = Tensor.random([inputs, count * width], seed: seed).array(of: Float.self)
+        for head in 0..<count {
+          // A reflection, which queries and keys of a head share.
+          var unit = Tensor.random([width], seed: UInt64(500 + head * kvHeads / count)).array(of: Float.self)
+          let length = unit.reduce(0) { $0 + $1 * $1 }.squareRoot()
+          unit = unit.map { $0 / length }
+          for row in 0..<inputs {
+            let start = (row * count + head) * width
+            var number = (0..<width).map { random[start + $0] * factors[$0] }
+            let product = zip(number, unit).reduce(0) { $0 + $1.0 * $1.1 }
+            for i in 0..<width { number[i] -= 2 * product * unit[i] }
+            for i in 0..<width { numbers[start + i] = number[i] }
+          }
+        }
+        let weight = builder.constant(.inline("w\(seed)", .f32, [inputs, count * width], numbers))
+        return try builder.emit(MatMul(), x, weight)
+      }
+      let q = try rows(heads, queries, seed: 1), k = try rows(kvHeads, keys, seed: 2)
+      var v = try rows(kvHeads, values, seed: 3)
+      if !isFoldable { v = try builder.emit(Tanh(), v) }
+      let updates = try [("k0", k), ("v0", v)].enumerated().map { index, cache in
+        let state = builder.state(cache.0, TensorType(.f32, [200, kvHeads * width]))
+        let update = try builder.emit(CacheUpdate(), state, cache.1, position)
+        builder.graph.setUpdate(ofState: index, to: update)
+        return update
+      }
+      let y = try builder.emit(
+        Attention(heads: heads, kvHeads: kvHeads, scale: 0.25), [q, updates[0], updates[1], position])
+      if isFoldable {
+        let weight = builder.constant(
+          Constant(name: "o", type: TensorType(.f32, [heads * width, 12]), source: .random(seed: 4, deviation: 1.0)))
+        builder.output("y", try builder.emit(MatMul(), y, weight))
+      } else {
+        builder.output("y", y)
+      }
+      var model = Model(name: "planted")
+      (model.functions, model.constants) = ([builder.graph], builder.constants)
+      return model
+    }
+
+    /// The error of the pass with some options.
+    func error(_ options: String) throws -> (error: Double, outcome: Outcome) {
+      let outcome = try FactorCacheTests.run(
+        model(), "factor-cache{\(options),window=4,text=\"t\"}", size: 120)
+      let error = maxRelativeError(
+        try RotateTests.outputs(outcome.after, size: 120), try RotateTests.outputs(outcome.before, size: 120))
+      return (error, outcome)
+    }
+  }
+
+  private static func factors(_ first: Float, _ count: Int, _ rest: Float) -> [Float] {
+    (0..<Planted.width).map { $0 < count ? first : rest }
+  }
+
+  /// Keys and values that lie in 8 of 16 dimensions lose nothing at half of the numbers, and much at a quarter.
+  @Test func losesNothingOfLowRank() throws {
+    let planted = Planted(
+      queries: Self.factors(1, 16, 1), keys: Self.factors(1, 8, 0), values: Self.factors(1, 8, 0))
+    let half = try planted.error("rank=0.5")
+    #expect(half.error <= 1e-4 && half.outcome.ranks == [8, 8], "\(half.error) \(half.outcome.ranks)")
+    #expect(try planted.error("rank=0.25").error > 0.05)
+  }
+
+  /// Keys have their numbers where queries look, values all over: the ranks follow.
+  @Test func ranksFollowTheEnergy() throws {
+    let planted = Planted(
+      queries: Self.factors(1, 16, 1), keys: Self.factors(1, 4, 0), values: Self.factors(1, 12, 0))
+    let found = try planted.error("rank=0.5")
+    #expect(found.outcome.ranks == [4, 12] && found.error <= 1e-4, "\(found.error) \(found.outcome.ranks)")
+    #expect(try planted.error("rank=0.5,ranks=equal").error > 0.05)
+  }
+
+  /// Keys are largest where queries do not look: what queries look at is kept, and the directions of the keys alone lose it.
+  @Test func readersDecide() throws {
+    let planted = Planted(
+      queries: Self.factors(0.002, 8, 1), keys: Self.factors(3, 8, 1), values: Self.factors(1, 8, 0))
+    let readers = try planted.error("rank=0.5").error
+    let plain = try planted.error("rank=0.5,metric=plain").error
+    #expect(readers < 0.05 && plain > 5 * readers, "\(readers) \(plain)")
+  }
+
+  /// Values behind a function, and a result that nothing multiplies, change when the program runs.
+  @Test func changesValuesAtRunTime() throws {
+    let planted = Planted(
+      queries: Self.factors(1, 16, 1), keys: Self.factors(1, 8, 0), values: Self.factors(1, 16, 1), isFoldable: false)
+    let whole = try planted.error("rank=1")
+    #expect(whole.error <= 1e-4, "\(whole.error)")
+    #expect(whole.outcome.count("value projections changed") == 0 && whole.outcome.count("caches factored") == 2)
+    #expect(whole.outcome.refusals.contains { $0.contains("values change at run time") })
+    #expect(whole.outcome.refusals.contains { $0.contains("results change at run time") })
+    #expect(try planted.error("rank=0.75").error <= 0.2)
+  }
+
+  /// Half of the numbers of old rows lose less than leaving these rows out.
+  @Test(arguments: ["stories260K/hf", "pycode7m"]) func oldRowsAreWorthIt(_ name: String) throws {
+    guard let path = Fixtures.path(name) else { return }
+    let outcome = try Self.run(path, "factor-cache{rank=0.5,window=8,text=\"t\"}", size: 96)
+    var alone = outcome.before
+    for id in alone.functions[0].topologicalOrder() {
+      guard var op = alone.functions[0][id].op as? Attention else { continue }
+      op.window = 8
+      alone.functions[0].setOperator(op, of: id)
+    }
+    let wanted = try RotateTests.outputs(outcome.before, size: 90)
+    func error(_ model: Model) throws -> Double {
+      zip(try RotateTests.outputs(model, size: 90), wanted).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
+    }
+    let (factored, window) = (try error(outcome.after), try error(alone))
+    #expect(factored < 0.5 * window, "\(factored) \(window)")
+  }
+
+  // MARK: Refusals
+
+  @Test func saysWhyCachesStay() throws {
+    for (name, pipeline, cache, reason) in [
+      ("stories260K/hf", "center-keys{text=\"t\"},", CacheType.f32, "keys lie in the cache without their mean"),
+      ("stories260K/hf", "quantize-attention,", .f32, "the attention computes in bytes"),
+      ("stories260K/hf", "bound-cache{policy=equal,keep=0.7},", .f32, "a bounded number of rows"),
+      ("stories260K/hf", "rotate{at=[queries]},", .f32, "lies turned already"),
+      ("stories260K/hf", "factor-cache{rank=0.5,text=\"t\"},", .f32, "the last rows"),
+      ("architectures/bert", "", .f32, "queries see all keys"),
+    ] {
+      guard let path = Fixtures.path(name) else { return }
+      let outcome = try Self.run(
+        path, pipeline + "factor-cache{rank=0.5,text=\"t\"}", cache: cache, context: 64, size: 30)
+      #expect(
+        outcome.count("caches factored") == 0 && outcome.refusals.contains { $0.contains(reason) },
+        "\(pipeline) \(outcome.refusals)")
+      #expect(outcome.remarks.contains { $0.hasPrefix("no KV cache is factored") })
+    }
+    guard let gemma = Fixtures.path("architectures/gemma2"), let stories = Fixtures.path("stories260K/hf") else {
+      return
+    }
+    let some = try Self.run(gemma, "factor-cache{rank=0.5,window=8,text=\"t\"}", context: 64, size: 30)
+    #expect(
+      some.refusals.contains { $0.contains("queries see a window of the keys") } && some.count("caches factored") > 0)
+    let short = try Self.run(stories, "factor-cache{rank=0.5,window=64,text=\"t\"}", context: 64, size: 30)
+    #expect(short.refusals.contains { $0.contains("the cache has 64 rows, of which 64 stay in any case") })
+    // Heads whose caches lie in such bases are not turned any more.
+    let late = try Self.run(
+      stories, "factor-cache{rank=0.5,text=\"t\"},rotate{at=[queries,values]}", context: 64, size: 30,
+      explaining: "rotate")
+    #expect(late.refusals.contains { $0.contains("the last rows") })
+  }
+
+  @Test func refusesBadOptions() throws {
+    guard let path = Fixtures.path("stories260K/hf") else { return }
+    for (options, message) in [
+      ("rank=0,text=\"t\"", "'rank' of 'factor-cache' is 0.0"),
+      ("rank=1.5,text=\"t\"", "'rank' of 'factor-cache' is 1.5"),
+      ("rank=nan,text=\"t\"", "rank"), ("window=0,text=\"t\"", "'window' of 'factor-cache' is 0"),
+      ("window=9000000,text=\"t\"", "'window' of"), ("", "needs a text"), ("ranks=best,text=\"t\"", "ranks"),
+      ("rank=0.25,text=\"t\"", "less than 4 numbers for a head; the least is 0.5"),
+      ("rank=0.25,ranks=equal,text=\"t\"", "less than 4 numbers for a head; the least is 0.5"),
+    ] {
+      let error = #expect(throws: CompileError.self, "\(options)") {
+        _ = try Self.run(path, "factor-cache" + (options.isEmpty ? "" : "{\(options)}"))
+      }
+      #expect(error?.description.contains(message) == true, "\(options): \(error?.description ?? "")")
+    }
+  }
+
+  /// The same bytes every time.
+  @Test func isDeterministic() throws {
+    guard let path = Fixtures.path("stories260K/hf") else { return }
+    let first = try Self.run(path, "factor-cache{rank=0.5,text=\"t\"}").after
+    #expect(try Self.run(path, "factor-cache{rank=0.5,text=\"t\"}").after == first)
+  }
+}
