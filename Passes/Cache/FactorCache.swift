@@ -114,20 +114,14 @@ package struct FactorCache: TokenSampled {
   // MARK: Where
 
   private func places(function index: Int, of model: Model, _ context: PassContext) throws -> [CachedAttention] {
-    let lookup = RecipeGraph(model.functions[index])
-    let graph = lookup.graph
-    return graph.topologicalOrder().compactMap { id in
-      let place = graph[id].results.first.map { "%" + graph[$0].name } ?? ""
-      if graph[id].op is BoundedAttention {
-        context.explain(Self.name, at: place, "the cache keeps a bounded number of rows")
-      }
-      guard let op = graph[id].op as? Attention else { return nil }
-      do throws(AttentionHeads.Refusal) {
-        return try self.place(AttentionHeads(node: id, op: op, lookup: lookup), function: index, of: model)
-      } catch {
-        context.explain(Self.name, at: place, error.reason)
-        return nil
-      }
+    let graph = model.functions[index]
+    for id in graph.nodeIDs where graph[id].op is BoundedAttention {
+      context.explain(
+        Self.name, at: graph[id].results.first.map { "%" + graph[$0].name } ?? "",
+        "the cache keeps a bounded number of rows")
+    }
+    return try AttentionHeads.places(in: graph, Self.name, context) {
+      try place($0, function: index, of: model)
     }
   }
 

@@ -10,25 +10,6 @@ import Testing
 
 /// Programs whose caches have a bounded number of rows.
 @Suite(.serialized) struct BoundedCacheTests {
-  /// A program whose caches are bounded as the options of the pass say, and what its compilation said.
-  private static func compile(
-    _ name: String, _ bound: String, cache: CacheType = .f32, context: Int = 256
-  ) async throws -> (program: String, summary: Summary) {
-    let folder = try CompiledModels.folder()
-    var options = CompileOptions()
-    options.output = folder.file(name)
-    options.cacheFolder = folder.file("cache")
-    options.frontend.load.cacheType = cache
-    options.frontend.load.context = context
-    options.frontend.reproducerFolder = nil
-    options.frontend.pipeline = try Pipeline(
-      parsing: "fuse,merge-matmuls,canonicalize,fuse-elementwise,bound-cache{\(bound)}", registry: Presets.registry)
-    try await options.frontend.readTexts(for: CompiledModels.stories)
-    var compiler = Compiler(options)
-    let summary = try await compiler.compile(CompiledModels.stories)
-    return (folder.file(name), summary)
-  }
-
   /// Rows of different layers follow from a text; the bytes of all caches are said. A program reads 250 tokens in two calls,
   /// the evaluator in one, and both keep the same rows: sums in f32 differ by about 1e-6.
   @Test func programAndEvaluatorAgree() async throws {
@@ -48,14 +29,16 @@ import Testing
 
   /// In f16 a last bit of a sum may round a row to its neighbour, 1e-3 of a number, in each of five layers.
   @Test func narrowRowsAgree() async throws {
-    let (program, summary) = try await Self.compile("bounded-f16", "policy=equal,keep=0.25,recent=16", cache: .f16)
+    let (program, summary) = try await CompiledModels.compile(
+      "bounded-f16", cache: .f16, context: 256, pass: "bound-cache{policy=equal,keep=0.25,recent=16}")
     #expect(summary.fixedStateBytes == 5 * 64 * 4 * (2 * 8 * 2 + 2 * 4) && summary.cacheBytesPerToken == 0)
     #expect(try await CompiledModels.check(program, tokens: 200, seed: 17) <= 5e-3)
   }
 
   /// What was generated token by token is the likeliest continuation when all tokens are read at once.
   @Test func decodingAndReadingAgree() async throws {
-    let (program, _) = try await Self.compile("bounded-equal", "policy=equal,keep=0.25,recent=16")
+    let (program, _) = try await CompiledModels.compile(
+      "bounded-equal", cache: .f32, context: 256, pass: "bound-cache{policy=equal,keep=0.25,recent=16}")
     // A near tie may turn.
     #expect(try CompiledModels.likeliestShare(program, tokens: 230) >= 0.98)
   }

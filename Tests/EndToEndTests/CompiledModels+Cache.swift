@@ -1,11 +1,37 @@
 import Base
+import CodeGen
 import Driver
 import Formats
-import Testing
+import IR
+import Passes
 import TestSupport
+import Tensors
+import Testing
 
 /// What is asked of programs with caches of their own.
 extension CompiledModels {
+  /// Compiles the bundled checkpoint with a cache, and `pass` behind the fusions, with what its compilation said.
+  static func compile(
+    _ name: String, cache: CacheType, context: Int? = nil, pass: String? = nil
+  ) async throws -> (program: String, summary: Summary) {
+    let folder = try folder()
+    var options = CompileOptions()
+    options.output = folder.file(name)
+    options.cacheFolder = folder.file("cache")
+    options.frontend.load.cacheType = cache
+    options.frontend.load.context = context
+    options.frontend.reproducerFolder = nil
+    options.frontend.pipeline = try pass.map {
+      try Pipeline(parsing: "fuse,merge-matmuls,canonicalize,fuse-elementwise,\($0)", registry: Presets.registry)
+    }
+    try await options.frontend.readTexts(for: stories)
+    var compiler = Compiler(options)
+    let summary = try await compiler.compile(stories)
+    // Waits until no other child holds the file open for writing, see `Command.run`.
+    _ = try run(folder.file(name), ["--version"])
+    return (folder.file(name), summary)
+  }
+
   /// The largest relative difference between the logits of a program of the bundled checkpoint and those of the evaluator,
   /// for so many tokens drawn from `seed`, which a program reads in several calls and the evaluator in one.
   static func check(_ program: String, tokens: Int, seed: UInt64) async throws -> Double {

@@ -9,25 +9,9 @@ import Testing
 
 /// Programs with a KV cache of few bits.
 @Suite(.serialized) struct NarrowCacheTests {
-  private static func compile(_ type: CacheType, _ name: String, context: Int? = nil) async throws -> (
-    program: String, summary: Summary
-  ) {
-    let folder = try CompiledModels.folder()
-    var options = CompileOptions()
-    options.output = folder.file(name)
-    options.cacheFolder = folder.file("cache")
-    options.frontend.load.cacheType = type
-    options.frontend.load.context = context
-    options.frontend.reproducerFolder = nil
-    var compiler = Compiler(options)
-    let summary = try await compiler.compile(CompiledModels.stories)
-    _ = try CompiledModels.run(folder.file(name), ["--version"])
-    return (folder.file(name), summary)
-  }
-
   /// Logits of 200 tokens, which a program reads in two calls: the rows that lie apart reach from one call into the next.
   @Test(arguments: [CacheType.i4, .i4t, .i8]) func programAndEvaluatorAgree(_ type: CacheType) async throws {
-    let (program, _) = try await Self.compile(type, "narrow-\(type)")
+    let (program, _) = try await CompiledModels.compile("narrow-\(type)", cache: type)
     // Sums in f32 differ by about 1e-6. A last bit may move a code by one step, the 15th of a range in 4 bits, which then
     // differs for all later tokens.
     #expect(try await CompiledModels.check(program, tokens: 200, seed: 7) <= 0.03)
@@ -36,7 +20,7 @@ import Testing
 
   /// What was generated token by token is the likeliest continuation when all tokens are read at once.
   @Test func decodingAndReadingAgree() async throws {
-    let (program, _) = try await Self.compile(.i4, "narrow-i4")
+    let (program, _) = try await CompiledModels.compile("narrow-i4", cache: .i4)
     // A code that a last bit moves by one step may turn a near tie.
     #expect(try CompiledModels.likeliestShare(program, tokens: 180) >= 0.97)
   }
@@ -75,7 +59,7 @@ import Testing
     #expect(outcome.text.contains("KV cache: \(Quantity.bytes(7 * 40)) per token"), "\(outcome.text)")
     // As for programs without it: a last bit may move a code.
     #expect(try await CompiledModels.check(program, tokens: 200, seed: 7) <= 0.03)
-    let plain = try await Self.compile(.i4, "narrow-i4").program
+    let plain = try await CompiledModels.compile("narrow-i4", cache: .i4).program
     let exact = try await CompiledModels.compile(CompiledModels.stories, "story")
     var divergences: [Double] = []
     for path in [plain, program] {
@@ -87,7 +71,7 @@ import Testing
 
   /// Rows apart are for contexts that are longer than they.
   @Test func shortContextsHaveNoRowsApart() async throws {
-    let (program, summary) = try await Self.compile(.i4, "narrow-short", context: 32)
+    let (program, summary) = try await CompiledModels.compile("narrow-short", cache: .i4, context: 32)
     #expect(summary.fixedStateBytes == 0)
     let result = try await ProgramCheck().run(model: CompiledModels.stories, program: program)
     #expect(try #require(result.differences.map(\.relative).max()) <= 0.03)
@@ -99,7 +83,7 @@ import Testing
     guard let sample = Fixtures.path("stories260K/tinystories_sample.txt") else { return }
     var divergences: [CacheType: Double] = [:]
     for type in [CacheType.i4, .i4t, .i8] {
-      let (program, _) = try await Self.compile(type, "narrow-\(type)")
+      let (program, _) = try await CompiledModels.compile("narrow-\(type)", cache: type)
       let exact = try await CompiledModels.compile(CompiledModels.stories, "story")
       let results = try await ModelEvaluation().run([program], reference: exact, on: .text(sample))
       divergences[type] = try #require(results.last?.value(.divergence))

@@ -8,54 +8,11 @@ import Testing
 
 /// Caches of a bounded number of rows.
 @Suite struct BoundCacheTests {
-  /// Windows of ids from the first call on.
-  private static func samples(_ graph: Graph, _ count: Int, size: Int) -> [FunctionInputs] {
-    (0..<count).map { index in
-      var inputs = FunctionInputs.seeded(for: graph, seed: UInt64(40 + index), size: size)
-      inputs.states = nil
-      for (index, input) in graph.inputs.enumerated() where graph[input].name == "position" {
-        inputs.inputs[index] = Tensor(graph.type(of: input))
-      }
-      return inputs
-    }
-  }
-
-  private struct Outcome {
-    var before, after: Model
-    var report: PassManager.Report
-    var remarks: [String]
-    var refusals: [String]
-
-    func count(_ name: String) -> Int { report.counters.first { $0.name == name }?.count ?? 0 }
-    var rows: [Int] { report.figures.map { Int($0.value) } }
-  }
-
-  private final class Lines: @unchecked Sendable { var all: [String] = [] }
-
-  private static func run(_ model: Model, _ pipeline: String, size: Int = 96) throws -> Outcome {
-    var context = PassContext()
-    context.tokenSamples = { _, _, _, model in model.functions.map { samples($0, 3, size: size) } }
-    let lines = Lines()
-    context.explainedPass = BoundCache.name
-    context.explainRefusal = { lines.all.append($0) }
-    var after = model
-    let reports = try PassManager().run(Pipeline(parsing: pipeline, registry: .all), on: &after, &context)
-    let report = try #require(reports.last)
-    return Outcome(
-      before: model, after: after, report: report, remarks: context.remarks.map(\.text), refusals: lines.all)
-  }
-
   private static func run(
     _ path: String, _ pipeline: String, cache: CacheType = .f32, context rows: Int? = 160, size: Int = 96
-  ) throws -> Outcome {
-    var options = LoadOptions()
-    options.cacheType = cache
-    options.context = rows
-    var before = try FormatRegistry.load(path, options)
-    var context = PassContext()
-    try PassManager().run(
-      Pipeline(parsing: FixtureTests.pipeline.joined(separator: ","), registry: .all), on: &before, &context)
-    return try run(before, pipeline, size: size)
+  ) throws -> CachePassOutcome {
+    try CachePassOutcome(
+      path, pipeline, of: BoundCache.name, seed: 40, cache: cache, context: rows, size: size)
   }
 
   /// The rows of all layers add up to the budget, whatever the policy; caches have that many, in their own type.
@@ -132,7 +89,8 @@ import Testing
       }
       """
     let model = try Parser.parse(text)
-    let outcome = try Self.run(model, "bound-cache{keep=0.4,sinks=0,recent=2,text=\"t\"}", size: 200)
+    let outcome = try CachePassOutcome(
+      model, "bound-cache{keep=0.4,sinks=0,recent=2,text=\"t\"}", of: BoundCache.name, seed: 40, size: 200)
     #expect(outcome.rows.reduce(0, +) == 160 && outcome.rows[0] * 3 < outcome.rows[1], "\(outcome.rows)")
     let graph = model.functions[0]
     let nodes = graph.topologicalOrder().filter { graph[$0].op is Attention }
@@ -140,7 +98,7 @@ import Testing
     for (node, rows) in zip(nodes, outcome.rows) {
       let op = try #require(graph[node].op as? Attention)
       var shares: [Double] = []
-      for sample in Self.samples(graph, 3, size: 200) {
+      for sample in SeededRun.begun(graph, 3, seed: 40, size: 200) {
         let (q, k) = (sample.inputs[0].view, sample.inputs[1].view)
         let received = try op.received([q, k, k, sample.inputs[2].view]).map(Double.init).sorted(by: >)
         shares.append(received[..<rows].reduce(0, +) / received.reduce(0, +))
@@ -152,7 +110,7 @@ import Testing
   }
 
   @Test func saysWhyCachesStay() throws {
-    func refusals(_ name: String, _ pipeline: String = "", cache: CacheType = .f32) throws -> Outcome? {
+    func refusals(_ name: String, _ pipeline: String = "", cache: CacheType = .f32) throws -> CachePassOutcome? {
       guard let path = Fixtures.path(name) else { return nil }
       return try Self.run(path, pipeline + "bound-cache{policy=equal,recent=8}", cache: cache, context: 64, size: 30)
     }
@@ -193,4 +151,9 @@ import Testing
       #expect(error?.description.contains(message) == true, "\(options): \(error?.description ?? "")")
     }
   }
+}
+
+extension CachePassOutcome {
+  /// The rows of the caches, one after the other.
+  fileprivate var rows: [Int] { report.figures.map { Int($0.value) } }
 }

@@ -10,14 +10,7 @@ import Testing
 @Suite struct CenterKeysTests {
   /// Windows of ids from the first call on.
   private static func samples(_ graph: Graph, _ count: Int) -> [FunctionInputs] {
-    (0..<count).map { index in
-      var inputs = FunctionInputs.seeded(for: graph, seed: UInt64(20 + index), size: 48)
-      inputs.states = nil
-      for (index, input) in graph.inputs.enumerated() where graph[input].name == "position" {
-        inputs.inputs[index] = Tensor(graph.type(of: input))
-      }
-      return inputs
-    }
+    SeededRun.begun(graph, count, seed: 20, size: 48)
   }
 
   private struct Outcome {

@@ -8,58 +8,12 @@ import Testing
 
 /// Caches whose old rows have the first numbers of a head alone.
 @Suite struct FactorCacheTests {
-  /// Windows of numbers or ids from the first call on.
-  private static func samples(_ graph: Graph, _ count: Int, size: Int) -> [FunctionInputs] {
-    (0..<count).map { index in
-      var inputs = FunctionInputs.seeded(for: graph, seed: UInt64(60 + index), size: size)
-      inputs.states = nil
-      for (index, input) in graph.inputs.enumerated() where graph[input].name == "position" {
-        inputs.inputs[index] = Tensor(graph.type(of: input))
-      }
-      return inputs
-    }
-  }
-
-  private struct Outcome {
-    var before, after: Model
-    var report: PassManager.Report
-    var remarks: [String]
-    var refusals: [String]
-
-    func count(_ name: String) -> Int { report.counters.first { $0.name == name }?.count ?? 0 }
-    /// The ranks of the caches, keys and values in turn.
-    var ranks: [Int] { report.figures.filter { $0.name.hasPrefix("rank of ") }.map { Int($0.value) } }
-  }
-
-  private final class Lines: @unchecked Sendable { var all: [String] = [] }
-
-  private static func run(
-    _ model: Model, _ pipeline: String, size: Int = 96, explaining pass: String = FactorCache.name
-  ) throws -> Outcome {
-    var context = PassContext()
-    context.tokenSamples = { _, _, _, model in model.functions.map { samples($0, 3, size: size) } }
-    let lines = Lines()
-    context.explainedPass = pass
-    context.explainRefusal = { lines.all.append($0) }
-    var after = model
-    let reports = try PassManager().run(Pipeline(parsing: pipeline, registry: .all), on: &after, &context)
-    return Outcome(
-      before: model, after: after, report: try #require(reports.last { $0.name == FactorCache.name }),
-      remarks: context.remarks.map(\.text), refusals: lines.all)
-  }
-
   private static func run(
     _ path: String, _ pipeline: String, cache: CacheType = .f32, context rows: Int? = 160, size: Int = 96,
-    explaining pass: String = FactorCache.name
-  ) throws -> Outcome {
-    var options = LoadOptions()
-    options.cacheType = cache
-    options.context = rows
-    var before = try FormatRegistry.load(path, options)
-    var context = PassContext()
-    try PassManager().run(
-      Pipeline(parsing: FixtureTests.pipeline.joined(separator: ","), registry: .all), on: &before, &context)
-    return try run(before, pipeline, size: size, explaining: pass)
+    explaining pass: String? = nil
+  ) throws -> CachePassOutcome {
+    try CachePassOutcome(
+      path, pipeline, of: FactorCache.name, seed: 60, cache: cache, context: rows, size: size, explaining: pass)
   }
 
   /// With all numbers nothing is lost, whatever the order of queries, keys and values in their projections, with biases,
@@ -177,9 +131,9 @@ import Testing
     }
 
     /// The error of the pass with some options.
-    func error(_ options: String) throws -> (error: Double, outcome: Outcome) {
-      let outcome = try FactorCacheTests.run(
-        model(), "factor-cache{\(options),window=4,text=\"t\"}", size: 120)
+    func error(_ options: String) throws -> (error: Double, outcome: CachePassOutcome) {
+      let outcome = try CachePassOutcome(
+        model(), "factor-cache{\(options),window=4,text=\"t\"}", of: FactorCache.name, seed: 60, size: 120)
       let error = maxRelativeError(
         try RotateTests.outputs(outcome.after, size: 120), try RotateTests.outputs(outcome.before, size: 120))
       return (error, outcome)
@@ -304,4 +258,9 @@ import Testing
     let first = try Self.run(path, "factor-cache{rank=0.5,text=\"t\"}").after
     #expect(try Self.run(path, "factor-cache{rank=0.5,text=\"t\"}").after == first)
   }
+}
+
+extension CachePassOutcome {
+  /// The ranks of the caches, keys and values in turn.
+  fileprivate var ranks: [Int] { report.figures.filter { $0.name.hasPrefix("rank of ") }.map { Int($0.value) } }
 }

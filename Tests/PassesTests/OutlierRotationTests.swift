@@ -11,14 +11,7 @@ import Testing
 @Suite struct OutlierRotationTests {
   /// Seeded samples from empty states on.
   static func samples(of graph: Graph, count: Int = 3, size: Int = 24) -> [FunctionInputs] {
-    (0..<count).map { index in
-      var inputs = FunctionInputs.seeded(for: graph, seed: UInt64(60 + index), size: size)
-      inputs.states = nil
-      for (index, input) in graph.inputs.enumerated() where graph[input].name == "position" {
-        inputs.inputs[index] = Tensor(graph.type(of: input))
-      }
-      return inputs
-    }
+    SeededRun.begun(graph, count, seed: 60, size: size)
   }
 
   /// A model after passes that measure on seeded samples, what they counted, and what `rotate` refused.

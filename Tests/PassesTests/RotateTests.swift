@@ -27,11 +27,7 @@ import Testing
   /// The outputs of a first function on some tokens, from empty states on.
   static func outputs(_ model: Model, size: Int = 7) throws -> [Double] {
     let graph = model.functions[0]
-    var inputs = FunctionInputs.seeded(for: graph, seed: 5, size: size)
-    inputs.states = nil
-    for (index, input) in graph.inputs.enumerated() where graph[input].name == "position" {
-      inputs.inputs[index] = Tensor(graph.type(of: input))
-    }
+    let inputs = SeededRun.begun(graph, 1, seed: 5, size: size)[0]
     let results = try Evaluator(model, function: graph.name).run(inputs.inputs, symbols: inputs.symbols)
     return results.outputs.flatMap { $0.view.doubles }
   }

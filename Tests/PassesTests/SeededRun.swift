@@ -22,4 +22,16 @@ enum SeededRun {
   static func inputs(of graph: Graph, seed: UInt64) -> [Tensor] {
     FunctionInputs.seeded(for: graph, seed: seed).inputs
   }
+
+  /// `count` inputs of a graph from empty states on, each of `size` tokens, made up from `seed` on.
+  static func begun(_ graph: Graph, _ count: Int, seed: UInt64, size: Int) -> [FunctionInputs] {
+    (0..<count).map { index in
+      var inputs = FunctionInputs.seeded(for: graph, seed: seed + UInt64(index), size: size)
+      inputs.states = nil
+      for (index, input) in graph.inputs.enumerated() where graph[input].name == "position" {
+        inputs.inputs[index] = Tensor(graph.type(of: input))
+      }
+      return inputs
+    }
+  }
 }

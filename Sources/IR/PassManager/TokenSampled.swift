@@ -42,14 +42,4 @@ extension TokenSampled {
     guard samples == nil, let usual else { return runs }
     return runs.map { $0.spread(usual) }
   }
-
-  /// The same, where no number is given at most `usual` of each function, spread over the text.
-  package func windows(for model: Model, _ context: PassContext, usual: Int) throws -> [[FunctionInputs]] {
-    let runs = try windows(for: model, context)
-    guard samples == nil else { return runs }
-    return runs.map { all in
-      let count = min(all.count, usual)
-      return (0..<count).map { all[$0 * all.count / count] }
-    }
-  }
 }
