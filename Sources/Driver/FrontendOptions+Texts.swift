@@ -13,10 +13,14 @@ extension FrontendOptions {
   /// Reads the texts that passes calibrate on, with the tokenizer of the model at `path`; to be called before the
   /// passes run.
   ///
-  /// - Throws: `CompileError` if a text cannot be read or the model has no tokenizer.
+  /// - Throws: `CompileError` if a text cannot be read or the model has no tokenizer, of kind `.usage` for less than a window
+  ///   or a token.
   package mutating func readTexts(for path: String) async throws {
     var wanted: [(path: String, most: Int)] = []
     for case let pass as any TokenSampled in pipeline?.passes ?? [] where !pass.text.isEmpty {
+      for case (let option, let count?) in [("samples", pass.samples), ("length", pass.length)] where count < 1 {
+        throw CompileError(.usage, "'\(option)' of the pass '\(pass.name)' is \(count), expected at least 1")
+      }
       wanted.append((pass.text, Self.most(pass.samples, pass.length)))
     }
     if pipeline == nil, let calibration { wanted.append((calibration.samples, Self.most(calibration.count, nil))) }

@@ -64,6 +64,8 @@ import Testing
       (["--kv-rank", "0.5", "--quantize", "w8at8", "--calibrate", text], "--kv-rank and attention in bytes"),
       (["--kv-rank", "0.5", "--calibrate", text, "--pipeline", "fuse"], "name 'factor-cache{rank=...}'"),
       (["--kv-rank", "0.1", "--calibrate", text], "less than 4 numbers for a head"),
+      (["--pipeline", "factor-cache{length=0,text=\"\(text)\"}"], "'length' of the pass 'factor-cache' is 0"),
+      (["--pipeline", "center-keys{samples=-1,text=\"\(text)\"}"], "'samples' of the pass 'center-keys' is -1"),
     ] {
       let outcome = try MCCProgram.run(["compile", CompiledModels.stories, "-o", "/dev/null/none"] + arguments)
       #expect(outcome.exitCode == 64, "\(arguments): \(outcome.exitCode)")
