@@ -15,13 +15,14 @@ import Tensors
 /// the heads of the group, so that what is left out moves the result of the layer least. With `R = I` both are the
 /// directions of the largest second moments, as a singular value decomposition of the rows gives them.
 struct CacheBasis {
+  let heads: Int
   /// Numbers of a head.
   let width: Int
   /// `A` and `B` for each head, row by row.
   private(set) var factors: [Float] = []
   private(set) var readers: [Float] = []
-  /// `s` for each head, the largest first.
-  private(set) var energies: [[Double]] = []
+  /// The share of all `s` that ranks from 0 to the width leave out.
+  let discarded: [Double]
 
   /// What is added to the diagonal of a metric, as a share of its mean.
   private static let damping = 1e-3
@@ -31,12 +32,17 @@ struct CacheBasis {
   /// - Throws: `CompileError` if a number is not finite.
   init(moments: [SquareMatrix], metrics: [SquareMatrix]?, width: Int) throws {
     self.width = width
+    heads = moments.count
+    var energies = [Double](repeating: 0, count: width + 1)
     for (head, moment) in moments.enumerated() {
       let (factor, reader, energy) = try Self.basis(moment, metrics?[head])
       factors += factor.numbers.map { Float($0) }
       readers += reader.numbers.map { Float($0) }
-      energies.append(energy)
+      for rank in 0..<width { energies[rank] += energy[rank] }
     }
+    for rank in (0..<width).reversed() { energies[rank] += energies[rank + 1] }
+    let total = energies[0]
+    discarded = energies.map { total > 0 ? $0 / total : 0 }
   }
 
   private static func basis(
@@ -59,16 +65,6 @@ struct CacheBasis {
     rows = (SquareMatrix.identity(order) * 1.5).minus(rows * rows.transposed * 0.5) * rows
     let columns = rows.transposed
     return (root * columns, inverse.transposed * columns, eigen.values.reversed().map { max($0, 0) })
-  }
-
-  /// The share of all energy that ranks from 0 to the width leave out.
-  var discarded: [Double] {
-    var sums = [Double](repeating: 0, count: width + 1)
-    for rank in (0..<width).reversed() {
-      sums[rank] = sums[rank + 1] + energies.reduce(0) { $0 + $1[rank] }
-    }
-    let total = sums[0]
-    return sums.map { total > 0 ? $0 / total : 0 }
   }
 }
 

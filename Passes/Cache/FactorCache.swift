@@ -75,14 +75,7 @@ package struct FactorCache: TokenSampled {
       return
     }
     let bases = try self.bases(places, model, &context)
-    let kvHeads = zip(model.functions, places).flatMap { graph, places in
-      places.map { (graph[$0.node].op as? Attention)?.kvHeads ?? 1 }
-    }
-    let caches = zip(bases.joined(), kvHeads).flatMap { bases, heads in
-      [bases.keys, bases.values].map { (basis: $0, heads: heads) }
-    }
-    let counts = try chosenRanks(caches)
-    var rest = counts[...]
+    var rest = try chosenRanks(bases.joined().flatMap { [$0.keys, $0.values] })[...]
     for (index, (places, bases)) in zip(places, bases).enumerated() {
       for (place, bases) in zip(places, bases) {
         let ranks = (keys: rest.removeFirst(), values: rest.removeFirst())
@@ -150,14 +143,14 @@ package struct FactorCache: TokenSampled {
 
   /// The windows for caches of that many rows.
   private func windows(for model: Model, _ context: PassContext, rows: Int) throws -> [[FunctionInputs]] {
-    var long = self
-    long.length = length ?? min(rows, Self.longest)
-    let each = max(1, long.length ?? 1)
-    // A text of fewer tokens is read as other passes do it, which also says what is wrong with it.
-    if length == nil, let runs = try? long.windows(for: model, context, usual: max(1, Self.usualTokens / each)) {
-      return runs
+    func read(_ length: Int?) throws -> [[FunctionInputs]] {
+      var pass = self
+      pass.length = length
+      return try pass.windows(for: model, context, usual: max(1, Self.usualTokens / max(1, length ?? 512)))
     }
-    return try windows(for: model, context, usual: max(1, Self.usualTokens / (length ?? 512)))
+    // A text of fewer tokens is read as other passes do it, which also says what is wrong with it.
+    if length == nil, let runs = try? read(min(rows, Self.longest)) { return runs }
+    return try read(length)
   }
 
   private func bases(
@@ -237,16 +230,16 @@ package struct FactorCache: TokenSampled {
   // MARK: How much
 
   /// The numbers of a head that each cache keeps.
-  private func chosenRanks(_ caches: [(basis: CacheBasis, heads: Int)]) throws -> [Int] {
-    let all = caches.reduce(0) { $0 + $1.heads * $1.basis.width }
-    let units = caches.map { basis, heads in
-      let ranks = Array(stride(from: Self.step, to: basis.width, by: Self.step)) + [basis.width]
-      return ranks.map { BudgetedChoice.Option(bytes: heads * $0, loss: basis.discarded[$0]) }
+  private func chosenRanks(_ caches: [CacheBasis]) throws -> [Int] {
+    let all = caches.reduce(0) { $0 + $1.heads * $1.width }
+    let allowed = caches.map { Array(stride(from: Self.step, to: $0.width, by: Self.step)) + [$0.width] }
+    let units = zip(caches, allowed).map { basis, ranks in
+      ranks.map { BudgetedChoice.Option(bytes: basis.heads * $0, loss: basis.discarded[$0]) }
     }
     let budget = Int((rank * Double(all)).rounded()), least = BudgetedChoice.least(units)
     var choice: [Int]?
     if ranks == .equal {
-      choice = caches.map { max(0, Int((rank * Double($0.basis.width)).rounded(.down)) / Self.step - 1) }
+      choice = caches.map { max(0, Int((rank * Double($0.width)).rounded(.down)) / Self.step - 1) }
       // All of a head whose width is no multiple.
       if rank == 1 { choice = units.map { $0.count - 1 } }
       if budget < least { choice = nil }
@@ -260,7 +253,7 @@ package struct FactorCache: TokenSampled {
         "'rank' of '\(Self.name)' is \(rank), which leaves less than \(Self.step) numbers for a head; the least is "
           + "\(smallest)")
     }
-    return zip(zip(choice, units), caches).map { $0.1[$0.0].bytes / $1.heads }
+    return zip(choice, allowed).map { $1[$0] }
   }
 
   // MARK: The change
