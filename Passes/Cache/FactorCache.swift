@@ -23,6 +23,9 @@ import Tensors
 /// measured on `samples` windows of `length` tokens of `text`: rotary embedding turns keys of later tokens into other
 /// directions, so that windows are as long as the caches where the text is. `metric=plain` takes the directions of keys and
 /// values by themselves.
+///
+/// With `layers` = 1 and more the rows have no heads: all heads of so many successive attentions take their keys and values
+/// from common rows of features (`FactorCache+Latent.swift`).
 package struct FactorCache: TokenSampled {
   package static let name = "factor-cache"
   package static let summary = "keeps the first numbers of old keys and values, in bases in which these carry the most"
@@ -30,7 +33,8 @@ package struct FactorCache: TokenSampled {
     "attention is causal over caches that nobody else reads, longer than the window, without windows of its own, masks "
     + "and biases"
   package static let source =
-    "L. Wang and others, CSKV, 2024, arXiv:2409.10593; C. Eckart and G. Young, 1936; the metrics are mcc's"
+    "L. Wang and others, CSKV, 2024, arXiv:2409.10593; C.-C. Chang and others, xKV, 2025, arXiv:2503.18893; "
+    + "C. Eckart and G. Young, 1936; the metrics are mcc's"
 
   /// How numbers are given to caches.
   package enum Policy: String, Hashable, Codable, Sendable, CaseIterable { case energy, equal }
@@ -40,6 +44,8 @@ package struct FactorCache: TokenSampled {
   package var rank: Double = 0.5
   package var ranks: Policy = .energy
   package var metric: Metric = .readers
+  /// Successive attentions that have rows in common; 0 for rows of heads.
+  package var layers: Int = 0
   /// The tokens that a query sees whole, its own included; those that lie apart already stay as many.
   package var window: Int = 32
   package var text: String = ""
@@ -55,8 +61,9 @@ package struct FactorCache: TokenSampled {
 
   package init() {}
 
-  package init(rank: Double, text: String) {
+  package init(rank: Double, layers: Int = 0, text: String) {
     self.rank = rank
+    self.layers = layers
     self.text = text
   }
 
@@ -69,27 +76,35 @@ package struct FactorCache: TokenSampled {
 
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
     try check()
+    guard layers == 0 else { return try factorLatent(&model, &context) }
     let places = try model.functions.indices.map { try self.places(function: $0, of: model, context) }
     guard places.contains(where: { !$0.isEmpty }) else {
-      context.remark("no KV cache is factored; '--explain \(Self.name)' says why")
-      return
+      return nothingFactored(&context)
     }
-    let bases = try self.bases(places, model, &context)
-    var rest = try chosenRanks(bases.joined().flatMap { [$0.keys, $0.values] })[...]
+    let bases = try self.bases(places, model, context)
+    let all = bases.joined().flatMap { [$0.keys, $0.values] }
+    var rest = try chosenRanks(all, steps: all.map { _ in Self.step })[...]
     for (index, (places, bases)) in zip(places, bases).enumerated() {
       for (place, bases) in zip(places, bases) {
         let ranks = (keys: rest.removeFirst(), values: rest.removeFirst())
         for (cache, rank, basis) in [
           (place.keys, ranks.keys, bases.keys), (place.values, ranks.values, bases.values),
         ] {
-          let name = model.functions[index][cache.state].name
-          context.report("rank of %\(name)", Double(rank))
-          context.report("energy left out of %\(name)", basis.discarded[rank])
+          report(rank, basis, model.functions[index][cache.state].name, &context)
         }
         try factor(place, bases, ranks, function: index, of: &model, &context)
         context.count("caches factored", by: 2)
       }
     }
+  }
+
+  func nothingFactored(_ context: inout PassContext) {
+    context.remark("no KV cache is factored; '--explain \(Self.name)' says why")
+  }
+
+  func report(_ rank: Int, _ basis: CacheBasis, _ name: String, _ context: inout PassContext) {
+    context.report("rank of %\(name)", Double(rank))
+    context.report("energy left out of %\(name)", basis.discarded[rank])
   }
 
   private func check() throws {
@@ -99,6 +114,9 @@ package struct FactorCache: TokenSampled {
     guard (1...1 << 20).contains(window) else {
       throw CompileError(.usage, "'window' of '\(Self.name)' is \(window), expected 1 to \(1 << 20)")
     }
+    guard (0...1 << 10).contains(layers) else {
+      throw CompileError(.usage, "'layers' of '\(Self.name)' is \(layers), expected 0 to \(1 << 10)")
+    }
     guard !text.isEmpty else {
       throw CompileError(.usage, "\(Self.name) needs a text: \(Self.name){text=\"FILE\"}")
     }
@@ -107,18 +125,24 @@ package struct FactorCache: TokenSampled {
   // MARK: Where
 
   private func places(function index: Int, of model: Model, _ context: PassContext) throws -> [CachedAttention] {
+    try places(function: index, of: model, context) { try place($0, function: index, of: model) }
+  }
+
+  /// What `body` makes of the attentions of a function.
+  func places<Place>(
+    function index: Int, of model: Model, _ context: PassContext, _ body: (AttentionHeads) throws -> Place
+  ) throws -> [Place] {
     let graph = model.functions[index]
     for id in graph.nodeIDs where graph[id].op is BoundedAttention {
       context.explain(
         Self.name, at: graph[id].results.first.map { "%" + graph[$0].name } ?? "",
         "the cache keeps a bounded number of rows")
     }
-    return try AttentionHeads.places(in: graph, Self.name, context) {
-      try place($0, function: index, of: model)
-    }
+    return try AttentionHeads.places(in: graph, Self.name, context, body)
   }
 
-  private func place(
+  /// The caches of an attention, if it may read others.
+  func place(
     _ heads: AttentionHeads, function index: Int, of model: Model
   ) throws(AttentionHeads.Refusal) -> CachedAttention {
     let place = try CachedAttention(
@@ -154,59 +178,87 @@ package struct FactorCache: TokenSampled {
   }
 
   private func bases(
-    _ places: [[CachedAttention]], _ model: Model, _ context: inout PassContext
+    _ places: [[CachedAttention]], _ model: Model, _ context: PassContext
   ) throws -> [[Bases]] {
-    let runs = try windows(for: model, context, rows: places.joined().map(\.rows).max() ?? 1)
+    // What is measured: a value with heads of these widths.
+    var wanted: [[NodeID: (value: ValueID, heads: Int, width: Int)]] = []
+    for (index, places) in places.enumerated() {
+      var values: [NodeID: (ValueID, Int, Int)] = [:]
+      let graph = model.functions[index]
+      for place in places {
+        guard let op = graph[place.node].op as? Attention else { continue }
+        values[place.node] = (graph[place.node].inputs[0], op.kvHeads, place.keys.width)
+        for cache in [place.keys, place.values] { values[cache.update] = (cache.rows, op.kvHeads, cache.width) }
+      }
+      wanted.append(values)
+    }
+    var moments = wanted.map { _ in [NodeID: [SquareMatrix]]() }
+    let rows = places.joined().map(\.rows).max() ?? 1
+    try measure(wanted.map { $0.mapValues { [$0.value] } }, rows: rows, model, context) { index, node, rows in
+      guard let (value, heads, width) = wanted[index][node] else { return }
+      moments[index][node] = try Self.moments(
+        rows[0], of: value, heads: heads, width: width, in: model.functions[index])
+    }
+    return try places.indices.map { index in
+      try places[index].map { place in
+        let usesReaders = metric == .readers
+        return Bases(
+          keys: try CacheBasis(
+            moments: moments[index][place.keys.update] ?? [], metrics: usesReaders ? moments[index][place.node] : nil,
+            width: place.keys.width),
+          values: try CacheBasis(
+            moments: moments[index][place.values.update] ?? [],
+            metrics: usesReaders ? readers(of: place, function: index, of: model, context) : nil,
+            width: place.values.width))
+      }
+    }
+  }
+
+  /// The mean of `x x^T` for each of `heads` equal parts of rows, `x` being the numbers of a head.
+  static func moments(
+    _ rows: [SampleRows], of value: ValueID, heads: Int, width: Int, in graph: Graph
+  ) throws -> [SquareMatrix] {
+    let columns = graph.type(of: value).shape.last.fixedValue ?? 0
+    return try (0..<heads).map { head in
+      try SquareMatrix(
+        secondMoment: rows, columns / heads * head..<columns / heads * (head + 1), of: columns, order: width,
+        name: graph[value].name)
+    }
+  }
+
+  /// Runs the model over the windows of the text for caches of `rows` rows, and calls `body` with the rows of the values that
+  /// are wanted of a function just before a node of it is evaluated.
+  func measure(
+    _ wanted: [[NodeID: [ValueID]]], rows: Int, _ model: Model, _ context: PassContext,
+    _ body: (_ function: Int, _ node: NodeID, _ rows: [[SampleRows]]) throws -> Void
+  ) throws {
+    let runs = try windows(for: model, context, rows: rows)
     var states: [[String: Tensor]] = []
-    var result: [[Bases]] = []
     for (index, samples) in runs.enumerated() {
       let graph = model.functions[index]
-      let lookup = RecipeGraph(graph)
       let goesOn = index < model.functions.count - 1
       var walk = try SampleWalk(model, graph, samples.begun(states, model, graph), keepsStates: goesOn)
-      // What is measured just before a node is evaluated: a value with heads of these widths.
-      var wanted: [NodeID: (value: ValueID, heads: Int, width: Int)] = [:]
-      for place in places[index] {
-        guard let op = graph[place.node].op as? Attention else { continue }
-        wanted[place.node] = (graph[place.node].inputs[0], op.kvHeads, place.keys.width)
-        for cache in [place.keys, place.values] { wanted[cache.update] = (cache.rows, op.kvHeads, cache.width) }
-      }
-      var moments: [NodeID: [SquareMatrix]] = [:]
-      while let id = walk.next, goesOn || moments.count < wanted.count {
+      var left = wanted[index].count
+      while let id = walk.next, goesOn || left > 0 {
         context.progress?.update("measuring caches", done: walk.step, of: walk.order.count)
-        if let (value, heads, width) = wanted[id] {
-          let columns = graph.type(of: value).shape.last.fixedValue ?? 0
-          let rows = try walk.rows(of: value, columns: columns)
-          moments[id] = try (0..<heads).map { head in
-            try SquareMatrix(
-              secondMoment: rows, columns / heads * head..<columns / heads * (head + 1), of: columns, order: width,
-              name: graph[value].name)
-          }
+        if let values = wanted[index][id] {
+          left -= 1
+          try body(
+            index, id, values.map { try walk.rows(of: $0, columns: graph.type(of: $0).shape.last.fixedValue ?? 0) })
         }
         try walk.advance()
       }
-      result.append(
-        try places[index].map { place in
-          let usesReaders = metric == .readers
-          return Bases(
-            keys: try CacheBasis(
-              moments: moments[place.keys.update] ?? [], metrics: usesReaders ? moments[place.node] : nil,
-              width: place.keys.width),
-            values: try CacheBasis(
-              moments: moments[place.values.update] ?? [],
-              metrics: usesReaders ? readers(of: place, lookup, context.constantEvaluator(for: graph, in: model)) : nil,
-              width: place.values.width))
-        })
       if goesOn { states = try (0..<walk.count).map { try walk.states(of: $0) } }
     }
-    return result
   }
 
   /// The sums of `W_h^T W_h` over the heads of each group, `W` being the weight of the layer that reads the attention;
   /// nil if there is none.
-  private func readers(
-    of place: CachedAttention, _ lookup: RecipeGraph, _ evaluator: ConstantEvaluator
+  func readers(
+    of place: CachedAttention, function index: Int, of model: Model, _ context: PassContext
   ) throws -> [SquareMatrix]? {
+    let lookup = RecipeGraph(model.functions[index])
+    let evaluator = context.constantEvaluator(for: lookup.graph, in: model)
     guard let op = lookup.graph[place.node].op as? Attention,
       let output = try? AttentionHeads(node: place.node, op: op, lookup: lookup).outputProjection()
     else { return nil }
@@ -229,17 +281,17 @@ package struct FactorCache: TokenSampled {
 
   // MARK: How much
 
-  /// The numbers of a head that each cache keeps.
-  private func chosenRanks(_ caches: [CacheBasis]) throws -> [Int] {
+  /// The numbers of a head that each cache keeps, multiples of a step.
+  func chosenRanks(_ caches: [CacheBasis], steps: [Int]) throws -> [Int] {
     let all = caches.reduce(0) { $0 + $1.heads * $1.width }
-    let allowed = caches.map { Array(stride(from: Self.step, to: $0.width, by: Self.step)) + [$0.width] }
+    let allowed = zip(caches, steps).map { Array(stride(from: $1, to: $0.width, by: $1)) + [$0.width] }
     let units = zip(caches, allowed).map { basis, ranks in
       ranks.map { BudgetedChoice.Option(bytes: basis.heads * $0, loss: basis.discarded[$0]) }
     }
     let budget = Int((rank * Double(all)).rounded()), least = BudgetedChoice.least(units)
     var choice: [Int]?
     if ranks == .equal {
-      choice = caches.map { max(0, Int((rank * Double($0.width)).rounded(.down)) / Self.step - 1) }
+      choice = zip(caches, steps).map { max(0, Int((rank * Double($0.width)).rounded(.down)) / $1 - 1) }
       // All of a head whose width is no multiple.
       if rank == 1 { choice = units.map { $0.count - 1 } }
       if budget < least { choice = nil }
@@ -250,7 +302,7 @@ package struct FactorCache: TokenSampled {
       let smallest = (1000 * Double(least) / Double(max(1, all))).rounded(.up) / 1000
       throw CompileError(
         .usage,
-        "'rank' of '\(Self.name)' is \(rank), which leaves less than \(Self.step) numbers for a head; the least is "
+        "'rank' of '\(Self.name)' is \(rank), which leaves less than \(steps.min() ?? 1) numbers for a \(layers == 0 ? "head" : "row"); the least is "
           + "\(smallest)")
     }
     return zip(choice, allowed).map { $1[$0] }

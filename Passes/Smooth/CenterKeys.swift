@@ -30,8 +30,6 @@ package struct CenterKeys: TokenSampled {
   package var length: Int?
 
   private static let usualSamples = 16
-  /// The positions of a block of angles.
-  private static let angleBlock = 32
 
   package init() {}
 
@@ -42,12 +40,8 @@ package struct CenterKeys: TokenSampled {
 
   /// Keys of one attention.
   private struct Keys {
-    let attention, rope: NodeID
-    /// The keys before rotary embedding.
-    let value: ValueID
-    let frequencies: ValueID
-    /// What cosines and sines are multiplied by.
-    var factor: Float = 1
+    let attention: NodeID
+    let embedding: KeyEmbedding
     /// Rows of the cache.
     let rows: Int
   }
@@ -63,7 +57,7 @@ package struct CenterKeys: TokenSampled {
       let places = try places(function: index, of: model, context)
       var walk = try SampleWalk(model, graph, samples.begun(states, model, graph), keepsStates: true)
       var means: [NodeID: [Float]] = [:]
-      let wanted = Dictionary(places.map { ($0.rope, $0) }, uniquingKeysWith: { first, _ in first })
+      let wanted = Dictionary(places.map { ($0.embedding.rope, $0) }, uniquingKeysWith: { first, _ in first })
       while let node = walk.next {
         context.progress?.update("measuring keys", done: walk.step, of: walk.order.count)
         if let keys = wanted[node] { means[node] = try mean(of: keys, walk, graph, &context) }
@@ -97,30 +91,11 @@ package struct CenterKeys: TokenSampled {
       let count = graph.type(of: graph[update].results[0]).shape[0].fixedValue
     else { throw Refusal(reason: "keys do not come from a cache") }
     for state in rows.states { try heads.check(state, of: model, function: index) }
-    let name = graph[rows.value].name
-    guard let rope = graph.definingNode(of: rows.value), let embedding = graph[rope].op as? Rope,
-      embedding.headDim == heads.width(of: 1)
-    else { throw Refusal(reason: "no rotary embedding gives the keys '%\(name)'") }
+    let embedding = try KeyEmbedding(heads, giving: rows.value, at: inputs[position], of: model)
     guard graph[rows.value].uses.count == (rows.last == nil ? 1 : 2) else {
-      throw Refusal(reason: "the keys '%\(name)' have other users")
+      throw Refusal(reason: "the keys '%\(graph[rows.value].name)' have other users")
     }
-    let table = graph[rope].inputs[1]
-    let refusal = Refusal(reason: "the angles '%\(graph[table].name)' are not those of the position")
-    var (angles, factor) = (table, Float(1))
-    if let scaled = graph.definingNode(of: table), graph[scaled].op is Multiply {
-      let operands = graph[scaled].inputs
-      guard let number = operands.first(where: { heads.lookup.isRecipe($0) }),
-        let other = operands.first(where: { $0 != number }), graph.type(of: number).maximumCount == 1
-      else { throw refusal }
-      factor = try ConstantEvaluator(model, graph).tensor(number).numbers()[0]
-      angles = other
-    }
-    guard let source = graph.definingNode(of: angles), graph[source].op is RopeTable,
-      graph[source].inputs[0] == inputs[position], heads.lookup.isRecipe(graph[source].inputs[1])
-    else { throw refusal }
-    return Keys(
-      attention: heads.node, rope: rope, value: graph[rope].inputs[0], frequencies: graph[source].inputs[1],
-      factor: factor, rows: count)
+    return Keys(attention: heads.node, embedding: embedding, rows: count)
   }
 
   // MARK: How much
@@ -128,16 +103,17 @@ package struct CenterKeys: TokenSampled {
   private func mean(
     of keys: Keys, _ walk: SampleWalk, _ graph: Graph, _ context: inout PassContext
   ) throws -> [Float] {
-    let columns = graph.type(of: keys.value).shape.last.fixedValue ?? 0
-    let rows = try walk.rows(of: keys.value, columns: columns)
+    let value = keys.embedding.value
+    let columns = graph.type(of: value).shape.last.fixedValue ?? 0
+    let rows = try walk.rows(of: value, columns: columns)
     let mean = rows.mean(columns)
     guard mean.allSatisfy(\.isFinite) else {
       throw CompileError(
-        .input, "the keys '%\(graph[keys.value].name)' have numbers that are not finite on the samples")
+        .input, "the keys '%\(graph[value].name)' have numbers that are not finite on the samples")
     }
-    let all = try walk.channels(of: keys.value).meanSquares.reduce(0, +)
+    let all = try walk.channels(of: value).meanSquares.reduce(0, +)
     let taken = mean.reduce(0) { $0 + Double($1) * Double($1) }
-    context.report("mean in %\(graph[keys.value].name)", all > 0 ? taken / all : 0)
+    context.report("mean in %\(graph[value].name)", all > 0 ? taken / all : 0)
     return mean
   }
 
@@ -147,72 +123,38 @@ package struct CenterKeys: TokenSampled {
     _ places: [Keys], _ means: [NodeID: [Float]], function index: Int, of model: inout Model
   ) throws {
     var builder = GraphBuilder(graph: model.functions[index], constants: model.constants)
-    var tables: [AngleTable: ValueID] = [:]
+    var tables: [KeyEmbedding.Angles: ValueID] = [:]
     for keys in places {
-      guard let mean = means[keys.rope], let rope = builder.graph[keys.rope].op as? Rope,
-        var attention = builder.graph[keys.attention].op as? Attention,
-        let width = builder.type(of: builder.graph[keys.rope].inputs[1]).shape.last.fixedValue
-      else { continue }
-      builder.origin = builder.graph[keys.rope].origin
-      let name = builder.graph[keys.value].name
+      let embedding = keys.embedding
+      guard let mean = means[embedding.rope], var attention = builder.graph[keys.attention].op as? Attention else {
+        continue
+      }
+      builder.origin = builder.graph[embedding.rope].origin
+      let name = builder.graph[embedding.value].name
+      let pairs = mean.indices.map { embedding.partner(of: $0) }
       // A term that is the same for all positions makes no difference to softmax.
       let stays = attention.softcap != nil
-      let taken = mean.indices.map { $0 % rope.headDim < 2 * width || !stays ? mean[$0] : 0 }
+      let taken = mean.indices.map { pairs[$0] != nil || !stays ? mean[$0] : 0 }
       let vector = builder.constant(.inline(name + "_mean", .f32, [taken.count], taken))
       builder.graph.setInput(
-        0, of: keys.rope, to: try builder.emit(Subtract(), keys.value, vector, name: name + "_rest"))
-      let pairs = mean.indices.map { Self.partner(of: $0, rope, width: width) }
-      let added = mean.indices.map { pairs[$0] == nil ? 0 : mean[$0] * keys.factor }
-      let partners = pairs.map { pair in pair.map { mean[$0.column] * $0.sign * keys.factor } ?? 0 }
+        0, of: embedding.rope, to: try builder.emit(Subtract(), embedding.value, vector, name: name + "_rest"))
+      let added = mean.indices.map { pairs[$0] == nil ? 0 : mean[$0] * embedding.factor }
+      let partners = pairs.map { pair in pair.map { mean[$0.column] * $0.sign * embedding.factor } ?? 0 }
       let means = builder.constant(.inline(name + "_means", .f32, [2, mean.count], added + partners))
-      let table = AngleTable(
-        frequencies: keys.frequencies, rows: keys.rows, headDim: rope.headDim, interleaved: rope.interleaved)
-      let angles = try tables[table] ?? emit(table, width: width, in: &builder)
+      let table = KeyEmbedding.Angles(embedding, rows: keys.rows, columns: embedding.op.headDim)
+      let angles = try tables[table] ?? table.emit(in: &builder)
       tables[table] = angles
-      attention.angleBlock = Self.angleBlock
+      attention.angleBlock = KeyEmbedding.Angles.block
       try builder.replace(keys.attention, attention, builder.graph[keys.attention].inputs + [means, angles])
     }
     _ = builder.graph.eraseDeadCode()
     (model.functions[index], model.constants) = (builder.graph, builder.constants)
   }
-
-  /// The other column of the pair that rotary embedding turns together with a column, and the sign of its part in it;
-  /// nil for columns that pass through.
-  private static func partner(of column: Int, _ rope: Rope, width: Int) -> (column: Int, sign: Float)? {
-    let place = column % rope.headDim
-    guard place < 2 * width else { return nil }
-    let isFirst = rope.interleaved ? place % 2 == 0 : place < width
-    let distance = rope.interleaved ? 1 : width
-    return isFirst ? (column + distance, -1) : (column - distance, 1)
-  }
-
-  /// Cosines and sines for each column of a head.
-  private struct AngleTable: Hashable {
-    var frequencies: ValueID
-    var rows, headDim: Int
-    var interleaved: Bool
-  }
-
-  /// A recipe: the angles of the first positions, behind them those of each block, spread over the columns of a head.
-  private func emit(_ table: AngleTable, width: Int, in builder: inout GraphBuilder) throws -> ValueID {
-    let block = Self.angleBlock
-    let start = builder.constant(.inline("start", .i32, [1], [Int32(0)]))
-    let steps = try builder.emit(RopeTable(length: .fixed(block)), start, table.frequencies)
-    let size = builder.constant(.inline("block", .f32, [], [Float(block)]))
-    let far = try builder.emit(Multiply(), table.frequencies, size)
-    let blocks = try builder.emit(RopeTable(length: .fixed((table.rows + block - 1) / block)), start, far)
-    let all = try builder.emit(Concat(axis: 0), steps, blocks)
-    let columns = (0..<table.headDim).map { column in
-      column < 2 * width ? Int32(table.interleaved ? column / 2 : column % width) : 0
-    }
-    let places = builder.constant(.inline("columns", .i32, [columns.count], columns))
-    return try builder.emit(Gather(axis: 2), all, places, name: "key_angles")
-  }
 }
 
 extension GraphBuilder {
   /// Puts a node with another operator and other inputs in the place of one with the same result.
-  fileprivate mutating func replace(_ node: NodeID, _ op: any Operator, _ inputs: [ValueID]) throws {
+  mutating func replace(_ node: NodeID, _ op: any Operator, _ inputs: [ValueID]) throws {
     let old = graph[node].results[0]
     let name = graph[old].name
     origin = graph[node].origin

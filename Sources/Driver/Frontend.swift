@@ -32,8 +32,10 @@ package struct FrontendOptions: Sendable {
   package var smoothing: Smooth?
   /// The share of the rows of KV caches that is kept, by the attention that they receive on the samples; nil for all.
   package var cacheShare: Double?
-  /// The share of the numbers of a head that old rows of KV caches keep, in bases measured on the samples; nil for all.
+  /// The share of their numbers that old rows of KV caches keep, in bases measured on the samples; nil for all.
   package var cacheRank: Double?
+  /// How many successive layers then have rows in common; 0 for rows of heads.
+  package var cacheLayers = 1
   /// Passes that replace the preset and the quantization.
   package var pipeline: Pipeline?
   package var rewriteLimit: Int?
@@ -118,7 +120,7 @@ package struct Frontend {
         throw CompileError(
           .usage, "bases of the cache are measured on a text, for a model that reads it; name one with --calibrate")
       }
-      passes.append(FactorCache(rank: rank, text: calibration.samples))
+      passes.append(FactorCache(rank: rank, layers: options.cacheLayers, text: calibration.samples))
     }
     if var rotation = options.rotation {
       if rotation.kind == .auto || rotation.kind == .outlierAware {

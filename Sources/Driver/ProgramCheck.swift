@@ -21,6 +21,9 @@ package struct ProgramCheck {
   /// Files with inputs; seeded inputs where empty.
   package var inputs: [String] = []
   package var seed: UInt64 = 0
+  /// The most tokens of a call of a language model, of the program and of the evaluator; nil for calls of the program's size,
+  /// and of 32 tokens where results depend on how a text is cut.
+  package var chunk: Int?
 
   package init() {}
 
@@ -97,7 +100,7 @@ package struct ProgramCheck {
     try NumPyArray(ids, [1, ids.count]).write(to: file)
     let output = folder.file("logits.npz")
     let evaluator = try Evaluator(model, function: function.name)
-    var symbols = ["L": ids.count]
+    var symbols: [String: Int] = [:]
     var states = try evaluator.initialStates()
     var arguments = ["--ids", file]
     if let cross = model.function(role: "cross") {
@@ -119,13 +122,24 @@ package struct ProgramCheck {
         if let place = names.firstIndex(of: function[state.value].name) { states[index] = filled[place] }
       }
     }
+    let chunk = chunk ?? (function.dependsOnCalls ? 32 : nil)
+    arguments += chunk.map { ["--chunk", "\($0)"] } ?? []
     try await run(program, ["logits"] + arguments + ["--output", output])
-    let tokens = Tensor(.i32, [ids.count], ids.map { Int32(truncatingIfNeeded: $0) })
-    let position = Tensor(.i32, [1], [Int32(0)])
-    let results = try evaluator.run([tokens, position], states: states, symbols: symbols)
-    guard let logits = results.outputs.first else { return [] }
+    var rows: [Double] = []
+    for start in stride(from: 0, to: ids.count, by: chunk ?? max(ids.count, 1)) {
+      let part = ids[start..<min(ids.count, start + (chunk ?? ids.count))]
+      symbols["L"] = part.count
+      let results = try evaluator.run(
+        [
+          Tensor(.i32, [part.count], part.map { Int32(truncatingIfNeeded: $0) }),
+          Tensor(.i32, [1], [Int32(start)]),
+        ], states: states, symbols: symbols)
+      guard let logits = results.outputs.first else { return [] }
+      rows += NumPyArray(logits.view).doubles
+      states = results.states
+    }
     let found = try NumPyArchive(path: output).require("output", file: output)
-    return [try difference("logits", found, logits)]
+    return [try difference("logits", found, rows)]
   }
 
   private func checkEncoder(
@@ -178,7 +192,10 @@ package struct ProgramCheck {
   }
 
   private func difference(_ name: String, _ found: NumPyArray, _ wanted: Tensor) throws -> Difference {
-    let reference = NumPyArray(wanted.view).doubles
+    try difference(name, found, NumPyArray(wanted.view).doubles)
+  }
+
+  private func difference(_ name: String, _ found: NumPyArray, _ reference: [Double]) throws -> Difference {
     let values = found.doubles
     guard values.count == reference.count else {
       throw CompileError(
@@ -192,5 +209,12 @@ package struct ProgramCheck {
     }
     for wanted in reference where wanted.isFinite { largest = max(largest, abs(wanted)) }
     return Difference(output: name, absolute: worst, relative: worst == 0 ? 0 : worst / max(largest, 1e-30))
+  }
+}
+
+extension Graph {
+  /// Whether some attention reads rows of a call in another way than those of earlier calls.
+  fileprivate var dependsOnCalls: Bool {
+    nodeIDs.contains { (self[$0].op as? Attention)?.latent?.wholeCalls == true }
   }
 }

@@ -333,6 +333,21 @@ extension Graph {
     values[Int(id.index)].isErased = true
   }
 
+  /// Erases a state that nobody reads; its update stays where it has other users.
+  package mutating func eraseState(_ index: Int) {
+    let state = states[index]
+    removeUse(.update(index), of: state.update)
+    precondition(self[state.value].uses.isEmpty, "'%\(self[state.value].name)' is erased while it is used")
+    states.remove(at: index)
+    for later in index..<states.count {
+      values[Int(states[later].value.index)].definition = .state(later)
+      removeUse(.update(later + 1), of: states[later].update)
+      values[Int(states[later].update.index)].uses.append(.update(later))
+    }
+    names[self[state.value].name] = nil
+    values[Int(state.value.index)].isErased = true
+  }
+
   /// A point to go back to.
   package struct Mark: Hashable, Sendable {
     fileprivate var nodes: Int

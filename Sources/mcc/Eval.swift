@@ -19,6 +19,14 @@ struct EvaluationArguments: ParsableArguments {
   @Option(help: "The first token of each document or window: an id or none. (default: the model's)")
   var bos: String?
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      Reads at most that many tokens in a call, as a program does that answers token by token: what a KV cache loses with \
+      rows that are whole during a call. (default: as many as a program takes)
+      """, valueName: "tokens"))
+  var chunk: Int?
+
   @Option(help: "Reads that many characters of the text. (default: all)")
   var characters: Int?
 
@@ -48,6 +56,8 @@ struct EvaluationArguments: ParsableArguments {
       }
       windows.scoreFrom = scoreFrom
     }
+    if let chunk, chunk < 1 { throw CompileError(.usage, "--chunk is \(chunk), expected at least 1") }
+    windows.chunk = chunk
     windows.length = window
     windows.characters = characters
     switch bos {

@@ -218,6 +218,14 @@ struct PassArguments: ParsableArguments {
       """, valueName: "share"))
   var kvRank: Double?
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      With --kv-rank, so many successive layers take their keys and values from common rows; 0 leaves each head rows of \
+      its own, which are read faster and lose far more. (default: 1)
+      """, valueName: "count"))
+  var kvLayers: Int?
+
   @Option(help: "Passes that replace the preset, such as canonicalize,fuse.")
   var pipeline: String?
 
@@ -282,6 +290,12 @@ struct PassArguments: ParsableArguments {
           .usage, "--kv-rank and --pipeline exclude each other; name 'factor-cache{rank=...}' in the pipeline")
       }
       guard kvKeep == nil else { throw CompileError(.usage, "--kv-rank and --kv-keep exclude each other") }
+    }
+    if let kvLayers {
+      guard kvRank != nil else { throw CompileError(.usage, "--kv-layers needs --kv-rank") }
+      guard (0...1024).contains(kvLayers) else {
+        throw CompileError(.usage, "--kv-layers is \(kvLayers), expected 0 to 1024")
+      }
     }
     guard
       calibrate == nil || quantizes || kvKeep != nil || kvRank != nil
@@ -355,6 +369,7 @@ struct PassArguments: ParsableArguments {
       }
     }
     options.cacheRank = kvRank
+    options.cacheLayers = kvLayers ?? options.cacheLayers
     guard kvRank == nil || options.quantization?.attentionBits == nil else {
       throw CompileError(.usage, "--kv-rank and attention in bytes (at8) exclude each other")
     }

@@ -26,6 +26,14 @@ struct Verify: AsyncParsableCommand {
   @Option(help: "The seed of the inputs.")
   var seed: UInt64 = 0
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      Reads at most that many tokens in a call, in the program and in the evaluator. (default: as many as there are; 32 where \
+      results depend on it)
+      """, valueName: "tokens"))
+  var chunk: Int?
+
   @Option(help: "The largest relative difference. (default: 1e-4; 0.05 where activations are quantized)")
   var tolerance: Double?
 
@@ -38,7 +46,9 @@ struct Verify: AsyncParsableCommand {
     if let tolerance, !(tolerance >= 0) {
       throw CompileError(.usage, "--tolerance is \(tolerance), expected a number that is not negative")
     }
+    if let chunk, chunk < 1 { throw CompileError(.usage, "--chunk is \(chunk), expected at least 1") }
     var check = ProgramCheck()
+    check.chunk = chunk
     check.load = try load.options()
     check.original = original
     check.inputs = input

@@ -1,4 +1,5 @@
 import CodeGen
+import Glibc
 import IR
 import TestSupport
 import Tensors
@@ -45,6 +46,68 @@ extension KernelTests {
       }
     }
     return cases
+  }
+
+  /// Rows that all heads have in common: ranks that fill vectors and that do not, wider and narrower than a head; codes of 8
+  /// bits with a scale for 8, 16 or 32 of them, and of 4 bits; keys that turn as halves, as neighbours, in part and not at all;
+  /// one token, whose lanes take several keys, and many; queries with last rows of their own and with those of the call.
+  /// Sums of up to 160 products of products in f32, 3e-5.
+  private func latentAttention() throws -> [KernelCase] {
+    var cases: [KernelCase] = []
+    for (heads, kvHeads, dim, valueDim, keyRank, valueRank, turning, interleaved, type, step) in [
+      (4, 2, 32, 32, 32, 48, 32, false, CacheType.f32, 1), (4, 2, 32, 32, 24, 8, 32, true, .f16, 1),
+      (16, 2, 64, 64, 64, 32, 64, false, .f16, 1), (16, 1, 64, 64, 16, 96, 32, true, .f32, 1),
+      (6, 2, 20, 12, 7, 30, 12, false, .f32, 1), (3, 1, 5, 7, 1, 3, 4, true, .f32, 1),
+      (2, 2, 40, 40, 80, 4, 0, false, .f16, 1),
+      (1, 1, 130, 130, 36, 68, 66, false, .f32, 1), (2, 1, 80, 80, 32, 48, 80, true, .i8, 8),
+      (8, 2, 64, 64, 96, 32, 64, false, .i8, 32), (4, 2, 64, 64, 32, 96, 64, false, .i4, 32),
+      (2, 2, 32, 32, 48, 16, 32, false, .i4t, 16), (8, 8, 8, 8, 160, 40, 8, true, .i8, 8),
+    ] {
+      let k = try cache(type, 90, heads: keyRank / step, dim: step, seed: 191)
+      let v = try cache(type, 90, heads: valueRank / step, dim: step, seed: 192)
+      let block = kvHeads == 1 ? 16 : 32
+      let factors = [
+        Tensor.random([kvHeads, keyRank, dim], seed: 196), Tensor.random([kvHeads, valueRank, valueDim], seed: 197),
+      ]
+      // Any angles: cosines and sines of the columns that form a pair are the same.
+      let rows = LatentRows.angleRows(block: block, positions: 90)
+      let angles = (0..<rows * 2 * turning).map { index in
+        let (row, column) = (index / (2 * turning), index % turning)
+        let angle = 0.37 * Float(row + 1) / Float((interleaved ? column / 2 : column % (turning / 2)) + 1)
+        return index / turning % 2 == 0 ? cos(angle) : sin(angle)
+      }
+      for (tokens, position) in [(1, 6), (1, 64), (37, 53), (5, 0)] {
+        let q = Tensor.random([tokens, heads * dim], seed: 193, in: -2...2)
+        let at = Tensor(.i32, [1], [Int32(position)])
+        for (recent, wholeCalls) in [(tokens == 1 ? 32 : 1, false), (7, tokens > 5), (7, tokens == 1)] {
+          let latent = LatentRows(
+            angleBlock: turning == 0 ? nil : block, interleaved: interleaved, wholeCalls: wholeCalls)
+          let op = Attention(
+            heads: heads, kvHeads: kvHeads, scale: 0.2 / Float(dim * keyRank).squareRoot(),
+            softcap: recent == 7 ? 2 : nil, recent: recent, latent: latent)
+          let last = [(dim, 194), (valueDim, 195)].map { size, seed in
+            Tensor.random([recent + tokens, kvHeads * size], seed: UInt64(seed))
+          }
+          let inputs =
+            [q, k, v, at] + last + factors + (turning == 0 ? [] : [Tensor(.f32, [rows, 2, turning], angles)])
+          var types = inputs.map(\.type)
+          if tokens > 1 {
+            types[0] = symbolic(q.type)
+            for index in 4...5 { types[index].shape[0] = types[0].shape[0] + .fixed(recent) }
+          }
+          cases.append(
+            KernelCase(
+              "attention \(heads)/\(kvHeads) x\(dim)x\(valueDim) of latent \(keyRank)x\(valueRank) \(type) "
+                + "\(tokens)@\(position) recent \(recent) turning \(turning)",
+              op, inputs, types: types, symbols: tokens > 1 ? ["T": tokens] : [:], tolerance: 3e-5))
+        }
+      }
+    }
+    return cases
+  }
+
+  @Test(arguments: targets) func latentAttentionKernels(_ target: String) throws {
+    try check(try latentAttention(), on: target)
   }
 
   @Test(arguments: targets) func lowRankAttentionKernels(_ target: String) throws {

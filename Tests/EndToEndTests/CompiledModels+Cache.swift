@@ -33,14 +33,18 @@ extension CompiledModels {
   }
 
   /// The largest relative difference between the logits of a program of the bundled checkpoint and those of the evaluator,
-  /// for so many tokens drawn from `seed`, which a program reads in several calls and the evaluator in one.
-  static func check(_ program: String, tokens: Int, seed: UInt64) async throws -> Double {
+  /// for so many tokens drawn from `seed`, which a program reads in several calls and the evaluator in one, or both in calls
+  /// of `chunk`; with `original` the evaluator has the model before all passes.
+  static func check(
+    _ program: String, tokens: Int, seed: UInt64, chunk: Int? = nil, original: Bool = false
+  ) async throws -> Double {
     let folder = try TemporaryFolder()
     var generator = SplitMix64(seed: seed)
     let ids = (0..<tokens).map { _ in Int64(generator.int(below: 512)) }
     try NumPyArray(ids, [1, ids.count]).write(to: folder.path("ids.npy"))
     var check = ProgramCheck()
     check.inputs = [folder.path("ids.npy")]
+    (check.chunk, check.original) = (chunk, original)
     let result = try await check.run(model: stories, program: program)
     return try #require(result.differences.map(\.relative).max())
   }

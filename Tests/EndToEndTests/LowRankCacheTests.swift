@@ -38,6 +38,21 @@ import Testing
     #expect(try await CompiledModels.check(program, tokens: 250, seed: 17) <= 1e-4)
   }
 
+  /// With features of two layers results depend on calls: program and evaluator read the same ones, of 1, 20 and 32 tokens.
+  /// With all numbers they are those of the model as it is, whatever the calls.
+  @Test func layersWithCommonRowsAgree() async throws {
+    let (program, summary) = try await Self.compile("lowrank-layers", "rank=0.5,layers=2")
+    #expect(summary.cacheBytesPerToken == 5 * 2 * 16 * 4 && summary.fixedStateBytes == 5 * 2 * 32 * 32 * 4)
+    for chunk in [1, 20, nil] {
+      #expect(try await CompiledModels.check(program, tokens: 90, seed: 17, chunk: chunk) <= 1e-4)
+    }
+    let (whole, _) = try await Self.compile("lowrank-whole", "rank=1,layers=5")
+    for chunk in [1, 33, 256] {
+      let error = try await CompiledModels.check(whole, tokens: 90, seed: 17, chunk: chunk, original: true)
+      #expect(error <= 1e-4, "\(chunk): \(error)")
+    }
+  }
+
   /// In f16 a last bit of a sum may round a row to its neighbour, 1e-3 of a number, in each of five layers; a code may
   /// move by a step, as with whole rows.
   @Test(arguments: [(CacheType.f16, 2, 0, 5e-3), (.i8, 1, 4, 0.03), (.i4t, 0, 6, 0.1), (.i4, 0, 5, 0.1)])
@@ -45,6 +60,14 @@ import Testing
     let (program, summary) = try await Self.compile("lowrank-\(type)", "rank=0.5,window=32", cache: type)
     #expect(summary.cacheBytesPerToken == 5 * 2 * 4 * (4 * bytes + header))
     #expect(summary.fixedStateBytes == 5 * 2 * 32 * 32 * 4)
+    #expect(try await CompiledModels.check(program, tokens: 200, seed: 17) <= tolerance)
+  }
+
+  /// The same with features of a layer, eight of which have a scale.
+  @Test(arguments: [(CacheType.f16, 16.0, 5e-3), (.i8, 12, 0.03), (.i4t, 8, 0.1), (.i4, 7, 0.1)])
+  func narrowFeaturesAgree(_ type: CacheType, _ eight: Double, _ tolerance: Double) async throws {
+    let (program, summary) = try await Self.compile("lowrank-layer-\(type)", "rank=0.5,layers=1", cache: type)
+    #expect(summary.cacheBytesPerToken == Int(5 * 2 * 2 * eight))
     #expect(try await CompiledModels.check(program, tokens: 200, seed: 17) <= tolerance)
   }
 
@@ -63,7 +86,10 @@ import Testing
       (["--kv-rank", "0.5", "--kv-keep", "0.5", "--calibrate", text], "--kv-rank and --kv-keep exclude each other"),
       (["--kv-rank", "0.5", "--quantize", "w8at8", "--calibrate", text], "--kv-rank and attention in bytes"),
       (["--kv-rank", "0.5", "--calibrate", text, "--pipeline", "fuse"], "name 'factor-cache{rank=...}'"),
-      (["--kv-rank", "0.1", "--calibrate", text], "less than 4 numbers for a head"),
+      (["--kv-rank", "0.1", "--calibrate", text], "less than 8 numbers for a row"),
+      (["--kv-rank", "0.1", "--kv-layers", "0", "--calibrate", text], "less than 4 numbers for a head"),
+      (["--kv-layers", "2"], "--kv-layers needs --kv-rank"),
+      (["--kv-rank", "0.5", "--kv-layers", "2000", "--calibrate", text], "--kv-layers is 2000"),
       (["--pipeline", "factor-cache{length=0,text=\"\(text)\"}"], "'length' of the pass 'factor-cache' is 0"),
       (["--pipeline", "center-keys{samples=-1,text=\"\(text)\"}"], "'samples' of the pass 'center-keys' is -1"),
     ] {

@@ -37,6 +37,184 @@ import Testing
     #expect(try Parser.parse(Printer.print(outcome.after)) == outcome.after)
   }
 
+  /// The same with features of a layer, and of two layers, whose calls go on from one another.
+  @Test(arguments: [
+    "stories260K/hf", "pycode7m", "architectures/llama", "architectures/qwen2", "architectures/qwen3",
+    "architectures/phi3", "architectures/gpt2", "architectures/gpt-neox", "architectures/olmo2",
+    "architectures/mixtral",
+  ])
+  func featuresKeepTheFunctionAtFullRank(_ name: String) throws {
+    guard let path = Fixtures.path(name) else { return }
+    for layers in [1, 2] {
+      let outcome = try Self.run(
+        path, "factor-cache{rank=1,layers=\(layers),window=8,text=\"t\"}", context: 64, size: 48)
+      #expect(outcome.count("caches factored") > 0, "\(outcome.refusals)")
+      let (before, after) = (outcome.before.functions[0], outcome.after.functions[0])
+      // A pair of caches, and the last rows of each layer.
+      let caches = outcome.count("caches factored")
+      let groups = (caches / 2 + layers - 1) / layers
+      #expect(before.states.count == caches && after.states.count == 2 * groups + caches)
+      for calls in [[48], [5, 30, 1, 1, 11]] {
+        let error = maxRelativeError(
+          try Self.logits(outcome.after, calls: calls), try Self.logits(outcome.before, calls: calls))
+        // Keys are turned by a sum of two angles.
+        #expect(error <= 1e-4, "\(layers) \(calls): \(error)")
+      }
+      #expect(try Parser.parse(Printer.print(outcome.after)) == outcome.after)
+    }
+  }
+
+  /// What a model gives after tokens that come in calls of these lengths.
+  private static func logits(_ model: Model, calls: [Int]) throws -> [Double] {
+    let graph = model.functions[0]
+    var generator = SplitMix64(seed: 71)
+    let evaluator = try Evaluator(model, function: graph.name)
+    var (states, position, result): ([Tensor]?, Int, [Double]) = (nil, 0, [])
+    for count in calls {
+      let ids = (0..<count).map { _ in Int32(generator.int(below: 90)) }
+      let found = try evaluator.run(
+        [Tensor(.i32, [count], ids), Tensor(.i32, [1], [Int32(position)])], states: states, symbols: ["L": count])
+      result += found.outputs[0].view.doubles
+      (states, position) = (found.states, position + count)
+    }
+    return result
+  }
+
+  /// Where features are those of one layer, calls make no difference; where they are those of several, all rows of a call
+  /// are whole, and calls of a token see as many last rows as those.
+  @Test func callsDecideForSeveralLayers() throws {
+    guard let path = Fixtures.path("pycode7m") else { return }
+    func difference(_ layers: Int, _ a: [Int], _ b: [Int]) throws -> Double {
+      let outcome = try Self.run(path, "factor-cache{rank=0.25,layers=\(layers),window=8,text=\"t\"}", context: 64)
+      return maxRelativeError(try Self.logits(outcome.after, calls: a), try Self.logits(outcome.after, calls: b))
+    }
+    let ones = [Int](repeating: 1, count: 40)
+    #expect(try difference(1, [40], ones) <= 1e-4)
+    #expect(try difference(1, [17, 23], ones) <= 1e-4)
+    #expect(try difference(4, [40], ones) > 1e-3)
+    let outcome = try Self.run(path, "factor-cache{rank=0.25,layers=4,window=8,text=\"t\"}", context: 64)
+    // The first call has all its rows as they are.
+    #expect(
+      maxRelativeError(try Self.logits(outcome.after, calls: [40]), try Self.logits(outcome.before, calls: [40]))
+        <= 1e-4)
+  }
+
+  /// Keys of all heads that lie in few dimensions before they turn, and values: features of the layer hold them, heads by
+  /// themselves do not. What a second layer has in common with it takes no numbers of its own.
+  @Test func featuresHoldWhatHeadsHaveInCommon() throws {
+    let planted = Shared(layers: 1)
+    #expect(try planted.error("rank=0.5,layers=1") <= 1e-4)
+    #expect(try planted.error("rank=0.5,layers=0") > 0.02)
+    let two = Shared(layers: 2)
+    #expect(try two.error("rank=0.25,layers=2", calls: [40, 1, 1, 1]) <= 1e-4)
+    #expect(try two.error("rank=0.25,layers=1", calls: [40, 1, 1, 1]) > 0.02)
+  }
+
+  /// Attentions one behind the other whose keys, before rotary embedding, and values are linear in the first half of what comes in.
+  private struct Shared {
+    var layers: Int
+
+    func model() throws -> Model {
+      let (heads, kvHeads, width, inputs, shared) = (4, 2, 16, 32, 16)
+      let tokens = Symbol("T", in: 1...200)
+      var builder = GraphBuilder(name: "main", symbols: [tokens])
+      let x = builder.input("x", TensorType(.f32, Shape([.symbol(tokens), .fixed(inputs)])))
+      let position = builder.input("position", TensorType(.i32, [1]))
+      let frequencies = builder.constant(
+        .inline("frequencies", .f32, [width / 2], (0..<width / 2).map { 1 / Float(3 * $0 + 1) }))
+      let table = try builder.emit(RopeTable(length: .symbol(tokens)), position, frequencies)
+      func rows(_ source: ValueID, _ count: Int, of inputs: Int, seed: UInt64) throws -> ValueID {
+        let weight = builder.constant(
+          Constant(
+            name: "w\(seed)", type: TensorType(.f32, [inputs, count * width]),
+            source: .random(seed: seed, deviation: 0.4)))
+        return try builder.emit(MatMul(transposeB: false), source, weight)
+      }
+      let common = try builder.emit(Slice(axis: 1, start: 0, size: .fixed(shared)), x)
+      var stream = x
+      for layer in 0..<layers {
+        let seed = UInt64(10 * layer)
+        let q = try builder.emit(Rope(headDim: width), rows(stream, heads, of: inputs, seed: seed + 1), table)
+        // Nothing but an order: the keys of a layer wait for the result of the one before.
+        var source = common
+        if layer > 0 {
+          let part = try builder.emit(Slice(axis: 1, start: 0, size: .fixed(shared)), stream)
+          let zero = builder.constant(.inline("zero", .f32, [], [Float(0)]))
+          source = try builder.emit(Add(), common, builder.emit(Multiply(), part, zero))
+        }
+        let k = try builder.emit(Rope(headDim: width), rows(source, kvHeads, of: shared, seed: seed + 2), table)
+        let v = try rows(source, kvHeads, of: shared, seed: seed + 3)
+        let updates = try [("k\(layer)", k), ("v\(layer)", v)].enumerated().map { index, cache in
+          let state = builder.state(cache.0, TensorType(.f32, [200, kvHeads * width]))
+          let update = try builder.emit(CacheUpdate(), state, cache.1, position)
+          builder.graph.setUpdate(ofState: 2 * layer + index, to: update)
+          return update
+        }
+        let y = try builder.emit(
+          Attention(heads: heads, kvHeads: kvHeads, scale: 0.25), [q, updates[0], updates[1], position])
+        let weight = builder.constant(
+          Constant(
+            name: "o\(layer)", type: TensorType(.f32, [heads * width, inputs]),
+            source: .random(seed: seed + 4, deviation: 0.3)))
+        stream = try builder.emit(Add(), stream, builder.emit(MatMul(transposeB: false), y, weight))
+      }
+      builder.output("y", stream)
+      var model = Model(name: "shared")
+      (model.functions, model.constants) = ([builder.graph], builder.constants)
+      return model
+    }
+
+    /// The largest error of the last token after calls of these lengths.
+    func error(_ options: String, calls: [Int] = [43]) throws -> Double {
+      let outcome = try CachePassOutcome(
+        model(), "factor-cache{\(options),window=4,text=\"t\"}", of: FactorCache.name, seed: 60, size: 120)
+      #expect(outcome.count("caches factored") == 2 * layers, "\(outcome.refusals)")
+      func last(_ model: Model) throws -> [Double] {
+        let evaluator = try Evaluator(model, function: "main")
+        let all = Tensor.random([calls.reduce(0, +), 32], seed: 33).array(of: Float.self)
+        var (states, position, result): ([Tensor]?, Int, [Double]) = (nil, 0, [])
+        for count in calls {
+          let part = Array(all[position * 32..<(position + count) * 32])
+          let found = try evaluator.run(
+            [Tensor(.f32, [count, 32], part), Tensor(.i32, [1], [Int32(position)])], states: states)
+          (states, position, result) = (found.states, position + count, Array(found.outputs[0].view.doubles.suffix(32)))
+        }
+        return result
+      }
+      return maxRelativeError(try last(outcome.after), try last(outcome.before))
+    }
+  }
+
+  /// Ranks of features are multiples of a part of their columns and keep the share of all numbers; caches of codes have a
+  /// scale for each part.
+  @Test(arguments: [(1, 0.5, CacheType.f16), (2, 0.25, .f32), (2, 0.75, .i8), (1, 0.5, .i4), (3, 0.5, .i4t)])
+  func featuresAddUpToTheShare(_ layers: Int, _ share: Double, _ cache: CacheType) throws {
+    guard let path = Fixtures.path("architectures/llama") else { return }
+    let outcome = try Self.run(
+      path, "factor-cache{rank=\(share),layers=\(layers),text=\"t\"}", cache: cache, context: 64, size: 48)
+    let before = outcome.before.functions[0], after = outcome.after.functions[0]
+    let op = try #require(before.nodeIDs.compactMap { before[$0].op as? Attention }.first)
+    let old = before.states.filter { !before[$0.value].name.hasPrefix("recent") }
+    let columns = try #require(before.type(of: old[0].value).shape.last.fixedValue)
+    #expect(columns % (4 * op.kvHeads) == 0 && outcome.count("caches factored") == old.count)
+    let all = columns * old.count
+    let sum = outcome.ranks.reduce(0, +)
+    #expect(sum <= Int((share * Double(all)).rounded()) && Double(sum) > share * Double(all) - 32, "\(outcome.ranks)")
+    let kept = after.states.filter { !after[$0.value].name.hasPrefix("recent") }
+    #expect(kept.count == outcome.ranks.count)
+    for (state, rank) in zip(kept, outcome.ranks) {
+      let type = after.type(of: state.value)
+      #expect(type.shape == [64, .fixed(rank)] && rank % 4 == 0)
+      #expect(type.isDense == (cache.element != nil))
+      if case .block(let format) = type.encoding { #expect(rank % (format.group ?? 1) == 0) }
+    }
+    let attentions = after.nodeIDs.compactMap { after[$0].op as? Attention }
+    #expect(attentions.allSatisfy { $0.latent != nil && $0.recent == 32 })
+    // A layer that is left over is by itself.
+    let alone = layers == 1 ? attentions.count : attentions.count % layers == 1 ? 1 : 0
+    #expect(attentions.count { $0.latent?.wholeCalls == false } == alone)
+  }
+
   /// Ranks are multiples of 4 and keep the share of all numbers; caches have the type of what is left, and the last rows
   /// are whole.
   @Test(arguments: [
@@ -244,6 +422,9 @@ import Testing
       ("window=9000000,text=\"t\"", "'window' of"), ("", "needs a text"), ("ranks=best,text=\"t\"", "ranks"),
       ("rank=0.25,text=\"t\"", "less than 4 numbers for a head; the least is 0.5"),
       ("rank=0.25,ranks=equal,text=\"t\"", "less than 4 numbers for a head; the least is 0.5"),
+      ("rank=0.1,layers=1,text=\"t\"", "less than 8 numbers for a row; the least is 0.25"),
+      ("layers=-1,text=\"t\"", "'layers' of 'factor-cache' is -1"),
+      ("layers=2000,text=\"t\"", "'layers' of 'factor-cache' is 2000"),
     ] {
       let error = #expect(throws: CompileError.self, "\(options)") {
         _ = try Self.run(path, "factor-cache" + (options.isEmpty ? "" : "{\(options)}"))
@@ -255,8 +436,10 @@ import Testing
   /// The same bytes every time.
   @Test func isDeterministic() throws {
     guard let path = Fixtures.path("stories260K/hf") else { return }
-    let first = try Self.run(path, "factor-cache{rank=0.5,text=\"t\"}").after
-    #expect(try Self.run(path, "factor-cache{rank=0.5,text=\"t\"}").after == first)
+    for layers in [0, 1, 3] {
+      let pipeline = "factor-cache{rank=0.5,layers=\(layers),text=\"t\"}"
+      #expect(try Self.run(path, pipeline).after == Self.run(path, pipeline).after)
+    }
   }
 }
 

@@ -42,6 +42,8 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   package var recent: Int?
   /// The positions of a block of angles of the keys' term, see `KeyTerm`; nil without one. For the tiled kernel alone.
   package var angleBlock: Int?
+  /// Rows of keys and values that all heads have in common; nil where rows have heads. For the tiled kernel alone.
+  package var latent: LatentConfig?
   /// How products are those of bytes; nil for numbers as they are.
   package var int8: ByteAttention?
 
@@ -80,8 +82,10 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   }
 
   /// Numbers per head of the rows of keys and of values that are no last ones.
-  var keySize: Int { keyRank ?? headDim }
-  var valueSize: Int { valueRank ?? valueDim }
+  var keySize: Int { latent?.keys ?? keyRank ?? headDim }
+  var valueSize: Int { latent?.values ?? valueRank ?? valueDim }
+  /// How many of these a row of keys and values has.
+  private var rowHeads: Int { latent == nil ? kvHeads : 1 }
 
   /// A number as part of a name.
   private static func word(_ number: Float) -> String {
@@ -97,6 +101,13 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     if let recent { parts.append("recent\(recent)") }
     if keyRank != nil || valueRank != nil { parts.append("rank\(keySize)x\(valueSize)") }
     if let angleBlock { parts.append("term\(angleBlock)") }
+    if let latent {
+      parts.append("latent\(latent.keys)x\(latent.values)")
+      if let block = latent.rows.angleBlock {
+        parts.append((latent.rows.interleaved ? "pairs" : "turn") + "\(latent.turning)_\(block)")
+      }
+      if latent.rows.wholeCalls { parts.append("calls") }
+    }
     if let int8, int8 != ByteAttention() { parts.append("block\(int8.block)" + (int8.smooth ? "" : "plain")) }
     if causal { parts.append("causal") }
     if let window { parts.append("window\(window)") }
@@ -104,8 +115,8 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     if let softcap { parts.append("softcap\(Self.word(softcap))") }
     if let mask { parts.append("mask\(mask.rawValue)" + maskIsBroadcast.map { $0 ? "1" : "n" }.joined()) }
     let strides = [
-      (queryStride, heads * headDim), (keyStride, kvHeads * key.headStride(keySize)),
-      (valueStride, kvHeads * value.headStride(valueSize)),
+      (queryStride, heads * headDim), (keyStride, rowHeads * key.headStride(keySize)),
+      (valueStride, rowHeads * value.headStride(valueSize)),
     ]
     if strides.contains(where: { $0.0 != $0.1 }) {
       parts.append("strides" + strides.map { "\($0.0)" }.joined(separator: "_"))
@@ -119,18 +130,20 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   /// Keys scored at a time.
   private static let block = 32
 
-  /// Parameters: q, k, v, position, mask, last keys and values, means and angles of keys if there are any, y, then the
-  /// run-time ones of batch, tokens and keys. Threads share the heads of all tokens, neighbouring tokens of a head
+  /// Parameters: q, k, v, position, mask, last keys and values, means and angles of keys or factors of latent rows and angles if
+  /// there are any, y, then the run-time ones of batch, tokens and keys. Threads share the heads of all tokens, neighbouring tokens of a head
   /// together.
   package func build(name: String? = nil, target: Target) -> KernelFunction {
     let k = KernelBuilder(name ?? self.name(target: target), target: target)
     k.comment = [
-      "Attention of q[\(tokens.text), \(heads) * \(headDim)] over k[\(keys.text), \(kvHeads) * \(keySize)] and "
-        + "v[\(keys.text), \(kvHeads) * \(valueSize)].",
+      "Attention of q[\(tokens.text), \(heads) * \(headDim)] over k[\(keys.text), \(rowHeads) * \(keySize)] and "
+        + "v[\(keys.text), \(rowHeads) * \(valueSize)].",
       causal ? "Token i sees rows 0 ... position + i." + (window.map { " Only the last \($0)." } ?? "") : "All rows.",
     ]
     if let recent { k.comment.append("Of these the last \(recent) come from rows of their own in f32.") }
-    if keyRank != nil || valueRank != nil {
+    if latent != nil {
+      k.comment.append("Of the others keys and values of \(kvHeads) heads are multiplied out.")
+    } else if keyRank != nil || valueRank != nil {
       k.comment.append("The others have the first numbers of a head of \(headDim) and \(valueDim).")
     }
     let q = k.input("q", .f32)
@@ -141,6 +154,11 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     let last = recent.map { _ in (keys: k.input("last_k", .f32), values: k.input("last_v", .f32)) }
     let term = angleBlock.map {
       AttentionTile.KeyTerm(means: k.input("key_means", .f32), angles: k.input("key_angles", .f32), block: $0)
+    }
+    let expansion = latent.map {
+      AttentionTile.Latent(
+        config: $0, keys: k.input("expand_k", .f32), values: k.input("expand_v", .f32),
+        angles: $0.rows.angleBlock == nil ? nil : k.input("key_angles", .f32))
     }
     let y = k.output("y", .f32)
     let batches = k.extent(batch)
@@ -158,11 +176,11 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     if isTiled {
       AttentionTile(
         config: self, k: k, q: q, keyPointer: keyPointer, valuePointer: valuePointer, position: position,
-        mask: maskPointer, last: last, term: term, y: y, tokens: count, rowCount: rowCount
+        mask: maskPointer, last: last, term: term, latent: expansion, y: y, tokens: count, rowCount: rowCount
       ).build()
       return k.finish()
     }
-    precondition(angleBlock == nil, "a term of keys is for tiles")
+    precondition(angleBlock == nil && latent == nil, "terms of keys and latent rows are for tiles")
     let part = k.partition(batches * .integer(heads) * count)
     let scores = k.array("scores", .f32, count: max(Self.block, k.lanes))
     let sums = k.array("sums", .f32, count: (valueDim + k.lanes - 1) / k.lanes * k.lanes)

@@ -18,8 +18,9 @@ package enum AttentionKernel: Kernel {
     let types = query.operands.map(\.type)
     let (q, k, v) = (types[0], types[1], types[2])
     let optional = op.optionalInputs(types)
-    guard q.element == .f32, let key = cacheElement(k, heads: op.kvHeads),
-      let value = cacheElement(v, heads: op.kvHeads), let width = q.shape.last.fixedValue,
+    let heads = op.latent == nil ? op.kvHeads : nil
+    guard q.element == .f32, let key = cacheElement(k, heads: heads), let value = cacheElement(v, heads: heads),
+      let width = q.shape.last.fixedValue,
       let keyWidth = k.shape.last.fixedValue, let oldWidth = v.shape.last.fixedValue
     else { return [] }
     // The last rows are as wide as queries and results.
@@ -27,7 +28,8 @@ package enum AttentionKernel: Kernel {
     let valueWidth = lastValues.flatMap(\.shape.last.fixedValue) ?? oldWidth
     if let position = optional.position, types[position].element != .i32 { return [] }
     if let last = op.recentInputs(types.count), last.contains(where: { types[$0].element != .f32 }) { return [] }
-    if let term = op.termInputs(types.count), term.contains(where: { types[$0].element != .f32 }) { return [] }
+    let others = op.termInputs(types.count) ?? op.latentInputs(types.count) ?? 0..<0
+    if others.contains(where: { types[$0].element != .f32 }) { return [] }
     let rows = q.rank - 2
     var extents = ExtentTable()
     let batch = q.rank == 3 ? q.shape[0] : 1
@@ -51,10 +53,18 @@ package enum AttentionKernel: Kernel {
       scale: op.scale, causal: op.causal, window: op.window, softcap: op.softcap, hasPosition: optional.position != nil,
       mask: mask, maskIsBroadcast: broadcast, batch: extents.extent(batch, "B"),
       tokens: extents.extent(q.shape[rows], "T"), keys: extents.extent(k.shape[rows], "S"), key: key, value: value,
-      queryStride: query.operands[0].rowStride, keyStride: query.operands[1].rowStride,
-      valueStride: query.operands[2].rowStride, recent: op.recent, keyRank: keyWidth / op.kvHeads,
-      valueRank: oldWidth / op.kvHeads)
+      queryStride: query.operands[0].rowStride,
+      keyStride: query.operands[1].rowStride ?? (heads == nil ? key.headStride(keyWidth) : nil),
+      valueStride: query.operands[2].rowStride ?? (heads == nil ? value.headStride(oldWidth) : nil),
+      recent: op.recent, keyRank: heads.map { keyWidth / $0 }, valueRank: heads.map { oldWidth / $0 })
     config.angleBlock = op.angleBlock
+    config.latent = op.latentInputs(types.count).flatMap { range in
+      op.latent.map {
+        LatentConfig(
+          keys: keyWidth, values: oldWidth, rows: $0,
+          turning: range.count > 2 ? types[range.lowerBound + 2].shape.last.fixedValue ?? 0 : 0)
+      }
+    }
     let queries = Double(batch.maximum) * Double(q.shape[rows].maximum) * Double(op.heads)
     let keys = Double(k.shape[rows].maximum)
     let bytes = Double(k.maximumByteCount + v.maximumByteCount)
@@ -68,6 +78,16 @@ package enum AttentionKernel: Kernel {
           floatOperations: 4 * products * keys * Double(width / op.heads), byteOperations: bytewise,
           bytes: reads * bytes),
         target: target, pointers: pointers, extents: extents, layouts: layouts)
+    }
+    if let latent = config.latent {
+      config.isTiled = true
+      let queries = laneQueries(config, q, batch, target)
+      let tiles = Int(queries) / (op.kvHeads * target.lanes) + 1
+      let products = latent.operations(heads: op.kvHeads, headDim: config.headDim, tiles: tiles)
+      return [
+        choice(
+          config.build(target: target), products: 2 * queries + products / Double(4 * config.headDim), query.unpacked)
+      ]
     }
     if let block = op.angleBlock {
       // As many angles as rows are read together, and one more.
@@ -146,10 +166,11 @@ package enum AttentionKernel: Kernel {
     return Double(batch.maximum * config.kvHeads) * (pairs / lanes).rounded(.up) * lanes
   }
 
-  /// How keys or values lie in memory; nil if kernels do not read them.
-  private static func cacheElement(_ type: TensorType, heads: Int) -> CacheElement? {
+  /// How keys or values lie in memory, latent ones if rows have no heads; nil if kernels do not read them.
+  private static func cacheElement(_ type: TensorType, heads: Int?) -> CacheElement? {
     if case .block(let format) = type.encoding {
-      return type.shape.last.fixedValue.flatMap { CacheElement(format, size: $0 / heads) }
+      guard let columns = type.shape.last.fixedValue else { return nil }
+      return CacheElement(format, size: heads.map { columns / $0 } ?? format.group ?? columns)
     }
     guard type.isDense, let element = type.element.scalar, element.isFloat, element != .f64 else { return nil }
     return CacheElement(element)

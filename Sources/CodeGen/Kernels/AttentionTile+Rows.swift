@@ -7,6 +7,8 @@ extension AttentionTile {
     let stride: Int
     /// Numbers of the head.
     let size: Int
+    /// Whether rows lie in local memory, padded to whole vectors.
+    var isLocal = false
   }
 
   /// Rows of f32, and the distance between them.
@@ -24,10 +26,10 @@ extension AttentionTile {
   ) -> Rows {
     let size = source.size
     guard let local, source.element != .f32 || term != nil else {
-      k.loop("r", to: rows) { prefetch(source, first + $0) }
+      if !source.isLocal { k.loop("r", to: rows) { prefetch(source, first + $0) } }
       return Rows(
         pointer: k.pointer("block", source.pointer, offset: first * .integer(source.stride)), stride: source.stride,
-        isPadded: false)
+        isPadded: source.isLocal)
     }
     let padded = (size + lanes - 1) / lanes * lanes
     k.loop("r", to: rows) { r in
@@ -57,7 +59,7 @@ extension AttentionTile {
   }
 
   /// Asks for the row a block behind `row`: rows of one head lie too far apart for the processor to foresee the next ones.
-  private func prefetch(_ source: CacheRows, _ row: Expression) {
+  func prefetch(_ source: CacheRows, _ row: Expression) {
     let next = k.define("next", (row + .integer(Self.block)) * .integer(source.stride))
     for line in Swift.stride(from: 0, to: source.element.headBytes(source.size), by: 64) {
       k.prefetch(source.pointer, next + .integer(line / source.element.scalar.byteCount))
@@ -78,7 +80,7 @@ extension AttentionTile {
     k.loop("r", to: rows, step: copies) { r in
       let sources = (0..<copies).map { copy in
         let row = k.define("row", first + .minimum(r + .integer(copy), rows - 1))
-        prefetch(source, row)
+        if !source.isLocal { prefetch(source, row) }
         return CacheRow(k, source.pointer, source.element, at: row * .integer(source.stride), size: source.size)
       }
       forEachVector(of: source.element, source.size) { d, _, load in

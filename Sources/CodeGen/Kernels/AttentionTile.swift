@@ -21,6 +21,8 @@ struct AttentionTile {
   let last: (keys: Pointer, values: Pointer)?
   /// What is added to keys by their position, if there is anything.
   let term: KeyTerm?
+  /// What keys and values of the cache are multiplied out by, if all heads have rows in common.
+  let latent: Latent?
   let y: Pointer
   /// Rows of the queries and of the keys.
   let tokens: Expression
@@ -33,7 +35,7 @@ struct AttentionTile {
   private var group: Int { config.heads / config.kvHeads }
   var headDim: Int { config.headDim }
   var valueDim: Int { config.valueDim }
-  private var paddedValueDim: Int { (valueDim + lanes - 1) / lanes * lanes }
+  var paddedValueDim: Int { (valueDim + lanes - 1) / lanes * lanes }
   var paddedHeadDim: Int { (headDim + lanes - 1) / lanes * lanes }
 
   /// Vectors of pairs in a tile: fewer where heads are wide, so that a tile stays in the first cache.
@@ -77,33 +79,44 @@ struct AttentionTile {
     let item, shared, first, count: Expression
   }
 
+  /// Sums of weighted values, a row of `stride` for each pair, of whose numbers `size` count.
+  struct Sums {
+    let pointer: Pointer
+    let stride, size: Int
+  }
+
   /// Local memory of a tile.
   struct Scratch {
     /// Pairs to a row of the arrays, whatever the number of vectors in use.
     let width: Int
-    let queries, scores, sums, factors: Pointer
+    let queries, scores, factors: Pointer
+    let sums: Sums
     /// For each pair the first key it does not see; nil where all see all.
     let ends: Pointer?
     /// Widened rows; nil where rows are f32 and read as they are.
     let keys, values: Pointer?
     /// The term of the next key and its partner; nil without one.
     let term: Pointer?
+    let latent: LatentScratch?
 
     init(_ tile: AttentionTile, width: Int) {
       self.width = width
       let k = tile.k
       queries = k.array("queries", .f32, count: tile.headDim * width)
       scores = k.array("scores", .f32, count: AttentionTile.block * width)
-      sums = k.array("sums", .f32, count: width * tile.paddedValueDim)
+      sums = Sums(
+        pointer: k.array("sums", .f32, count: width * tile.paddedValueDim), stride: tile.paddedValueDim,
+        size: tile.valueDim)
       ends = tile.config.causal ? k.array("ends", .i32, count: width) : nil
       factors = k.array("factors", .f32, count: width)
       keys =
-        tile.config.key == .f32 && tile.copies == 1 && tile.term == nil
+        tile.copies == 1 && (tile.latent != nil || tile.config.key == .f32 && tile.term == nil)
         ? nil : k.array("key_rows", .f32, count: AttentionTile.block * tile.paddedHeadDim)
       values =
-        tile.config.value == .f32
+        tile.config.value == .f32 || tile.latent != nil
         ? nil : k.array("value_rows", .f32, count: AttentionTile.block * tile.paddedValueDim)
       term = tile.term.map { _ in k.array("term", .f32, count: 2 * tile.paddedHeadDim) }
+      latent = tile.latent.map { LatentScratch(tile, $0.config, width: width) }
     }
   }
 
@@ -120,15 +133,30 @@ struct AttentionTile {
         let rows = k.define("rows", .minimum(source.end - key, .integer(Self.block)))
         let row = k.define("first_row", key - source.start)
         let term = runningTerm(key, head: place.shared, scratch.term)
+        let isLatent = source.isLatent
+        var (keys, keyRow) = (source.keys, row)
+        if isLatent, let latent, let local = scratch.latent {
+          keys = expandedKeys(
+            latent, latentRows(keys, row, rows, local.rows), from: key, count: rows, head: place.shared,
+            into: local.keys)
+          keyRow = 0
+        }
         let keyBlock =
           copies == 1
-          ? widened(source.keys, row, rows, scratch.keys, term)
-          : interleaved(source.keys, row, rows, scratch, term)
-        score(keyBlock, size: source.keys.size, rows: rows, vectors: vectors, scratch)
+          ? widened(keys, keyRow, rows, scratch.keys, term) : interleaved(keys, keyRow, rows, scratch, term)
+        score(keyBlock, size: keys.size, rows: rows, vectors: vectors, scratch)
         addMask(place, key, rows, vectors, scratch)
         weigh(key, vectors: vectors, largest, total, source, scratch)
-        let valueBlock = widened(source.values, row, rows, scratch.values)
-        accumulate(valueBlock, size: source.values.size, rows: rows, passes: passes, perPass: perPass, scratch)
+        let values =
+          isLatent
+          ? latentRows(source.values, row, rows, scratch.latent?.rows)
+          : widened(source.values, row, rows, scratch.values)
+        accumulate(
+          values, size: source.values.size, rows: rows, passes: passes, perPass: perPass,
+          into: isLatent ? scratch.latent?.sums ?? scratch.sums : scratch.sums, scratch)
+      }
+      if source.isLatent, let latent, let local = scratch.latent {
+        expandSums(latent, local, head: place.shared, pairs: place.count, into: scratch.sums)
       }
     }
     for vector in 0..<vectors {
@@ -141,7 +169,7 @@ struct AttentionTile {
     k.loop("pair", to: place.count) { pair in
       let inverse = k.define("inverse", .broadcast(scratch.factors[pair * .integer(copies)]))
       let out = k.define("out", self.pair(place, pair, rowStride: config.heads * valueDim, valueDim))
-      let sums = k.pointer("row", scratch.sums, offset: pair * .integer(paddedValueDim))
+      let sums = k.pointer("row", scratch.sums.pointer, offset: pair * .integer(scratch.sums.stride))
       k.vectorLoop("d", count: .integer(valueDim)) { d, tail in
         k.store(y, out + d, sums.load(d) * inverse, count: tail)
       }
@@ -168,31 +196,43 @@ struct AttentionTile {
     /// How many of the last keys a pair leaves out, and how many it sees with those; all if nil.
     var delay = 0
     var window: Int?
+    /// The first key that no pair sees there; nil where that depends on the pair.
+    var limit: Expression?
+    /// Whether rows are what keys and values of all heads follow from.
+    var isLatent = false
   }
 
   /// The cache, and behind it the last keys and values where they lie apart.
   private func sources(_ place: Place, _ range: KeyRange) -> [Source] {
-    func rows(_ name: String, _ pointer: Pointer, _ element: CacheElement, _ stride: Int, _ size: Int) -> CacheRows {
-      let offset = place.item * rowCount * .integer(stride) + place.shared * .integer(element.headStride(size))
+    func rows(
+      _ name: String, _ pointer: Pointer, _ element: CacheElement, _ stride: Int, _ size: Int, hasHeads: Bool = true
+    ) -> CacheRows {
+      let head = hasHeads ? place.shared * .integer(element.headStride(size)) : 0
       return CacheRows(
-        pointer: k.pointer(name, pointer, offset: offset), element: element, stride: stride, size: size)
+        pointer: k.pointer(name, pointer, offset: place.item * rowCount * .integer(stride) + head), element: element,
+        stride: stride, size: size)
     }
-    let keys = rows("keys", keyPointer, config.key, config.keyStride, config.keySize)
-    let values = rows("values", valuePointer, config.value, config.valueStride, config.valueSize)
+    let keys = rows("keys", keyPointer, config.key, config.keyStride, config.keySize, hasHeads: latent == nil)
+    let values = rows(
+      "values", valuePointer, config.value, config.valueStride, config.valueSize, hasHeads: latent == nil)
     guard let recent = config.recent, let last else {
       return [
         Source(keys: keys, values: values, begin: range.begin, end: range.end, start: 0, window: config.window)
       ]
     }
+    let start = k.define("start", range.past - .integer(recent))
+    let wholeCalls = config.latent?.rows.wholeCalls == true
     let early = Source(
-      keys: keys, values: values, begin: range.begin, end: k.define("early", range.end - .integer(recent)), start: 0,
-      delay: recent, window: config.window)
-    let oldest = range.past + tokenAndHead(place, 0).token + 1 - .integer(recent)
+      keys: keys, values: values, begin: range.begin,
+      end: k.define("early", wholeCalls ? start + 1 : range.end - .integer(recent)), start: 0,
+      delay: wholeCalls ? 0 : recent, window: config.window, limit: wholeCalls ? start + 1 : nil,
+      isLatent: latent != nil)
+    let oldest = wholeCalls ? start + 1 : range.past + tokenAndHead(place, 0).token + 1 - .integer(recent)
     let late = Source(
       keys: rows("last_keys", last.keys, .f32, config.kvHeads * headDim, headDim),
       values: rows("last_values", last.values, .f32, config.kvHeads * valueDim, valueDim),
-      begin: k.define("late", .maximum(oldest, range.begin)), end: range.end,
-      start: k.define("start", range.past - .integer(recent)), window: min(recent, config.window ?? recent))
+      begin: k.define("late", .maximum(oldest, range.begin)), end: range.end, start: start,
+      window: wholeCalls ? config.window : min(recent, config.window ?? recent))
     return [early, late]
   }
 
@@ -209,7 +249,9 @@ struct AttentionTile {
         k.store(scratch.queries, d * .integer(scratch.width) + .integer(vector * lanes), zero)
       }
     }
-    k.loop("i", to: .integer(vectors * lanes * paddedValueDim), step: lanes) { k.store(scratch.sums, $0, zero) }
+    for sums in [scratch.sums, scratch.latent?.sums].compactMap({ $0 }) {
+      k.loop("i", to: .integer(vectors * lanes * sums.stride), step: lanes) { k.store(sums.pointer, $0, zero) }
+    }
     var end = rowCount
     if let ends = scratch.ends {
       for vector in 0..<vectors { k.store(ends, .integer(vector * lanes), .broadcast(.convert(0, .i32))) }
@@ -333,10 +375,13 @@ struct AttentionTile {
     _ scratch: Scratch
   ) {
     let next = (0..<vectors).map { k.variable("next\($0)", largest[$0]) }
-    let ends = (0..<vectors).map { vector in
+    let common = source.limit.map { k.define("limit", .broadcast($0.asInt32)) }
+    let ends = (0..<(common == nil || source.window != nil ? vectors : 0)).map { vector in
       k.define("ends", scratch.ends?.load(.integer(vector * lanes)) ?? .broadcast(rowCount.asInt32))
     }
-    let limits = ends.map { source.delay == 0 ? $0 : k.define("limits", $0 - .broadcast(.integer(source.delay))) }
+    let limits =
+      common.map { [Expression](repeating: $0, count: vectors) }
+      ?? ends.map { source.delay == 0 ? $0 : k.define("limits", $0 - .broadcast(.integer(source.delay))) }
     let copy = copies == 1 ? nil : k.define("copy", .laneNumbers & .broadcast(.integer(copies - 1)))
     k.loop("r", to: .integer(Self.block / copies)) { r in
       let first = Expression.broadcast((key + r * .integer(copies)).asInt32)
@@ -379,27 +424,28 @@ struct AttentionTile {
   }
 
   /// Vectors of values that are summed together, and for how many pairs.
-  private static func chunkVectors(_ target: Target, valueDim: Int) -> Int {
+  static func chunkVectors(_ target: Target, valueDim: Int) -> Int {
     min(4, (valueDim + target.lanes - 1) / target.lanes)
   }
 
   private var queriesPerPass: Int {
     let registers = k.target.vectorRegisters >= 32 ? 16 : 8
-    return min(lanes / copies, registers >> Self.chunkShift(Self.chunkVectors(k.target, valueDim: valueDim)))
+    let width = max(valueDim, config.latent?.values ?? 0)
+    return min(lanes / copies, registers >> Self.chunkShift(Self.chunkVectors(k.target, valueDim: width)))
   }
 
   /// The exponent of the smallest power of two that is not below `count`.
-  private static func chunkShift(_ count: Int) -> Int { count <= 1 ? 0 : count <= 2 ? 1 : 2 }
+  static func chunkShift(_ count: Int) -> Int { count <= 1 ? 0 : count <= 2 ? 1 : 2 }
 
   /// sums[pair] = sums[pair] * factor + weights[r, pair] * values[r] for the first `size` numbers; sums of others are still
   /// 0, as rows with fewer of them come first.
   private func accumulate(
-    _ values: Rows, size: Int, rows: Expression, passes: Expression, perPass: Int, _ scratch: Scratch
+    _ values: Rows, size: Int, rows: Expression, passes: Expression, perPass: Int, into sums: Sums, _ scratch: Scratch
   ) {
-    let chunk = Self.chunkVectors(k.target, valueDim: valueDim)
+    let chunk = Self.chunkVectors(k.target, valueDim: sums.size)
     let starts = Array(stride(from: 0, to: size, by: lanes))
     // Local rows are padded to whole vectors, by numbers that sums of others do not take.
-    let isWhole = values.isPadded && size == valueDim
+    let isWhole = values.isPadded && size == sums.size
     k.loop("pass", to: passes) { pass in
       let pair = k.define("pair", pass * .integer(perPass))
       for part in stride(from: 0, to: starts.count, by: chunk) {
@@ -407,8 +453,8 @@ struct AttentionTile {
         let registers = (0..<perPass).map { query in
           let factor = k.define("factor", .broadcast(scratch.factors[(pair + .integer(query)) * .integer(copies)]))
           return columns.map { column in
-            let at = (pair + .integer(query)) * .integer(paddedValueDim) + .integer(column)
-            return k.variable("o", scratch.sums.load(at) * factor)
+            let at = (pair + .integer(query)) * .integer(sums.stride) + .integer(column)
+            return k.variable("o", sums.pointer.load(at) * factor)
           }
         }
         k.loop("r", to: rows) { r in
@@ -430,8 +476,8 @@ struct AttentionTile {
         }
         for query in 0..<perPass {
           for (index, column) in columns.enumerated() {
-            let at = (pair + .integer(query)) * .integer(paddedValueDim) + .integer(column)
-            k.store(scratch.sums, at, registers[query][index])
+            let at = (pair + .integer(query)) * .integer(sums.stride) + .integer(column)
+            k.store(sums.pointer, at, registers[query][index])
           }
         }
       }

@@ -3,7 +3,8 @@ enum KeyInterleaving {
   /// Lanes of a pair of a token and a head: keys that are scored side by side.
   static func copies(_ config: AttentionConfig, lanes: Int) -> Int {
     guard let pairs = config.tokens.fixedValue.map({ $0 * config.heads / config.kvHeads }), config.mask == nil,
-      config.headDim % lanes == 0, config.key.parts(config.keySize, lanes: lanes).allSatisfy({ $0.count == lanes })
+      config.headDim % lanes == 0,
+      config.latent != nil || config.key.parts(config.keySize, lanes: lanes).allSatisfy({ $0.count == lanes })
     else { return 1 }
     return [4, 2].first { pairs * $0 <= lanes } ?? 1
   }

@@ -69,6 +69,12 @@ mcc_language_model mcc_language_model_start(int64_t threads) {
   return it;
 }
 
+void mcc_language_model_limit(mcc_language_model *it, int64_t chunk) {
+  if (chunk == 0) return;
+  if (chunk < it->chunk) it->chunk = chunk;
+  if (chunk < it->rows) it->rows = chunk;
+}
+
 void mcc_language_model_end(mcc_language_model *it) {
   if (it->tokenizer != NULL) mcc_tokenizer_close(it->tokenizer);
   mcc_session_end(&it->session);

@@ -23,6 +23,9 @@ typedef struct mcc_language_model {
 mcc_language_model mcc_language_model_start(int64_t threads);
 void mcc_language_model_end(mcc_language_model *model);
 
+/* Lets calls take at most so many tokens; 0: as many as there may be. */
+void mcc_language_model_limit(mcc_language_model *model, int64_t chunk);
+
 /* Begins a new text. */
 void mcc_language_model_restart(mcc_language_model *model);
 

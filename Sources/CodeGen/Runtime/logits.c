@@ -9,7 +9,7 @@
 
 static struct {
   const char *ids, *decoder_ids, *features, *output;
-  int64_t threads;
+  int64_t chunk, threads;
   bool help;
 } given;
 
@@ -18,6 +18,7 @@ static const mcc_option options[] = {
     {"--decoder-ids", MCC_OPTION_TEXT, &given.decoder_ids, "FILE", "ids of the answer, where --ids is a source", 0, 0},
     {"--features", MCC_OPTION_TEXT, &given.features, "FILE", "an array as the source instead of --ids, as .npy", 0, 0},
     {"--output", MCC_OPTION_TEXT, &given.output, "FILE", "where to write the logits, f32[N, T, V], as .npz", 0, 0},
+    MCC_CHUNK_OPTION(&given.chunk),
     MCC_COMMON_OPTIONS(&given.threads, &given.help),
 };
 
@@ -65,6 +66,7 @@ int mcc_command_logits(int argc, char **argv) {
   if (given.ids == NULL && given.decoder_ids == NULL) mcc_fail(MCC_EXIT_USAGE, "option '--ids' is missing");
   if (given.output == NULL) mcc_fail(MCC_EXIT_USAGE, "option '--output' is missing");
   mcc_language_model model = mcc_language_model_start(given.threads);
+  mcc_language_model_limit(&model, given.chunk);
   int64_t texts;
   mcc_ids ids = read_ids(&model, &texts);
   int64_t count = ids.count / texts, vocabulary = mcc_model.vocabulary;

@@ -31,6 +31,10 @@ typedef struct mcc_option {
   int64_t lowest, highest;
 } mcc_option;
 
+/* The row of a command that reads given tokens. */
+#define MCC_CHUNK_OPTION(chunk)                                                                                      \
+  {"--chunk", MCC_OPTION_INTEGER, chunk, "N", "most tokens to read in a call (as many as the program takes)", 1, INT32_MAX}
+
 /* The last two rows of every table. */
 #define MCC_COMMON_OPTIONS(threads, help)                                                                            \
   {"--threads", MCC_OPTION_INTEGER, threads, "N", "threads to use (one per core, or fewer)", 1, MCC_MAX_THREADS},    \

@@ -11,7 +11,7 @@
 #include "unicode.h"
 
 static struct {
-  int64_t window, score_from, threads;
+  int64_t window, score_from, chunk, threads;
   const char *bos;
   bool help;
 } given;
@@ -22,6 +22,7 @@ static const mcc_option options[] = {
     {"--score-from", MCC_OPTION_INTEGER, &given.score_from, "M", "count tokens M ... N - 1 of each window only (1)", 1,
      INT32_MAX},
     {"--bos", MCC_OPTION_TEXT, &given.bos, "ID", "first token of each document or window, or none (the model's)", 0, 0},
+    MCC_CHUNK_OPTION(&given.chunk),
     MCC_COMMON_OPTIONS(&given.threads, &given.help),
 };
 
@@ -145,6 +146,7 @@ int mcc_command_perplexity(int argc, char **argv) {
   if (arguments.count != 1) mcc_fail(MCC_EXIT_USAGE, "perplexity takes one FILE, not %d", arguments.count);
   check_window();
   mcc_language_model model = mcc_language_model_start(given.threads);
+  mcc_language_model_limit(&model, given.chunk);
   if (model.cross != NULL) mcc_fail(MCC_EXIT_USAGE, "this model answers a source; a text alone has no perplexity");
   if (model.tokenizer == NULL) mcc_fail(MCC_EXIT_USAGE, "this model has no tokenizer, so it cannot read a text");
   int32_t bos = choose_bos(&model);

@@ -93,6 +93,9 @@ package struct StepWork: Hashable, Sendable {
       let width = SizePolynomial(size: shapes[0].last) + SizePolynomial(size: results.first?.shape.last ?? 0)
       let batch = shapes[0].rank == 3 ? SizePolynomial(size: shapes[0][0]) : SizePolynomial(1)
       operations = batch * tokens * keys * width * 2
+      if let factors = op.latentInputs(shapes.count)?.lowerBound {
+        operations = operations + keys * SizePolynomial(count: shapes[factors]) * 2
+      }
     case is BoundedAttention where shapes.count > 6:
       // Rows that are taken, at most all.
       let width = SizePolynomial(size: shapes[3].last) + SizePolynomial(size: results.last?.shape.last ?? 0)

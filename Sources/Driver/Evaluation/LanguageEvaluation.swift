@@ -41,6 +41,7 @@ struct LanguageEvaluation {
     let texts = try await self.texts(path, all, folder)
     var scores = [Score](repeating: Score(), count: all.count)
     var done = 0
+    let chunk = windows.chunk.map { ["--chunk", "\($0)"] } ?? []
     for batch in Self.batches(texts, vocabulary: try vocabulary(all)) {
       progress.update("judging", done: done, of: texts.count)
       let ids = folder.file("ids.npy"), output = folder.file("logits.npz")
@@ -48,7 +49,7 @@ struct LanguageEvaluation {
       try NumPyArray(batch.flatMap { $0.ids.dropLast().map { Int64($0) } }, [batch.count, length]).write(to: ids)
       var original: NumPyArray?
       for (index, program) in all.enumerated() {
-        try await program.run(["logits", "--ids", ids, "--output", output])
+        try await program.run(["logits", "--ids", ids, "--output", output] + chunk)
         let logits = try NumPyArchive(path: output, limit: 4 * Self.batchBytes).require("output", file: output)
         scores[index].add(try Self.score(logits, against: original, batch))
         if reference != nil, index == 0 { original = logits }

@@ -28,6 +28,8 @@ package struct ModelEvaluation {
     package var length: Int?
     /// The first token of each window that counts.
     package var scoreFrom = 1
+    /// The most tokens that are read in a call; nil for as many as the programs take.
+    package var chunk: Int?
     package var begin = Begin.model
     /// How many characters of the text are read; nil for all.
     package var characters: Int?

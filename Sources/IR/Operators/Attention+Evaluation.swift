@@ -53,6 +53,24 @@ extension Attention: NumericOperator {
         k: inputs[range.lowerBound].data, v: inputs[range.lowerBound + 1].data,
         vWidth: inputs[range.lowerBound + 1].sizes[1])
     }
+    if let latent, let range = latentInputs(inputs.count), let past, let last {
+      let (keyFactors, valueFactors) = (inputs[range.lowerBound], inputs[range.lowerBound + 1])
+      let angles = range.count > 2 ? inputs[range.lowerBound + 2] : nil
+      let factors = LatentFactors(
+        latent: latent, heads: kvHeads, headDim: keyFactors.sizes[2], valueDim: valueFactors.sizes[2],
+        keys: keyFactors.data, values: valueFactors.data, angles: angles?.data, turning: angles?.sizes[2] ?? 0)
+      // Rows that no query reads are zeros.
+      let old = max(0, (latent.wholeCalls ? past + 1 : visible) - (recent ?? 0))
+      let all = (
+        keys: factors.expandedKeys(k.prefix(old * kWidth), count: old, of: visible, rank: kWidth),
+        values: factors.expandedValues(v.prefix(old * vWidth), count: old, of: visible, rank: vWidth)
+      )
+      return AttentionPlan<R>(
+        op: self, batches: 1, queries: queries, visible: visible, past: past, qWidth: q.sizes[rank - 1],
+        kWidth: kvHeads * factors.headDim, vWidth: kvHeads * factors.valueDim, q: q.data,
+        k: UnsafePointer(all.keys.data), v: UnsafePointer(all.values.data), y: y, mask: mask, keys: visible, last: last,
+        kept: [all.keys, all.values], rounded: nil)
+    }
     if let range = termInputs(inputs.count), let block = angleBlock, let past {
       let term = KeyTerm(
         means: inputs[range.lowerBound].data, angles: inputs[range.lowerBound + 1].data, width: kWidth,
@@ -181,7 +199,8 @@ private struct AttentionPlan<R: Real> {
   private func recentKeys(_ query: Int) -> [(key: Int, row: Int)] {
     guard let past, let recent = op.recent else { return [] }
     let end = past + query + 1
-    return (max(0, end - recent)..<end).map { ($0, $0 - past + recent) }
+    let first = op.latent?.wholeCalls == true ? past + 1 : end
+    return (max(0, first - recent)..<end).map { ($0, $0 - past + recent) }
   }
 
   /// The weights of a head, a row for each query.

@@ -29,6 +29,11 @@ import Tensors
 /// `b B + r` is the stored one plus `m cos a + m' sin a` with `a` the sum of the angles of `b B` and `r`, from the last
 /// keys as well.
 ///
+/// With `latent`, which needs `recent`, all other keys and values follow from rows that all heads have in common
+/// (``LatentRows``): `k[S, R]`, `v[S, Rv]`, whose columns have no heads, and two inputs at the end, `expandK: f32[kvHeads, R, D]`
+/// and `expandV: f32[kvHeads, Rv, Dv]`. The key of position `j` is `k[j] expandK[h']`, turned by its position as a ``Rope`` turns
+/// it if a further input says by which angles, and its value is `v[j] expandV[h']`.
+///
 /// With `int8` the products are those of bytes, as ``ByteAttention`` says, which loses some precision; a target on which
 /// bytes are no faster may compute with the numbers as they are.
 package struct Attention: Operator {
@@ -42,13 +47,14 @@ package struct Attention: Operator {
   package var softcap: Float?
   package var recent: Int?
   package var angleBlock: Int?
+  package var latent: LatentRows?
   package var int8: ByteAttention?
 
   package init() {}
 
   package init(
     heads: Int, kvHeads: Int, scale: Float, causal: Bool = true, window: Int? = nil, softcap: Float? = nil,
-    recent: Int? = nil, angleBlock: Int? = nil, int8: ByteAttention? = nil
+    recent: Int? = nil, angleBlock: Int? = nil, latent: LatentRows? = nil, int8: ByteAttention? = nil
   ) {
     self.heads = heads
     self.kvHeads = kvHeads
@@ -58,12 +64,13 @@ package struct Attention: Operator {
     self.softcap = softcap
     self.recent = recent
     self.angleBlock = angleBlock
+    self.latent = latent
     self.int8 = int8
   }
 
   /// The indices of position and mask among the inputs.
   package func optionalInputs(_ inputs: [TensorType]) -> (position: Int?, mask: Int?) {
-    let count = recentInputs(inputs.count)?.lowerBound ?? termInputs(inputs.count)?.lowerBound ?? inputs.count
+    let count = recentInputs(inputs.count)?.lowerBound ?? endOfRows(inputs.count)
     guard count > 3 else { return (nil, nil) }
     if inputs[3].element.isInteger { return (3, count > 4 ? 4 : nil) }
     return (nil, 3)
@@ -71,15 +78,24 @@ package struct Attention: Operator {
 
   /// The indices of the last keys and values among `count` inputs; nil if there are none.
   package func recentInputs(_ count: Int) -> Range<Int>? {
-    let end = termInputs(count)?.lowerBound ?? count
+    let end = endOfRows(count)
     return recent == nil ? nil : max(0, end - 2)..<end
+  }
+
+  /// The number of inputs before those of `angleBlock` and `latent`.
+  private func endOfRows(_ count: Int) -> Int {
+    latentInputs(count)?.lowerBound ?? termInputs(count)?.lowerBound ?? count
   }
 
   /// The indices of means and angles of the term of the keys among `count` inputs; nil if there is none.
   package func termInputs(_ count: Int) -> Range<Int>? { angleBlock == nil ? nil : max(0, count - 2)..<count }
 
+  /// The indices of what latent rows are expanded by, and of the angles if there are any, among `count` inputs; nil if
+  /// rows have heads.
+  package func latentInputs(_ count: Int) -> Range<Int>? { latent.map { max(0, count - $0.inputs)..<count } }
+
   package func inferTypes(_ inputs: [TensorType]) throws -> [TensorType] {
-    let others = (recent == nil ? 0 : 2) + (angleBlock == nil ? 0 : 2)
+    let others = (recent == nil ? 0 : 2) + (angleBlock == nil ? 0 : 2) + (latent?.inputs ?? 0)
     try expect(inputs, count: others == 0 ? 3...5 : 4 + others...5 + others)
     let (q, k, v) = (inputs[0], inputs[1], inputs[2])
     for (input, role) in zip(inputs, ["queries", "keys", "values"]) {
@@ -112,11 +128,19 @@ package struct Attention: Operator {
         throw failure("attributes 'int8' and '\(recent == nil ? "angleBlock" : "recent")' exclude each other")
       }
     }
+    if latent != nil {
+      guard recent != nil else { throw failure("attribute 'latent' needs 'recent'") }
+      guard angleBlock == nil else { throw failure("attributes 'latent' and 'angleBlock' exclude each other") }
+    }
     let rows = q.rank - 2
-    let columns = (
+    var columns = (
       try expectFixed(q.shape.last, "query columns"), try expectFixed(k.shape.last, "key columns"),
       try expectFixed(v.shape.last, "value columns")
     )
+    if let latent, let range = latentInputs(inputs.count), columns.0 % heads == 0 {
+      columns.2 = try checkLatent(latent, inputs[range].map { $0 }, k, v, headDim: columns.0 / heads)
+      columns.1 = columns.0 / heads * kvHeads
+    }
     // Old keys may have fewer numbers of a head than queries.
     guard columns.0 % heads == 0, columns.1 % kvHeads == 0,
       columns.0 / heads == columns.1 / kvHeads
