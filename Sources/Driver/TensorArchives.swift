@@ -85,8 +85,8 @@ package enum TensorArchives {
     guard !sizes.isEmpty, each > 0, !array.shape.isEmpty, inner == Array(sizes.dropFirst()) else {
       throw CompileError(
         .input,
-        "the samples of '\(name)' have the shape \(array.shape), expected \(["N"] + sizes.dropFirst().map(String.init))"
-      )
+        "the samples of '\(name)' have the shape \(array.shape), expected "
+          + "[\((["N"] + sizes.dropFirst().map(String.init)).joined(separator: ", "))]")
     }
     let runs = array.count / each, bytes = array.type.byteCount * each
     return try (0..<runs).map { run in
