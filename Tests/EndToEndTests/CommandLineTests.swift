@@ -82,6 +82,30 @@ import Testing
     try fails(
       ["compile", CompiledModels.stories, "-o", "/nonexistent/folder/x"], exit: 73, saying: "/nonexistent/folder")
     try fails(["dump", CompiledModels.stories, "-o", "/dev/full"], exit: 74, saying: "/dev/full")
+    // Before the work: the first thing that is wrong is said, and text and model are never read.
+    let folder = try TemporaryFolder()
+    let file = try folder.write("file", "x")
+    let model = CompiledModels.stories, bad = file + "/x", text = folder.path("no text")
+    let calibration = ["--quantize", "w4", "--calibrate", text]
+    try fails(["compile", model, "-o", bad] + calibration, exit: 73, saying: bad)
+    try fails(["compile", model, "-o", folder.path("a/b")] + calibration, exit: 73, saying: "a/b")
+    try fails(["compile", model, "-o", folder.path] + calibration, exit: 73, saying: "it is a directory")
+    try fails(["compile", model, "--emit", "c", "-o", bad] + calibration, exit: 73, saying: "the folder '\(bad)'")
+    try fails(["compile", model, "--emit", "c", "-o", file] + calibration, exit: 73, saying: "it is no folder")
+    try fails(
+      ["compile", model, "-o", folder.path("p"), "--keep", bad] + calibration, exit: 73,
+      saying: "the folder '\(bad)'")
+    for command in ["opt", "dump"] {
+      try fails([command, model, "-o", folder.path("a/b")] + calibration, exit: 73, saying: "a/b")
+    }
+    for name in ["b.gguf", "b"] {
+      try fails(["convert", folder.path("no model"), folder.path("a/" + name)], exit: 73, saying: "a/" + name)
+      try fails(
+        ["merge", folder.path("no model"), folder.path("none"), "-o", folder.path("a/" + name)], exit: 73,
+        saying: "a/" + name)
+    }
+    try fails(["sweep", model, "--text", text, "--plot", folder.path("a/b.svg")], exit: 73, saying: "a/b.svg")
+    #expect(folder.names() == ["file"], "\(folder.names())")
   }
 
   @Test func missingCompilerExitsWith71() throws {
