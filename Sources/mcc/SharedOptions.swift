@@ -322,6 +322,8 @@ struct PassArguments: ParsableArguments {
       Calibrate(samples: $0, range: try calibrationRange.map { try Calibrate.Range(parsing: $0) } ?? .minmax)
     }
     options.calibrationCache = CalibrationCache.chosen(calibrationCache)
+    // One that nobody named is a help where there is room for it.
+    if calibrationCache != nil { try options.calibrationCache?.check() }
     options.method = method
     options.budget = try bits.map { .bits($0) } ?? maxSize.map { try QuantizationBudget(parsingSize: $0) }
     options.rotation = try rotate.map { text in
