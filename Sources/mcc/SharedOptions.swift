@@ -168,7 +168,7 @@ struct PassArguments: ParsableArguments {
 
   @Option(
     help: """
-      How codes are chosen: rtn (to the nearest), gptq (by their effect on --calibrate), adaptive (the same, one code at a \
+      How codes are chosen: rtn (to the nearest, whatever else --calibrate serves), gptq (by their effect on --calibrate), adaptive (the same, one code at a \
       time from the nearest) or best. (default: best with --calibrate, else rtn)
       """)
   var method: QuantizationMethod?
@@ -294,10 +294,8 @@ struct PassArguments: ParsableArguments {
       )
     }
     guard method == nil || quantizes else { throw CompileError(.usage, "--method needs --quantize") }
-    guard method == nil || (method == .rtn) == (calibrate == nil) || isBudgeted && method == .rtn else {
-      throw CompileError(
-        .usage,
-        method == .rtn ? "--method rtn needs no --calibrate" : "--method \(method?.rawValue ?? "") needs --calibrate")
+    if let method, method != .rtn, calibrate == nil {
+      throw CompileError(.usage, "--method \(method.rawValue) needs --calibrate")
     }
     guard rotate == nil || quantizes else {
       throw CompileError(.usage, "--rotate needs --quantize; in a pipeline write 'rotate,quantize'")
