@@ -4,7 +4,9 @@ import Driver
 
 /// What programs are judged on.
 struct EvaluationArguments: ParsableArguments {
-  @Option(help: ArgumentHelp("A text to predict, or sentences to embed, one in a line.", valueName: "file"))
+  @Option(
+    help: ArgumentHelp(
+      "A text to predict, or token ids (.npy, .npz); sentences to embed, one in a line.", valueName: "file"))
   var text: String?
 
   @Option(help: ArgumentHelp("Samples of the inputs of a network.", valueName: "file.npz"))

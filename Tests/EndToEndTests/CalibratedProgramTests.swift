@@ -74,14 +74,16 @@ import Testing
     let text = try folder.write("text.txt", Self.text), short = try folder.write("short.txt", "Once upon a time")
     let empty = try folder.write("empty.txt", "")
     func compile(_ arguments: [String]) -> [String] { ["compile", Self.model, "-o", folder.path("p")] + arguments }
-    try expect(compile(["--quantize", "w4", "--calibrate", short]), exits: 65, says: "tokens, 1 windows of 512 need")
+    try expect(
+      compile(["--quantize", "w4", "--calibrate", short]), exits: 65,
+      says: "tokens, but 1 window of 512 takes 511, besides 1 that the tokenizer puts into each")
     try expect(compile(["--quantize", "w4", "--calibrate", empty]), exits: 65, says: "has 0 tokens")
     try expect(compile(["--quantize", "w4", "--calibrate", folder.path("none")]), exits: 65, says: "none")
     try expect(compile(["--calibrate", text]), exits: 64, says: "--calibrate needs --quantize")
     try expect(compile(["--quantize", "w4", "--method", "gptq"]), exits: 64, says: "--method gptq needs --calibrate")
     try expect(
       compile(["--pipeline", "quantize{spec=w4},gptq{text=\"\(text)\",samples=40}"]), exits: 65,
-      says: "40 windows of 512 need")
+      says: "40 windows of 512 take")
     try expect(
       compile(["--pipeline", "quantize{spec=w4},gptq{text=\"\(text)\",length=4096}"]), exits: 64,
       says: "do not fit into the context of 512")
@@ -96,6 +98,18 @@ import Testing
     try NumPyArray(rows, [3, 32]).write(to: ids)
     try expect(compile(["--quantize", "w4", "--calibrate", ids]), exits: 65, says: "the id -1")
     try expect(compile(["--quantize", "w4", "--calibrate", ids]), exits: 65, says: "at place 6 of row 2")
+    rows[70] = 1 << 40
+    try NumPyArray(rows, [3, 32]).write(to: ids)
+    try expect(compile(["--quantize", "w4", "--calibrate", ids]), exits: 65, says: "has the id 1099511627776, which")
+    try NumPyArray(rows, [96]).write(to: ids)
+    try expect(compile(["--check", "--check-inputs", ids]), exits: 65, says: "has the id 1099511627776, which")
+    let binary = try folder.write("binary.txt", Array("Once upon".utf8) + [0, 0xC3, 0xA9, 0xED, 0xA0, 0x80])
+    try expect(
+      compile(["--quantize", "w4", "--calibrate", binary]), exits: 65,
+      says: "'\(binary)' is not UTF-8 text, byte 12")
+    try expect(
+      compile(["--quantize", "w4", "--calibrate", text, "--calibration-cache", short]), exits: 73,
+      says: "cannot create the folder '\(short)'")
     try expect(compile(["--smooth", "awq"]), exits: 64, says: "--smooth needs --quantize")
     try expect(compile(["--quantize", "w4", "--smooth", "aqw"]), exits: 64, says: "'aqw', expected one of")
     let network = Fixtures.packageRoot + "/Examples/keyword_spotting/kws.onnx"

@@ -60,6 +60,26 @@ import Testing
     #expect(results[1].bytes < results[0].bytes)
   }
 
+  /// The ids of a text are as good as the text, with and without the token that begins it.
+  @Test func idsAreTexts() async throws {
+    guard let sample = Fixtures.path("stories260K/tinystories_sample.txt") else { return }
+    let folder = try TemporaryFolder()
+    let program = try await CompiledModels.compile(CompiledModels.stories, "story")
+    let text = try await TokenText(sample, try ModelLoader.load(CompiledModels.stories), most: 1 << 20)
+    let ids = text.ids.map { Int64($0) }
+    try NumPyArray(ids, [ids.count]).write(to: folder.path("stream.npy"))
+    func results(_ path: String, _ length: Int?) async throws -> [ModelEvaluation.Measure] {
+      try await Self.evaluate([program], on: .text(path)) { $0.windows.length = length }[0].measures
+    }
+    let windows = try await results(sample, 64)
+    #expect(try await results(folder.path("stream.npy"), 64) == windows && windows.count == 2)
+    let row = Array(ids.prefix(100))
+    try NumPyArray(row, [1, 100]).write(to: folder.path("row.npy"))
+    try NumPyArray([1] + row, [1, 101]).write(to: folder.path("begun.npy"))
+    let plain = try await results(folder.path("row.npy"), nil)
+    #expect(try await results(folder.path("begun.npy"), nil) == plain && plain.last?.value == 100)
+  }
+
   @Test func aModelDoesNotDivergeFromItself() async throws {
     guard let sample = Fixtures.path("stories260K/tinystories_sample.txt") else { return }
     let stories = CompiledModels.stories
@@ -119,6 +139,14 @@ import Testing
     try AtomicFile.write(" \n", to: folder.path("empty"))
     #expect(await message(.text(folder.path("empty"))).contains("too short"))
     #expect(await message(.text(folder.path("none"))).contains("none"))
+    try folder.write("latin", Array("caf".utf8) + [0xE9, 0x0A])
+    #expect(await message(.text(folder.path("latin"))).contains("latin' is not UTF-8 text, byte 3"))
+    try NumPyArray([1, 1 << 40] as [Int64], [2]).write(to: folder.path("ids.npy"))
+    #expect(await message(.text(folder.path("ids.npy"))).contains("the id 1099511627776, which no token of 512 has"))
+    try NumPyArray([1, 2] as [Float], [2]).write(to: folder.path("ids.npy"))
+    #expect(await message(.text(folder.path("ids.npy"))).contains("one array of token ids"))
+    let characters = await message(.text(folder.path("ids.npy"))) { $0.windows.characters = 4 }
+    #expect(characters.contains("--characters is for texts"), "\(characters)")
   }
 
   @Test func sweepsPutTheOriginalFirstAndFewerBitsLast() async throws {
