@@ -101,8 +101,16 @@ struct Eval: AsyncParsableCommand {
     var evaluation = ModelEvaluation()
     evaluation.options = try passes.options(load)
     evaluation.windows = try input.windows()
+    let compiled = models.filter { !ModelEvaluation.isProgram($0) }
+    let readsReference = reference.map { !ModelEvaluation.isProgram($0) } ?? false
+    let given = passes.given + (readsReference ? [] : load.given)
+    guard !compiled.isEmpty || given.isEmpty else {
+      throw CompileError(
+        .usage,
+        "\(given.joined(separator: ", ")): for models that are compiled here; '\(models[0])' is a program already")
+    }
     let changesCache = passes.kvKeep != nil || passes.kvRank != nil
-    let own = passes.quantizes || changesCache || passes.pipeline != nil ? models.first : nil
+    let own = passes.quantizes || changesCache || passes.pipeline != nil ? compiled.first : nil
     guard !layers || models.count == 1 && own != nil else {
       throw CompileError(.usage, "--layers is for one model with --quantize, --bits, --max-size or --pipeline")
     }

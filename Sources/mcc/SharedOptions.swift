@@ -31,6 +31,15 @@ struct LoadArguments: ParsableArguments {
       "The tokenizer of a llama2.c checkpoint. (default: tokN.bin or tokenizer.bin beside it)", valueName: "file"))
   var tokenizer: String?
 
+  /// The options by name, as far as they are given.
+  var given: [String] {
+    let all: [(String, Bool)] = [
+      ("--context", context != nil), ("--kv", kv != nil), ("--dim", !dims.isEmpty), ("--adapter", adapter != nil),
+      ("--keep-adapter", keepAdapter), ("--tokenizer", tokenizer != nil),
+    ]
+    return all.filter(\.1).map(\.0)
+  }
+
   /// The options of the loader.
   func options() throws -> LoadOptions {
     var options = LoadOptions()
@@ -238,6 +247,17 @@ struct PassArguments: ParsableArguments {
 
   enum VerifyEach: String, ExpressibleByArgument, CaseIterable {
     case pass, rewrite
+  }
+
+  /// The options that change what a model becomes, by name, as far as they are given.
+  var given: [String] {
+    let all: [(String, Bool)] = [
+      ("-\(level?.rawValue ?? "O")", level != nil), ("--outputs", outputs != nil), ("--quantize", quantize != nil),
+      ("--bits", bits != nil), ("--max-size", maxSize != nil), ("--calibrate", calibrate != nil),
+      ("--method", method != nil), ("--rotate", rotate != nil), ("--smooth", smooth != nil),
+      ("--kv-keep", kvKeep != nil), ("--kv-rank", kvRank != nil), ("--pipeline", pipeline != nil),
+    ]
+    return all.filter(\.1).map(\.0)
   }
 
   /// Whether weights are rounded by these options.

@@ -147,6 +147,12 @@ import Testing
     #expect(await message(.text(folder.path("ids.npy"))).contains("one array of token ids"))
     let characters = await message(.text(folder.path("ids.npy"))) { $0.windows.characters = 4 }
     #expect(characters.contains("--characters is for texts"), "\(characters)")
+    // Options of a compilation do nothing to a program.
+    let text = try folder.write("text.txt", "Once upon a time")
+    for (options, name) in [(["--quantize", "w4"], "--quantize"), (["-O2", "--kv", "8"], "-O2, --kv")] {
+      let outcome = try MCCProgram.run(["eval", stories, "--text", text] + options)
+      #expect(outcome.exitCode == 64 && outcome.errors.contains("\(name): for models"), "\(outcome.errors)")
+    }
   }
 
   @Test func sweepsPutTheOriginalFirstAndFewerBitsLast() async throws {
