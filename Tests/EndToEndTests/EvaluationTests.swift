@@ -155,6 +155,34 @@ import Testing
     }
   }
 
+  /// A program is held against the model that it was made from.
+  @Test func programsOfOtherModelsAreRefused() async throws {
+    let network = Fixtures.packageRoot + "/Examples/keyword_spotting/kws.onnx"
+    let story = try await CompiledModels.compile(CompiledModels.stories, "story")
+    let spotter = try await CompiledModels.compile(network, "kws-example")
+    for (model, program, part) in [
+      (CompiledModels.stories, spotter, "reads arrays, where '\(CompiledModels.stories)' reads tokens"),
+      (network, story, "reads tokens, which '\(network)' does not"),
+    ] {
+      let outcome = try MCCProgram.run(["verify", model, program])
+      #expect(outcome.exitCode == 65 && outcome.errors.contains(part), "\(outcome.errors)")
+    }
+    let folder = try TemporaryFolder()
+    try folder.write(
+      "other.mir",
+      """
+      model @other {
+        func @main (%a: f32[2, 3]) -> (y: f32[2, 3]) {
+          %y = relu(%a)
+          return %y
+        }
+      }
+      """)
+    let outcome = try MCCProgram.run(["verify", folder.path("other.mir"), spotter])
+    #expect(outcome.exitCode == 65 && outcome.errors.contains("takes 'a': it was made from another model"))
+    #expect(try MCCProgram.run(["verify", network, spotter]).exitCode == 0)
+  }
+
   @Test func sweepsPutTheOriginalFirstAndFewerBitsLast() async throws {
     guard let sample = Fixtures.path("stories260K/tinystories_sample.txt") else { return }
     var sweep = Sweep()
