@@ -67,6 +67,16 @@ import Testing
     #expect(folder.names().allSatisfy { $0 == "model.gguf" || $0 == "bad.mir" }, "\(folder.names())")
   }
 
+  @Test func emptyModelsExitWith65() throws {
+    let folder = try TemporaryFolder()
+    try fails(["compile", folder.path, "-o", folder.path("p")], exit: 65, saying: "the empty folder")
+    for name in ["empty.gguf", "empty.onnx"] {
+      let path = try folder.write(name, "")
+      try fails(["compile", path, "-o", folder.path("p")], exit: 65, saying: "the empty file", name)
+    }
+    try fails(["compile", folder.path, "-o", folder.path("p")], exit: 69, saying: "the folder")
+  }
+
   @Test func truncatedCheckpointNamesItsFile() throws {
     let folder = try TemporaryFolder()
     for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
