@@ -77,6 +77,17 @@ import Testing
     try fails(["compile", folder.path, "-o", folder.path("p")], exit: 69, saying: "the folder")
   }
 
+  /// A rotation that finds nothing says so.
+  @Test func rotatingNothingIsSaid() throws {
+    let folder = try TemporaryFolder()
+    let outcome = try MCCProgram.run([
+      "compile", Fixtures.packageRoot + "/Examples/keyword_spotting/kws.onnx", "-o", folder.path("p"), "--quantize",
+      "w8", "--rotate", "hadamard",
+    ])
+    #expect(outcome.exitCode == 0, "\(outcome.errors)")
+    #expect(outcome.text.contains("note: nothing is turned: the network has no stream between layers"))
+  }
+
   @Test func truncatedCheckpointNamesItsFile() throws {
     let folder = try TemporaryFolder()
     for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
