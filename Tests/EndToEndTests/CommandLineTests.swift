@@ -184,6 +184,15 @@ import Testing
       }
     }
     let fuse = try MCCProgram.run(["passes", "fuse"]).text
+    // Options without a default are options of the pass.
+    let allocate = try PassDescription(named: "allocate-bits")
+    #expect(allocate.optional == ["samples", "bits", "bytes", "size", "accept"], "\(allocate.optional)")
+    for pass in PassDescription.all where pass.place == .pipeline {
+      for option in pass.optional {
+        let outcome = try MCCProgram.run(["opt", CompiledModels.stories, "--pipeline", "\(pass.name){\(option)=[[]]}"])
+        #expect(outcome.exitCode == 64 && !outcome.errors.contains("unknown"), "\(pass.name): \(outcome.errors)")
+      }
+    }
     for word in ["fuse: ", "when: ", "fidelity: exact", "source: ", "fuse-silu"] { #expect(fuse.contains(word)) }
     let json = try JSON.parse(try MCCProgram.run(["passes", "--json", "fuse"]).output, file: "passes")
     #expect(json["legality"]?.string?.isEmpty == false && json["rules"]?.array?.isEmpty == false)
