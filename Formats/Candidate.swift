@@ -31,6 +31,20 @@ package struct Candidate: Sendable {
   /// The bytes of a file; empty for a folder.
   package var bytes: UnsafeRawBufferPointer { file?.bytes ?? UnsafeRawBufferPointer(start: nil, count: 0) }
 
+  /// Whether there is nothing in it: no byte in a file, no name in a folder.
+  package var isEmpty: Bool {
+    guard isFolder else { return bytes.isEmpty }
+    guard let folder = opendir(path) else { return false }
+    defer { closedir(folder) }
+    while let entry = readdir(folder) {
+      let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+        String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+      }
+      if name != ".", name != ".." { return false }
+    }
+    return true
+  }
+
   /// The last part of the path without its extension, as a name for the model.
   package var modelName: String {
     var resolved = path

@@ -12,9 +12,10 @@ package enum FormatRegistry {
   /// The format of a file or folder, found by its content.
   package static func format(of candidate: Candidate) throws -> any Format.Type {
     if let format = formats.first(where: { $0.sniff(candidate) }) { return format }
-    let what = candidate.isFolder ? "the folder" : candidate.bytes.isEmpty ? "the empty file" : "the file"
+    let isEmpty = candidate.isEmpty
+    let what = (isEmpty ? "the empty " : "the ") + (candidate.isFolder ? "folder" : "file")
     throw CompileError(
-      .unsupported, "\(what) '\(candidate.path)' is in no format mcc reads",
+      isEmpty ? .input : .unsupported, "\(what) '\(candidate.path)' is in no format mcc reads",
       notes: ["formats: \(formats.map { $0.summary }.joined(separator: "; "))"])
   }
 

@@ -22,6 +22,9 @@ import Tensors
 /// (`["y:x"]`), and the input `time` grows by `stride` from the sample's number on (X. Li and others, Q-Diffusion,
 /// 2023).
 ///
+/// Infinities, such as those of masks that are added to scores, are passed over; a value that is no number (NaN) on a
+/// sample is an error.
+///
 /// Channels are measured as well, along the axis on which a convolution has them, else the last (`Calibration.channels`).
 package struct Calibrate: Pass {
   package static let name = "calibrate"
@@ -76,9 +79,12 @@ package struct Calibrate: Pass {
     var histograms: [ValueID: Histogram] = [:]
     var channels: [ValueID: ChannelStatistics] = [:]
     let axes = Self.channelAxes(graph)
+    /// The first value that is no number.
+    var undefined: ValueID?
     func note(_ value: ValueID, _ tensor: Tensor) {
       guard tensor.type.isDense, tensor.type.element == .f32 else { return }
       histograms[value, default: Histogram()].add(tensor.view.elements(as: Float.self))
+      if undefined == nil, histograms[value]?.hasNaN == true { undefined = value }
       channels[value, default: ChannelStatistics()].add(tensor.view, axis: axes[value])
     }
     let evaluator = try Evaluator(model, function: graph.name)
@@ -91,6 +97,10 @@ package struct Calibrate: Pass {
       for step in 0..<steps {
         for (value, tensor) in zip(graph.inputs, inputs) { note(value, tensor) }
         let outputs = try evaluator.run(inputs).outputs
+        if let undefined {
+          throw CompileError(
+            .input, "'%\(graph[undefined].name)' is not a number (NaN) on sample \(index) of '\(samples)'")
+        }
         if step + 1 < steps { inputs = try next(inputs, outputs) }
       }
     }

@@ -40,6 +40,16 @@ package struct Rotate: TokenSampled {
   /// What is turned.
   package enum Site: String, Hashable, Codable, Sendable, CaseIterable {
     case residual, values, queries, down
+
+    /// What is turned there.
+    fileprivate var place: String {
+      switch self {
+      case .residual: "stream between layers"
+      case .values: "values of attention"
+      case .queries: "queries and keys"
+      case .down: "hidden layer"
+      }
+    }
   }
 
   package var kind: Kind = .hadamard
@@ -73,21 +83,27 @@ package struct Rotate: TokenSampled {
   package func run(_ model: inout Model, _ context: inout PassContext) throws {
     guard kind != .none else { return }
     guard kind != .auto else {
-      for rotation in try RotationTrial(self, model, context).best() {
+      let rotations = try RotationTrial(self, model, context).best()
+      for rotation in rotations {
         try rotation.run(&model, &context)
         context.count("places turned by \(rotation.kind.rawValue)", by: rotation.at.count)
       }
+      if rotations.isEmpty { context.remark("nothing is turned: on '\(text)' no rotation loses less than none") }
       return
     }
     var windows: [FunctionInputs] = []
     if kind == .outlierAware, at.contains(.residual) || at.contains(.values) {
       windows = try chosenWindows(for: model, context, "directions of outliers are measured")
     }
+    let before = context.counters.reduce(0) { $0 + $1.count }
     for index in model.functions.indices {
       if at.contains(.residual) { try rotateStreams(function: index, of: &model, windows, &context) }
       if at.contains(.values) { try rotateValues(function: index, of: &model, windows, &context) }
       if at.contains(.queries) { try rotateQueries(function: index, of: &model, &context) }
       if at.contains(.down) { try rotateHidden(function: index, of: &model, &context) }
+    }
+    if context.counters.reduce(0, { $0 + $1.count }) == before {
+      context.remark("nothing is turned: the network has no \(at.map(\.place).joined(separator: " or ")) that could be")
     }
   }
 

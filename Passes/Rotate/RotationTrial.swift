@@ -5,10 +5,13 @@ import Tensors
 /// Chooses rotations by what rounding loses with them: the distance of the rounded model's results from the original's
 /// on samples.
 ///
-/// Place by place none, a Hadamard matrix, one with random signs and, where they can be, reflections of the outliers
-/// before one are tried, with those chosen for the places before; the best of these choices and of the same kind at all
-/// places is taken.
+/// None, a Hadamard matrix, one with random signs and reflections of the outliers before one are tried at all places
+/// alike. Then they are tried place by place, with those chosen for the places before: a mixture is taken where it loses
+/// clearly less than the best of the former, as the best of many is partly chance, which other samples do not share.
 struct RotationTrial {
+  /// What a mixture may lose at most, for what the best of one kind at all places loses.
+  private static let margin = 0.95
+
   private let options: Rotate
   private let model: Model
   private let distance: OutputDistance
@@ -26,23 +29,27 @@ struct RotationTrial {
   /// The rotations to apply, one after the other.
   func best() throws -> [Rotate] {
     let kinds: [Rotate.Kind] = [.hadamard, .random, .outlierAware]
-    var found = (rotations: [Rotate](), loss: try loss([]))
+    let none = (rotations: [Rotate](), loss: try loss([]))
     let places = options.at.reduce(into: [Rotate.Site]()) { if !$0.contains($1) { $0.append($1) } }
+    var alike = none
+    context.progress?.update("trying rotations")
+    for kind in kinds {
+      let rotations = [rotation(kind, places)]
+      let loss = try loss(rotations)
+      if loss < alike.loss { alike = (rotations, loss) }
+    }
+    guard places.count > 1 else { return alike.rotations }
+    var mixed = none
     for (number, place) in places.enumerated() {
-      context.progress?.update("trying rotations", done: number, of: places.count + 1)
-      let before = found.rotations
+      context.progress?.update("trying rotations", done: number, of: places.count)
+      let before = mixed.rotations
       for kind in kinds where kind != .outlierAware || place == .residual || place == .values {
         let rotations = before + [rotation(kind, [place])]
         let loss = try loss(rotations)
-        if loss < found.loss { found = (rotations, loss) }
+        if loss < mixed.loss { mixed = (rotations, loss) }
       }
     }
-    for kind in kinds where places.count > 1 {
-      let rotations = [rotation(kind, places)]
-      let loss = try loss(rotations)
-      if loss < found.loss { found = (rotations, loss) }
-    }
-    return found.rotations
+    return mixed.loss < Self.margin * alike.loss ? mixed.rotations : alike.rotations
   }
 
   private func rotation(_ kind: Rotate.Kind, _ places: [Rotate.Site]) -> Rotate {

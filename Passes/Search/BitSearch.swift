@@ -73,6 +73,22 @@ struct BitSearch {
     return specs
   }
 
+  /// Improves a choice by changes that take no more bytes.
+  private func evolve(
+    _ choice: inout [Int], _ units: [[BudgetedChoice.Option]], _ context: inout PassContext
+  ) throws {
+    let evolution = BitEvolution(
+      generations: options.generations, offspring: options.offspring,
+      seed: UInt64(truncatingIfNeeded: options.seed))
+    let progress = context.progress
+    let losses = try evolution.improve(&choice, units) {
+      progress?.update("evolving", done: $0, of: options.generations)
+    } measure: {
+      try divergence(specs($0))
+    }
+    context.count("generations that improved", by: zip(losses, losses.dropFirst()).count { $0 > $1 })
+  }
+
   func specs(_ choice: [Int]) -> [String: QuantizationSpec] {
     Dictionary(zip(layers.map(\.name), choice.map { options.formats[$0] }), uniquingKeysWith: { first, _ in first })
   }

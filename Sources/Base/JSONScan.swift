@@ -231,7 +231,7 @@ struct JSONScan {
 
   /// The length of the well-formed UTF-8 sequence of several bytes at `start` (table 3-7 of the Unicode standard); 0 if
   /// there is none.
-  private static func sequenceLength(_ bytes: UnsafeRawBufferPointer, _ start: Int) -> Int {
+  static func sequenceLength(_ bytes: UnsafeRawBufferPointer, _ start: Int) -> Int {
     var second: ClosedRange<UInt8> = 0x80...0xBF
     let length: Int
     switch bytes[start] {

@@ -71,6 +71,22 @@ package final class MappedFile: Sendable {
     return withExtendedLifetime(file) { Array(file.bytes) }
   }
 
+  /// A copy of a whole file of text.
+  ///
+  /// - Throws: `CompileError` of kind `.input` with the place of the first byte that is not UTF-8.
+  package static func text(path: String) throws -> [UInt8] {
+    let file = try MappedFile(path: path)
+    return try withExtendedLifetime(file) {
+      var place = 0
+      while place < file.size {
+        let length = file.bytes[place] < 0x80 ? 1 : JSONScan.sequenceLength(file.bytes, place)
+        guard length > 0 else { throw CompileError(.input, "'\(path)' is not UTF-8 text, byte \(place)") }
+        place += length
+      }
+      return Array(file.bytes)
+    }
+  }
+
   /// The bytes of `range`.
   ///
   /// - Throws: `CompileError` of kind `.input` if the range is not inside the file.

@@ -31,6 +31,11 @@ package struct CalibrationCache: ResultCache {
     return CalibrationCache(folder: cache + "/mcc/calibration")
   }
 
+  /// Checks that results can be kept in the folder.
+  ///
+  /// - Throws: `CompileError` of kind `.create` if not.
+  package func check() throws { try OutputPath.check(folder: folder, makesParents: true) }
+
   private func path(_ key: String) -> String { "\(folder)/\(key)\(Self.suffix)" }
 
   package func find(_ key: String) -> CachedResult? {

@@ -31,19 +31,21 @@ package struct CalibrationSamples {
     }
     let runs: [[Int32]]
     if try Self.isArchive(path) {
-      runs = try Self.ids(path).flatMap { Self.cut($0, length) }
+      runs = try Self.ids(path, for: model).flatMap { Self.cut($0, length) }
     } else {
       runs = try await TokenText(path, model, most: count * length).windows(count: count, length: length)
     }
-    try Self.check(runs, model, path)
+    try Self.check(runs, vocabulary: Self.vocabulary(of: model), path)
     return runs.prefix(count).map { Self.inputs($0, of: function) }
   }
 
   /// Whether a function reads token ids, perhaps from a position on.
   package static func takesTokens(_ function: Graph) -> Bool {
-    let names = function.inputs.map { function[$0].name }
-    return names == ["tokens"] || names == ["tokens", "position"]
+    areTokens(function.inputs.map { function[$0].name })
   }
+
+  /// Whether these are the names of the inputs of a function that takes token ids.
+  static func areTokens(_ names: [String]) -> Bool { names == ["tokens"] || names == ["tokens", "position"] }
 
   /// Whether a file is an archive of arrays by its content; so is a folder of them.
   package static func isArchive(_ path: String) throws -> Bool {
@@ -68,7 +70,7 @@ package struct CalibrationSamples {
   /// - Throws: `CompileError`: `.input` if an id is outside of the vocabulary or a run has a single one, `.unsupported`
   ///   if a function takes something else than tokens.
   package static func inputs(_ runs: [[Int32]], of model: Model, _ path: String) throws -> [[FunctionInputs]] {
-    try check(runs, model, path)
+    try check(runs, vocabulary: vocabulary(of: model), path)
     guard model.functions.count > 1 else {
       return model.functions.map { function in runs.map { inputs($0, of: function) } }
     }
@@ -94,11 +96,15 @@ package struct CalibrationSamples {
     ]
   }
 
+  /// The tokens of a model; as many as ids can tell apart where it does not say how many.
+  private static func vocabulary(of model: Model) -> Int {
+    model[metadata: "vocabulary"].flatMap { Int($0) } ?? Int(Int32.max)
+  }
+
   /// Checks that all ids are those of tokens.
   ///
   /// - Throws: `CompileError` of kind `.input` with the place of the first that is not.
-  package static func check(_ rows: [[Int32]], _ model: Model, _ path: String) throws {
-    let vocabulary = model[metadata: "vocabulary"].flatMap { Int($0) } ?? .max
+  private static func check<ID: BinaryInteger>(_ rows: [[ID]], vocabulary: Int, _ path: String) throws {
     for (number, row) in rows.enumerated() {
       guard let place = row.firstIndex(where: { $0 < 0 || $0 >= vocabulary }) else { continue }
       throw CompileError(
@@ -107,17 +113,26 @@ package struct CalibrationSamples {
     }
   }
 
-  /// Ids of shape `[T]` or `[N, T]`, by row.
-  package static func ids(_ path: String) throws -> [[Int32]] {
+  /// Ids of shape `[T]` or `[N, T]`, by row, for a model.
+  ///
+  /// - Throws: `CompileError` of kind `.input` for other arrays, and with the first id that no token has.
+  package static func ids(_ path: String, for model: Model) throws -> [[Int32]] {
+    try ids(path, vocabulary: vocabulary(of: model))
+  }
+
+  /// The same for so many tokens.
+  package static func ids(_ path: String, vocabulary: Int) throws -> [[Int32]] {
     let archive = try NumPyArchive(path: path)
     guard let array = archive.arrays.first, archive.arrays.count == 1, array.type.isInteger,
       (1...2).contains(array.shape.count), array.count > 0
     else {
       throw CompileError(.input, "'\(path)' is expected to hold one array of token ids, [T] or [N, T]")
     }
-    let numbers = array.integers.map { Int32(clamping: $0) }
+    let numbers = array.integers
     let row = array.shape[array.shape.count - 1]
-    return stride(from: 0, to: numbers.count, by: row).map { Array(numbers[$0..<$0 + row]) }
+    let rows = stride(from: 0, to: numbers.count, by: row).map { Array(numbers[$0..<$0 + row]) }
+    try check(rows, vocabulary: vocabulary, path)
+    return rows.map { $0.map { Int32(truncatingIfNeeded: $0) } }
   }
 
   private static func cut(_ ids: [Int32], _ length: Int) -> [[Int32]] {

@@ -56,7 +56,12 @@ package struct CheckOptions: Sendable {
       throw CompileError(.input, "'\(path)' has no array 'tokens' of whole numbers")
     }
     let longest = graph.symbols.first { $0.name == "T" }?.maximum ?? 1
-    let ids = archive.arrays[index].integers.prefix(longest).map { Int32(clamping: $0) }
+    let ids = try archive.arrays[index].integers.prefix(longest).map { id in
+      guard let id = Int32(exactly: id) else {
+        throw CompileError(.input, "'\(path)' has the id \(id), which no token has")
+      }
+      return id
+    }
     guard !ids.isEmpty else { throw CompileError(.input, "'\(path)' holds no token ids") }
     return FunctionInputs(
       inputs: names.map { $0 == "tokens" ? Tensor(.i32, [ids.count], ids) : Tensor(.i32, [1], [Int32(0)]) },

@@ -40,4 +40,21 @@ package struct CompileOptions: Sendable {
   package var refusesSlowTypes = false
 
   package init() {}
+
+  /// Whether the output is a folder of sources.
+  var writesSources: Bool { lastStage >= .emit && (artefact == .c || lastStage == .emit) }
+
+  /// Checks that what is asked for can be written, before the work for it begins.
+  ///
+  /// - Throws: `CompileError` of kind `.create` if not.
+  package func checkOutputs() throws {
+    if let output {
+      if writesSources {
+        try OutputPath.check(folder: output, makesParents: true)
+      } else {
+        try OutputPath.check(file: output)
+      }
+    }
+    for case let folder? in [keep, dumpFolder] { try OutputPath.check(folder: folder, makesParents: true) }
+  }
 }

@@ -34,6 +34,7 @@ package struct Compiler {
     defer { progress.clear() }
     let watch = Stopwatch()
     progress.update("reading \(path)")
+    try options.checkOutputs()
     if let folder = options.dumpFolder { try WorkFolder.create(folder) }
     let targets = try TargetRegistry.targets(named: options.target)
     var model = try runFrontend(path, targets)
@@ -87,7 +88,7 @@ package struct Compiler {
     let showWeights: @Sendable (Int, Int) -> Void = { [progress] done, total in
       progress.update("writing weights", done: done, of: total)
     }
-    if options.artefact == .c || options.lastStage == .emit {
+    if options.writesSources {
       try generator.writeSources(emission, to: output, progress: showWeights)
     } else if let compiler {
       progress.update("compiling C")

@@ -32,6 +32,17 @@ package struct Converter {
       }
     }
 
+    /// Checks that an output of this form can be written, before the work for it begins.
+    ///
+    /// - Throws: `CompileError` of kind `.create` if not.
+    func check(_ path: String) throws {
+      if self == .folder {
+        try OutputPath.check(folder: path, makesParents: false)
+      } else {
+        try OutputPath.check(file: path)
+      }
+    }
+
     /// Endings of other formats, which are no names of folders.
     private static let unwritten: Set<String> = ["pt", "pth", "ckpt", "npy", "tflite", "h5", "pb", "json", "zip"]
   }
@@ -49,6 +60,7 @@ package struct Converter {
     guard quantization == nil || form == .gguf || form == .folder else {
       throw CompileError(.usage, "--quantize is for .gguf files and folders")
     }
+    try form.check(output)
     switch form {
     case .onnx:
       var options = LoadOptions()

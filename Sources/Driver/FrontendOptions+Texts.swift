@@ -63,9 +63,7 @@ extension FrontendOptions {
     let each = length ?? min(usualLength, limit)
     let runs: [[Int32]]
     if isArchive {
-      let rows = try CalibrationSamples.ids(path)
-      try CalibrationSamples.check(rows, model, path)
-      let windows = rows.flatMap { row in
+      let windows = try CalibrationSamples.ids(path, for: model).flatMap { row in
         stride(from: 0, to: row.count, by: each).map { Array(row[$0..<min($0 + each, row.count)]) }
       }
       if let count, windows.count < count {
@@ -84,9 +82,12 @@ extension FrontendOptions {
     guard text.lines != nil else {
       let needed = count ?? 1
       guard text.windowCount(length: each) >= needed else {
+        let around = each - text.step(each)
         throw CompileError(
           .input,
-          "'\(path)' has \(text.ids.count) tokens, \(needed) windows of \(each) need \(needed * text.step(each))")
+          "'\(path)' has \(text.ids.count) tokens, but \(needed) \(needed == 1 ? "window" : "windows") of \(each) "
+            + "\(needed == 1 ? "takes" : "take") \(needed * text.step(each))"
+            + (around > 0 ? ", besides \(around) that the tokenizer puts into each" : ""))
       }
       return text.spread(count: count ?? usualSamples, length: each)
     }

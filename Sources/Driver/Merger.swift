@@ -25,6 +25,7 @@ package struct Merger {
         .usage, "a merge is not written as .\(form.rawValue)",
         notes: ["write a folder, .safetensors, .gguf, .npz or .bin, and convert that"])
     }
+    try form.check(output)
     let checkpoints = try inputs.map { try Checkpoint.readTensors($0) }
     for (path, other) in zip(inputs, checkpoints).dropFirst() {
       try checkpoints[0].requireSameForm(as: other, inputs[0], path)

@@ -20,6 +20,8 @@ package struct PassDescription: Sendable {
   package let rules: [String]
   /// The options with their default values, as in a pipeline; empty for none.
   package let options: String
+  /// The names of the options that have no default value.
+  package let optional: [String]
 
   /// The pipeline passes and those of lowering.
   package static var all: [PassDescription] {
@@ -38,6 +40,10 @@ package struct PassDescription: Sendable {
     rules = pass.ruleNames
     let options = (try? Pipeline.options(of: pass)).flatMap { $0.entries.isEmpty ? nil : $0 }
     self.options = options.map { "\($0)" } ?? ""
+    optional = Mirror(reflecting: pass).children.compactMap { child in
+      let value = Mirror(reflecting: child.value)
+      return value.displayStyle == .optional && value.children.isEmpty ? child.label : nil
+    }
   }
 
   /// The pass with that name; throws with the nearest name if there is none.
@@ -56,6 +62,7 @@ package struct PassDescription: Sendable {
       ("when", legality), ("fidelity", fidelity.rawValue), ("source", source), ("runs in", place.rawValue),
     ]
     if !options.isEmpty { facts.append(("options", options)) }
+    if !optional.isEmpty { facts.append(("options without a default", optional.joined(separator: ", "))) }
     if !rules.isEmpty { facts.append(("rules", rules.joined(separator: ", "))) }
     return facts
   }
@@ -68,7 +75,8 @@ package struct PassDescription: Sendable {
     [
       "name": .string(name), "summary": .string(summary), "legality": .string(legality),
       "fidelity": .string(fidelity.rawValue), "source": .string(source), "stage": .string(place.rawValue),
-      "rules": .array(rules.map { .string($0) }),
+      "rules": .array(rules.map { .string($0) }), "options": .string(options),
+      "options_without_default": .array(optional.map { .string($0) }),
     ]
   }
 
@@ -79,6 +87,7 @@ package struct PassDescription: Sendable {
       let shown =
         switch label {
         case "rules": rules.map { "`\($0)`" }.joined(separator: ", ")
+        case "options without a default": optional.map { "`\($0)`" }.joined(separator: ", ")
         case "options": "`\(fact)`"
         default: fact
         }

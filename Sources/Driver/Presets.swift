@@ -74,7 +74,8 @@ package enum Presets {
 
   /// The passes of a quantization in the spelling `w4g32a8`; none for types that only narrow. With `calibration` the
   /// codes of a model of language, or of one that embeds, are chosen on its samples, as `method` says; of other
-  /// networks activations become bytes with measured ranges.
+  /// networks activations become bytes with measured ranges. With the method `rtn` weights are rounded to the nearest
+  /// all the same.
   package static func quantize(
     _ spec: QuantizationSpec, calibration: Calibrate? = nil, method: QuantizationMethod = .best,
     isLanguage: Bool = false, embeds: Bool = false
@@ -90,15 +91,17 @@ package enum Presets {
           throw CompileError(.usage, "--calibration-range is for networks whose activations get fixed ranges")
         }
         // Structure first: codes are chosen for the formats that layers have.
-        passes.append(codes(calibration.samples, method, embeds: embeds))
+        if method != .rtn { passes.append(codes(calibration.samples, method, embeds: embeds)) }
       } else {
         // Measured on the very values that are then quantized; bytes are fused while every value still has one user.
         // Codes that are chosen make up for the means of channels themselves.
-        let chosen: any Pass =
-          method == .gptq || method == .adaptive
-          ? codes(calibration.samples, method)
-          : CorrectBias(samples: calibration.samples, count: calibration.count)
-        passes = [calibration] + passes + [chosen, FuseQuantized()]
+        let chosen: [any Pass] =
+          switch method {
+          case .rtn: []
+          case .gptq, .adaptive: [codes(calibration.samples, method)]
+          case .best: [CorrectBias(samples: calibration.samples, count: calibration.count)]
+          }
+        passes = [calibration] + passes + chosen + [FuseQuantized()]
       }
     }
     if spec.attentionBits == 8 { passes.append(QuantizeAttention(text: calibration?.samples ?? "")) }

@@ -37,12 +37,14 @@ package struct ProgramCheck {
   /// Runs `program` and the evaluator on `model` with the same inputs.
   package func run(model path: String, program: String) async throws -> Result {
     let manifest = try ProgramFile(try MappedFile(path: program)).manifest()
+    // Passes that a program of another model names might fail on this one.
+    let source = try Self.main(try ModelLoader.load(path, load), path)
+    try Self.requireSameKind(source, path, manifest, program)
     let (model, quantizes) = try await reference(path, manifest)
-    guard let function = model.function(role: "main") ?? model.functions.first else {
-      throw CompileError(.input, "'\(path)' has no function")
-    }
+    let function = try Self.main(model, path)
     let folder = try WorkFolder()
     let names = function.inputs.map { function[$0].name }
+    if !CalibrationSamples.takesTokens(function) { try Self.requireInputs(names, path, manifest, program) }
     let differences: [Difference]
     if names == ["tokens", "position"] {
       differences = try await checkLanguageModel(model, function, program, folder)
@@ -52,6 +54,42 @@ package struct ProgramCheck {
       differences = try await checkTensors(model, function, program, folder)
     }
     return Result(differences: differences, quantizesActivations: quantizes)
+  }
+
+  /// The function of a model that a program is compared with.
+  private static func main(_ model: Model, _ path: String) throws -> Graph {
+    guard let function = model.function(role: "main") ?? model.functions.first else {
+      throw CompileError(.input, "'\(path)' has no function")
+    }
+    return function
+  }
+
+  /// Checks that a model and a program both read tokens, or both do not.
+  private static func requireSameKind(
+    _ function: Graph, _ path: String, _ manifest: JSON, _ program: String
+  ) throws {
+    let tokens = inputs(of: manifest).contains { CalibrationSamples.areTokens($0) }
+    guard tokens != CalibrationSamples.takesTokens(function) else { return }
+    throw CompileError(
+      .input,
+      tokens
+        ? "'\(program)' reads tokens, which '\(path)' does not: it was made from another model"
+        : "'\(program)' reads arrays, where '\(path)' reads tokens: it was made from another model")
+  }
+
+  /// Checks that a program has the inputs of the function that it is compared with, for arrays.
+  private static func requireInputs(_ names: [String], _ path: String, _ manifest: JSON, _ program: String) throws {
+    let found = inputs(of: manifest)
+    guard !found.contains(where: { Set($0) == Set(names) }) else { return }
+    func list(_ names: [String]) -> String { names.map { "'\($0)'" }.joined(separator: ", ") }
+    throw CompileError(
+      .input,
+      "'\(program)' takes \(list(found.first ?? [])), '\(path)' takes \(list(names)): it was made from another model")
+  }
+
+  /// The names of the inputs of the functions of a program.
+  private static func inputs(of manifest: JSON) -> [[String]] {
+    (manifest["functions"]?.array ?? []).map { ($0["inputs"]?.array ?? []).compactMap { $0["name"]?.string } }
   }
 
   /// The model after the passes of the manifest, or as it was read; and whether activations are quantized.

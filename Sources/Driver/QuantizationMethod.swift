@@ -4,7 +4,7 @@ import Passes
 
 /// How the codes of quantized weights are chosen.
 package enum QuantizationMethod: String, Hashable, Sendable, CaseIterable {
-  /// Each weight is rounded to the nearest code.
+  /// Each weight is rounded to the nearest code, also where samples serve something else.
   case rtn
   /// By the effect on samples (``ChooseCodes``).
   case gptq

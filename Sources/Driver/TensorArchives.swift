@@ -42,7 +42,7 @@ package enum TensorArchives {
   /// each with samples stacked along its first axis (of the shape of the input, with or without its first axis of size
   /// 1). Samples that are left over where the input's own first size is larger than 1 are not used.
   ///
-  /// A single sample may lack the first axis. A folder stands for its files `.npy` and `.npz` in the order of their
+  /// A single sample may lack the first axis. Infinities may be masks; what is no number (NaN) is an error. A folder stands for its files `.npy` and `.npz` in the order of their
   /// names, each such an archive.
   package static func samples(_ path: String, of function: Graph) throws -> [[Tensor]] {
     guard let folder = try SampleFolder(path) else { return try samples(inFile: path, of: function) }
@@ -64,6 +64,11 @@ package enum TensorArchives {
       }
       let type = function.type(of: input).substituting { .fixed(max(1, $0.minimum)) }
       columns.append(try split(archive.arrays[index], as: type, name))
+      for (number, tensor) in (columns.last ?? []).enumerated() where type.element.isFloat {
+        guard let place = tensor.view.doubles.firstIndex(where: \.isNaN) else { continue }
+        throw CompileError(
+          .input, "'\(path)' has what is not a number (NaN) in sample \(number) of '\(name)', at place \(place)")
+      }
     }
     let count = columns.map(\.count).min() ?? 0
     return (0..<count).map { run in columns.map { $0[run] } }
@@ -80,8 +85,8 @@ package enum TensorArchives {
     guard !sizes.isEmpty, each > 0, !array.shape.isEmpty, inner == Array(sizes.dropFirst()) else {
       throw CompileError(
         .input,
-        "the samples of '\(name)' have the shape \(array.shape), expected \(["N"] + sizes.dropFirst().map(String.init))"
-      )
+        "the samples of '\(name)' have the shape \(array.shape), expected "
+          + "[\((["N"] + sizes.dropFirst().map(String.init)).joined(separator: ", "))]")
     }
     let runs = array.count / each, bytes = array.type.byteCount * each
     return try (0..<runs).map { run in

@@ -36,7 +36,7 @@ struct TokenizerProgram {
 
   /// The ids of a text file without those that the tokenizer puts before and behind a text, until there are `most`.
   func ids(of file: String, most: Int) async throws -> [Int32] {
-    let text = try MappedFile.contents(path: file)
+    let text = try MappedFile.text(path: file)
     var ids: [Int32] = []
     var rest = text[...]
     while !rest.isEmpty, ids.count < most {
@@ -49,7 +49,7 @@ struct TokenizerProgram {
 
   /// The ids of each line of a text file that has any, likewise, until there are `most` of all together.
   func lines(of file: String, most: Int) async throws -> [[Int32]] {
-    let text = try MappedFile.contents(path: file)
+    let text = try MappedFile.text(path: file)
     var lines: [[Int32]] = []
     var (rest, count) = (text[...], 0)
     while !rest.isEmpty, count < most {

@@ -89,6 +89,7 @@ struct Compile: AsyncParsableCommand {
     } else if options.lastStage.hasText {
       options.frontend.spillPath = PassArguments.spillPath(output: output, model: model)
     }
+    try options.checkOutputs()
     try await options.frontend.readTexts(for: model)
     var compiler = Compiler(options)
     let summary = try await compiler.compile(model)

@@ -33,6 +33,7 @@ struct Dump: AsyncParsableCommand {
       )
     }
     var options = try passes.options(load)
+    if let output { try OutputPath.check(file: output) }
     try await options.readTexts(for: self.model)
     options.spillPath = json ? nil : PassArguments.spillPath(output: output, model: self.model)
     let model = try Compiler.model(self.model, at: stage, options, target: target)

@@ -4,7 +4,9 @@ import Driver
 
 /// What programs are judged on.
 struct EvaluationArguments: ParsableArguments {
-  @Option(help: ArgumentHelp("A text to predict, or sentences to embed, one in a line.", valueName: "file"))
+  @Option(
+    help: ArgumentHelp(
+      "A text to predict, or token ids (.npy, .npz); sentences to embed, one in a line.", valueName: "file"))
   var text: String?
 
   @Option(help: ArgumentHelp("Samples of the inputs of a network.", valueName: "file.npz"))
@@ -109,8 +111,16 @@ struct Eval: AsyncParsableCommand {
     var evaluation = ModelEvaluation()
     evaluation.options = try passes.options(load)
     evaluation.windows = try input.windows()
+    let compiled = models.filter { !ModelEvaluation.isProgram($0) }
+    let readsReference = reference.map { !ModelEvaluation.isProgram($0) } ?? false
+    let given = passes.given + (readsReference ? [] : load.given)
+    guard !compiled.isEmpty || given.isEmpty else {
+      throw CompileError(
+        .usage,
+        "\(given.joined(separator: ", ")): for models that are compiled here; '\(models[0])' is a program already")
+    }
     let changesCache = passes.kvKeep != nil || passes.kvRank != nil
-    let own = passes.quantizes || changesCache || passes.pipeline != nil ? models.first : nil
+    let own = passes.quantizes || changesCache || passes.pipeline != nil ? compiled.first : nil
     guard !layers || models.count == 1 && own != nil else {
       throw CompileError(.usage, "--layers is for one model with --quantize, --bits, --max-size or --pipeline")
     }

@@ -24,6 +24,7 @@ struct Opt: AsyncParsableCommand {
   func run() async throws {
     var options = try passes.options(load)
     options.check = try checks.options()
+    if let output { try OutputPath.check(file: output) }
     try await options.readTexts(for: self.model)
     options.spillPath = PassArguments.spillPath(output: output, model: self.model)
     var frontend = Frontend(options)

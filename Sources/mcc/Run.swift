@@ -26,6 +26,7 @@ struct Run: AsyncParsableCommand {
 
   func run() async throws {
     var options = try passes.options(load)
+    try OutputPath.check(file: output)
     try await options.readTexts(for: self.model)
     var frontend = Frontend(options)
     let changes = options.pipeline != nil || options.quantization != nil || passes.level != nil

@@ -31,6 +31,15 @@ struct LoadArguments: ParsableArguments {
       "The tokenizer of a llama2.c checkpoint. (default: tokN.bin or tokenizer.bin beside it)", valueName: "file"))
   var tokenizer: String?
 
+  /// The options by name, as far as they are given.
+  var given: [String] {
+    let all: [(String, Bool)] = [
+      ("--context", context != nil), ("--kv", kv != nil), ("--dim", !dims.isEmpty), ("--adapter", adapter != nil),
+      ("--keep-adapter", keepAdapter), ("--tokenizer", tokenizer != nil),
+    ]
+    return all.filter(\.1).map(\.0)
+  }
+
   /// The options of the loader.
   func options() throws -> LoadOptions {
     var options = LoadOptions()
@@ -168,7 +177,7 @@ struct PassArguments: ParsableArguments {
 
   @Option(
     help: """
-      How codes are chosen: rtn (to the nearest), gptq (by their effect on --calibrate), adaptive (the same, one code at a \
+      How codes are chosen: rtn (to the nearest, whatever else --calibrate serves), gptq (by their effect on --calibrate), adaptive (the same, one code at a \
       time from the nearest) or best. (default: best with --calibrate, else rtn)
       """)
   var method: QuantizationMethod?
@@ -248,6 +257,17 @@ struct PassArguments: ParsableArguments {
     case pass, rewrite
   }
 
+  /// The options that change what a model becomes, by name, as far as they are given.
+  var given: [String] {
+    let all: [(String, Bool)] = [
+      ("-\(level?.rawValue ?? "O")", level != nil), ("--outputs", outputs != nil), ("--quantize", quantize != nil),
+      ("--bits", bits != nil), ("--max-size", maxSize != nil), ("--calibrate", calibrate != nil),
+      ("--method", method != nil), ("--rotate", rotate != nil), ("--smooth", smooth != nil),
+      ("--kv-keep", kvKeep != nil), ("--kv-rank", kvRank != nil), ("--pipeline", pipeline != nil),
+    ]
+    return all.filter(\.1).map(\.0)
+  }
+
   /// Whether weights are rounded by these options.
   var quantizes: Bool { quantize != nil || bits != nil || maxSize != nil }
 
@@ -308,10 +328,8 @@ struct PassArguments: ParsableArguments {
       )
     }
     guard method == nil || quantizes else { throw CompileError(.usage, "--method needs --quantize") }
-    guard method == nil || (method == .rtn) == (calibrate == nil) || isBudgeted && method == .rtn else {
-      throw CompileError(
-        .usage,
-        method == .rtn ? "--method rtn needs no --calibrate" : "--method \(method?.rawValue ?? "") needs --calibrate")
+    if let method, method != .rtn, calibrate == nil {
+      throw CompileError(.usage, "--method \(method.rawValue) needs --calibrate")
     }
     guard rotate == nil || quantizes else {
       throw CompileError(.usage, "--rotate needs --quantize; in a pipeline write 'rotate,quantize'")
@@ -336,6 +354,8 @@ struct PassArguments: ParsableArguments {
       Calibrate(samples: $0, range: try calibrationRange.map { try Calibrate.Range(parsing: $0) } ?? .minmax)
     }
     options.calibrationCache = CalibrationCache.chosen(calibrationCache)
+    // One that nobody named is a help where there is room for it.
+    if calibrationCache != nil { try options.calibrationCache?.check() }
     options.method = method
     options.budget = try bits.map { .bits($0) } ?? maxSize.map { try QuantizationBudget(parsingSize: $0) }
     options.rotation = try rotate.map { text in

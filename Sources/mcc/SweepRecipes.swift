@@ -47,6 +47,7 @@ struct SweepRecipes: AsyncParsableCommand {
     sweep.recipes = try recipes.split(separator: ",").map { try Sweep.Recipe(parsing: String($0)) }
     guard !sweep.recipes.isEmpty else { throw CompileError(.usage, "--recipes names no quantization") }
     sweep.measuresSpeed = !noSpeed
+    if let plot { try OutputPath.check(file: plot) }
     let rows = try await sweep.run(model, on: try input.input())
     if let plot {
       guard let drawing = Sweep.plot(rows) else {

@@ -41,11 +41,12 @@ extension KernelTests {
     // matrices are written out: large ones take long to compile.
     for (columns, blocks) in [
       (1, [1]), (40, [8]), (30, [2]), (64, [64]), (1024, [1024]), (96, [32]), (48, [48]), (44, [20, 24]), (144, [144]),
-      (384, [384]), (28, [28]),
+      (384, [384]), (28, [28]), (44, [44]), (52, [52]), (120, [60]),
     ] {
       let x = Tensor.random([3, columns], seed: 18, in: -2...2)
       let forms: [(Int?, Bool)] =
-        [32, 48, 20].contains(blocks[0]) ? [(nil, false), (5, false), (-3, true), (nil, true)] : [(nil, false)]
+        [32, 48, 20, 44, 52, 60].contains(blocks[0])
+        ? [(nil, false), (5, false), (-3, true), (nil, true)] : [(nil, false)]
       for (seed, inverse) in forms {
         // Sums in another order: some units in the last place of the largest.
         cases.append(

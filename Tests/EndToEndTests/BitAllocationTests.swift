@@ -55,6 +55,40 @@ import Testing
     #expect(divergences.count == 2 && divergences[1] < divergences[0], "\(divergences)")
   }
 
+  /// Bits that equalize losses lose much less than three bits for all layers at equal bytes, on another text than the one
+  /// on which the codes of both are chosen.
+  @Test func closedFormLosesLessThanOneFormat() async throws {
+    guard let sample = Fixtures.path(Self.sample) else { return }
+    let folder = try TemporaryFolder()
+    let story = try await CompiledModels.compile(CompiledModels.stories, "story")
+    let tales = try (1...8).map { try CompiledModels.run(story, ["--seed", "\($0)", "-n", "400", "Once upon a time"]) }
+    let text = try folder.write("tales.txt", tales.joined())
+    func bytes(_ name: String, _ passes: String) async throws -> Int {
+      var options = CompileOptions()
+      options.frontend.reproducerFolder = nil
+      options.frontend.pipeline = try Pipeline(
+        parsing: "\(Presets.simplify()),\(passes),gptq{text=\"\(text)\",length=256}", registry: Presets.registry)
+      try await options.frontend.readTexts(for: CompiledModels.stories)
+      options.output = folder.path(name)
+      options.cacheFolder = try CompiledModels.folder().file("cache")
+      var compiler = Compiler(options)
+      _ = try await compiler.compile(CompiledModels.stories)
+      let program = try ProgramFile(try MappedFile(path: folder.path(name)))
+      return program.bytes(of: .weights).count + program.bytes(of: .tokenizer).count
+    }
+    let size = try await bytes("uniform", "quantize{spec=w3g32}")
+    let formats = "formats=[w2g32za8, w3g32za8, w4g32za8, w5g32za8, w6g32a8, w8g32a8]"
+    let mixed = try await bytes(
+      "mixed", "allocate-bits{text=\"\(text)\",size=\(size),search=closedForm,\(formats)}")
+    #expect(mixed <= size && mixed > size * 99 / 100)
+    var evaluation = ModelEvaluation()
+    evaluation.options.reproducerFolder = nil
+    let results = try await evaluation.run(
+      [folder.path("uniform"), folder.path("mixed")], reference: CompiledModels.stories, on: .text(sample))
+    let divergences = results.compactMap { $0.value(.divergence) }
+    #expect(divergences.count == 2 && divergences[1] < 0.8 * divergences[0], "\(divergences)")
+  }
+
   /// The mean of the formats is the one asked for; layers of few columns and the steps of formats leave a little.
   @Test func bitsAreSpent() async throws {
     guard let text = Fixtures.path(Self.sample) else { return }

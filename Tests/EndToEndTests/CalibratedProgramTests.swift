@@ -74,16 +74,16 @@ import Testing
     let text = try folder.write("text.txt", Self.text), short = try folder.write("short.txt", "Once upon a time")
     let empty = try folder.write("empty.txt", "")
     func compile(_ arguments: [String]) -> [String] { ["compile", Self.model, "-o", folder.path("p")] + arguments }
-    try expect(compile(["--quantize", "w4", "--calibrate", short]), exits: 65, says: "tokens, 1 windows of 512 need")
+    try expect(
+      compile(["--quantize", "w4", "--calibrate", short]), exits: 65,
+      says: "tokens, but 1 window of 512 takes 511, besides 1 that the tokenizer puts into each")
     try expect(compile(["--quantize", "w4", "--calibrate", empty]), exits: 65, says: "has 0 tokens")
     try expect(compile(["--quantize", "w4", "--calibrate", folder.path("none")]), exits: 65, says: "none")
     try expect(compile(["--calibrate", text]), exits: 64, says: "--calibrate needs --quantize")
     try expect(compile(["--quantize", "w4", "--method", "gptq"]), exits: 64, says: "--method gptq needs --calibrate")
     try expect(
-      compile(["--quantize", "w4", "--method", "rtn", "--calibrate", text]), exits: 64, says: "needs no --calibrate")
-    try expect(
       compile(["--pipeline", "quantize{spec=w4},gptq{text=\"\(text)\",samples=40}"]), exits: 65,
-      says: "40 windows of 512 need")
+      says: "40 windows of 512 take")
     try expect(
       compile(["--pipeline", "quantize{spec=w4},gptq{text=\"\(text)\",length=4096}"]), exits: 64,
       says: "do not fit into the context of 512")
@@ -98,12 +98,69 @@ import Testing
     try NumPyArray(rows, [3, 32]).write(to: ids)
     try expect(compile(["--quantize", "w4", "--calibrate", ids]), exits: 65, says: "the id -1")
     try expect(compile(["--quantize", "w4", "--calibrate", ids]), exits: 65, says: "at place 6 of row 2")
+    rows[70] = 1 << 40
+    try NumPyArray(rows, [3, 32]).write(to: ids)
+    try expect(compile(["--quantize", "w4", "--calibrate", ids]), exits: 65, says: "has the id 1099511627776, which")
+    try NumPyArray(rows, [96]).write(to: ids)
+    try expect(compile(["--check", "--check-inputs", ids]), exits: 65, says: "has the id 1099511627776, which")
+    let binary = try folder.write("binary.txt", Array("Once upon".utf8) + [0, 0xC3, 0xA9, 0xED, 0xA0, 0x80])
+    try expect(
+      compile(["--quantize", "w4", "--calibrate", binary]), exits: 65,
+      says: "'\(binary)' is not UTF-8 text, byte 12")
+    try expect(
+      compile(["--quantize", "w4", "--calibrate", text, "--calibration-cache", short]), exits: 73,
+      says: "cannot create the folder '\(short)'")
     try expect(compile(["--smooth", "awq"]), exits: 64, says: "--smooth needs --quantize")
     try expect(compile(["--quantize", "w4", "--smooth", "aqw"]), exits: 64, says: "'aqw', expected one of")
     let network = Fixtures.packageRoot + "/Examples/keyword_spotting/kws.onnx"
     try expect(
       ["compile", network, "-o", folder.path("p"), "--quantize", "w8", "--calibrate", text], exits: 64,
       says: "has no tokenizer")
+  }
+
+  /// Weights are rounded to the nearest all the same where that is asked for: nothing else uses the text.
+  @Test func roundsToTheNearestWithAText() throws {
+    let folder = try TemporaryFolder()
+    let text = try folder.write("text.txt", Self.text)
+    func weights(_ name: String, _ arguments: [String]) throws -> [UInt8] {
+      let program = folder.path(name)
+      let outcome = try MCCProgram.run(["compile", Self.model, "--quantize", "w4", "-o", program] + arguments)
+      #expect(outcome.exitCode == 0 && !outcome.text.contains("gptq"), "\(outcome.errors) \(outcome.text)")
+      let file = try ProgramFile(try MappedFile(path: program))
+      return withExtendedLifetime(file) { Array(file.bytes(of: .weights)) }
+    }
+    let plain = try weights("plain", []), nearest = try weights("nearest", ["--calibrate", text, "--method", "rtn"])
+    #expect(plain.count > 100_000 && nearest == plain)
+    // What else asks for the text gets it.
+    let smooth = try weights("smooth", ["--calibrate", text, "--method", "rtn", "--smooth", "awq"])
+    #expect(smooth.count == plain.count && smooth != plain)
+  }
+
+  /// For a network of arrays it means ranges from samples and weights to the nearest, biases as they are.
+  @Test func roundsNetworksToTheNearestToo() throws {
+    let folder = try TemporaryFolder()
+    let network = Fixtures.packageRoot + "/Examples/keyword_spotting/kws.onnx"
+    let samples = folder.path("samples.npy")
+    var random = SplitMix64(seed: 3)
+    var numbers = random.floats(3 * 490)
+    func outcome(_ arguments: [String]) throws -> Command.Outcome {
+      try NumPyArray(numbers, [3, 49, 10, 1]).write(to: samples)
+      return try MCCProgram.run(
+        ["compile", network, "-o", folder.path("p"), "--quantize", "w8", "--calibrate", samples] + arguments)
+    }
+    let nearest = try outcome(["--method", "rtn"])
+    #expect(nearest.exitCode == 0 && nearest.text.contains("calibrate"), "\(nearest.errors)")
+    #expect(!nearest.text.contains("correct-bias") && nearest.text.contains("fuse-quantized"), "\(nearest.text)")
+    #expect(try outcome([]).text.contains("correct-bias"))
+    // What is no number is named with its place.
+    numbers[490 + 7] = .nan
+    let refused = try outcome([])
+    #expect(refused.exitCode == 65, "\(refused.errors)")
+    #expect(refused.errors.contains("'\(samples)' has what is not a number (NaN) in sample 1 of '"))
+    try NumPyArray(Array(numbers.prefix(980)), [2, 490]).write(to: samples)
+    try expect(
+      ["compile", network, "-o", folder.path("p"), "--quantize", "w8", "--calibrate", samples], exits: 65,
+      says: "have the shape [2, 490], expected [N, 49, 10, 1]")
   }
 
   /// Token ids do as well as the text that they come from.

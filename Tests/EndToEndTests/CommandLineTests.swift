@@ -67,6 +67,27 @@ import Testing
     #expect(folder.names().allSatisfy { $0 == "model.gguf" || $0 == "bad.mir" }, "\(folder.names())")
   }
 
+  @Test func emptyModelsExitWith65() throws {
+    let folder = try TemporaryFolder()
+    try fails(["compile", folder.path, "-o", folder.path("p")], exit: 65, saying: "the empty folder")
+    for name in ["empty.gguf", "empty.onnx"] {
+      let path = try folder.write(name, "")
+      try fails(["compile", path, "-o", folder.path("p")], exit: 65, saying: "the empty file", name)
+    }
+    try fails(["compile", folder.path, "-o", folder.path("p")], exit: 69, saying: "the folder")
+  }
+
+  /// A rotation that finds nothing says so.
+  @Test func rotatingNothingIsSaid() throws {
+    let folder = try TemporaryFolder()
+    let outcome = try MCCProgram.run([
+      "compile", Fixtures.packageRoot + "/Examples/keyword_spotting/kws.onnx", "-o", folder.path("p"), "--quantize",
+      "w8", "--rotate", "hadamard",
+    ])
+    #expect(outcome.exitCode == 0, "\(outcome.errors)")
+    #expect(outcome.text.contains("note: nothing is turned: the network has no stream between layers"))
+  }
+
   @Test func truncatedCheckpointNamesItsFile() throws {
     let folder = try TemporaryFolder()
     for name in ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
@@ -82,6 +103,30 @@ import Testing
     try fails(
       ["compile", CompiledModels.stories, "-o", "/nonexistent/folder/x"], exit: 73, saying: "/nonexistent/folder")
     try fails(["dump", CompiledModels.stories, "-o", "/dev/full"], exit: 74, saying: "/dev/full")
+    // Before the work: the first thing that is wrong is said, and text and model are never read.
+    let folder = try TemporaryFolder()
+    let file = try folder.write("file", "x")
+    let model = CompiledModels.stories, bad = file + "/x", text = folder.path("no text")
+    let calibration = ["--quantize", "w4", "--calibrate", text]
+    try fails(["compile", model, "-o", bad] + calibration, exit: 73, saying: bad)
+    try fails(["compile", model, "-o", folder.path("a/b")] + calibration, exit: 73, saying: "a/b")
+    try fails(["compile", model, "-o", folder.path] + calibration, exit: 73, saying: "it is a directory")
+    try fails(["compile", model, "--emit", "c", "-o", bad] + calibration, exit: 73, saying: "the folder '\(bad)'")
+    try fails(["compile", model, "--emit", "c", "-o", file] + calibration, exit: 73, saying: "it is no folder")
+    try fails(
+      ["compile", model, "-o", folder.path("p"), "--keep", bad] + calibration, exit: 73,
+      saying: "the folder '\(bad)'")
+    for command in ["opt", "dump"] {
+      try fails([command, model, "-o", folder.path("a/b")] + calibration, exit: 73, saying: "a/b")
+    }
+    for name in ["b.gguf", "b"] {
+      try fails(["convert", folder.path("no model"), folder.path("a/" + name)], exit: 73, saying: "a/" + name)
+      try fails(
+        ["merge", folder.path("no model"), folder.path("none"), "-o", folder.path("a/" + name)], exit: 73,
+        saying: "a/" + name)
+    }
+    try fails(["sweep", model, "--text", text, "--plot", folder.path("a/b.svg")], exit: 73, saying: "a/b.svg")
+    #expect(folder.names() == ["file"], "\(folder.names())")
   }
 
   @Test func missingCompilerExitsWith71() throws {
@@ -139,6 +184,15 @@ import Testing
       }
     }
     let fuse = try MCCProgram.run(["passes", "fuse"]).text
+    // Options without a default are options of the pass.
+    let allocate = try PassDescription(named: "allocate-bits")
+    #expect(allocate.optional == ["samples", "bits", "bytes", "size", "accept"], "\(allocate.optional)")
+    for pass in PassDescription.all where pass.place == .pipeline {
+      for option in pass.optional {
+        let outcome = try MCCProgram.run(["opt", CompiledModels.stories, "--pipeline", "\(pass.name){\(option)=[[]]}"])
+        #expect(outcome.exitCode == 64 && !outcome.errors.contains("unknown"), "\(pass.name): \(outcome.errors)")
+      }
+    }
     for word in ["fuse: ", "when: ", "fidelity: exact", "source: ", "fuse-silu"] { #expect(fuse.contains(word)) }
     let json = try JSON.parse(try MCCProgram.run(["passes", "--json", "fuse"]).output, file: "passes")
     #expect(json["legality"]?.string?.isEmpty == false && json["rules"]?.array?.isEmpty == false)

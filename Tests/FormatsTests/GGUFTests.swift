@@ -194,11 +194,16 @@ import Testing
     let folder = try TemporaryFolder()
     let gguf = try folder.write("x.safetensors", GGUFBytes.llama().bytes)
     #expect(try folder.load(file: gguf)[metadata: "format"] == "gguf")
-    for (bytes, what) in [(Array("hello".utf8), "the file"), ([], "the empty file")] {
+    let cases: [([UInt8], CompileError.Kind, String)] = [
+      (Array("hello".utf8), .unsupported, "the file"), ([], .input, "the empty file"),
+    ]
+    for (bytes, kind, what) in cases {
       let path = try folder.write("model.gguf", bytes)
-      expectFailure(.unsupported, what, "GGUF file", "safetensors", "Hugging Face") { _ = try folder.load(file: path) }
+      expectFailure(kind, what, "GGUF file", "safetensors", "Hugging Face") { _ = try folder.load(file: path) }
     }
     expectFailure(.unsupported, "the folder") { _ = try folder.load() }
+    let empty = try TemporaryFolder()
+    expectFailure(.input, "the empty folder") { _ = try empty.load() }
     expectFailure(.input, "no such file") { _ = try folder.load(file: folder.path("nothing")) }
     expectFailure(.input, "zero byte") { _ = try folder.load(file: "a\0b") }
   }

@@ -188,6 +188,22 @@ import Testing
     }
   }
 
+  /// Evolution makes up for a score that is wrong about a network, with no more bytes, and the same way every time.
+  @Test func evolutionImprovesAWrongChoice() throws {
+    func run(_ generations: Int) throws -> (divergence: Double, bits: Double, layers: Set<Int>) {
+      let found = try Self.run(
+        Self.quietBlocks,
+        "allocate-bits{text=\"t\",bits=3.75,score=\"error / energy / turn\",generations=\(generations),offspring=6,seed=2,"
+          + "formats=[\(Self.low), \(Self.high)]}")
+      func figure(_ name: String) throws -> Double { try #require(found.figures.first { $0.name == name }).value }
+      return (try figure("divergence"), try figure("bits"), Self.raised(found.model))
+    }
+    let start = try run(0), later = try run(4), last = try run(12)
+    #expect(later.divergence < start.divergence && last.divergence <= later.divergence, "\(start) \(later) \(last)")
+    #expect(later.bits <= start.bits && last.bits <= start.bits)
+    #expect(try run(12) == last)
+  }
+
   /// The smallest choice within a bound is measured to be within it, and one more step is not: few choices are measured.
   @Test func staysWithinABound() throws {
     func run(_ bound: Double) throws -> (divergence: Double, bits: Double, measured: Int) {

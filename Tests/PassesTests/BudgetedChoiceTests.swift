@@ -105,6 +105,71 @@ import Testing
     #expect(ClosedFormBits(counts: [], constants: []).bits(mean: 3, limits: []) == [])
   }
 
+  // MARK: Evolution
+
+  /// Losses that do not add up: those of the options, and a number that follows from the whole choice.
+  private static func rugged(_ choice: [Int], _ units: [[BudgetedChoice.Option]], seed: UInt64) -> Double {
+    let hash = choice.reduce(seed) { ($0 &* 31 &+ UInt64($1)) &* 0x9E37_79B9_7F4A_7C15 }
+    var random = SplitMix64(seed: hash)
+    return loss(choice, units, []) * (0.5 + random.uniform())
+  }
+
+  /// From equal formats and from the choice for losses that add up alike: what survives takes no more bytes, is never
+  /// worse than what it comes from, and is the same every time.
+  @Test(arguments: 0..<10) func evolutionNeverLosesMore(seed: UInt64) throws {
+    var random = SplitMix64(seed: seed)
+    let units: [[BudgetedChoice.Option]] = (0..<12).map { _ in
+      let scale = random.uniform()
+      return [2, 3, 4, 6].map { .init(bytes: 100 * $0, loss: scale * Self.quarter(Double($0))) }
+    }
+    let equal = [Int](repeating: 1, count: 12)
+    let additive = try #require(BudgetedChoice.choose(units, budget: 12 * 300))
+    for start in [equal, additive] {
+      func evolved() -> (choice: [Int], losses: [Double]) {
+        var choice = start
+        let losses = BitEvolution(generations: 30, offspring: 4, seed: seed).improve(&choice, units) {
+          Self.rugged($0, units, seed: seed)
+        }
+        return (choice, losses)
+      }
+      let (choice, losses) = evolved()
+      #expect(losses.count == 31 && losses[0] == Self.rugged(start, units, seed: seed))
+      #expect(zip(losses, losses.dropFirst()).allSatisfy { $0 >= $1 })
+      #expect(losses[30] == Self.rugged(choice, units, seed: seed))
+      #expect(Self.bytes(choice, units) <= Self.bytes(start, units))
+      #expect(evolved() == (choice, losses))
+    }
+  }
+
+  /// More bytes for one layer and less for another do harm alone and good together: the choice by the losses of single
+  /// changes stays with equal formats, evolution finds the pair.
+  @Test(arguments: [1, 2, 3] as [UInt64]) func evolutionFindsWhatHelpsTogether(seed: UInt64) throws {
+    let losses = [4.0, 1, 0.25]
+    func measure(_ choice: [Int]) -> Double {
+      let sum = choice.reduce(0) { $0 + losses[$1] }
+      return switch (choice[2] == 2, choice[5] == 0) {
+      case (true, true): sum - 6
+      case (false, false): sum
+      default: sum + 2
+      }
+    }
+    let equal = [Int](repeating: 1, count: 8)
+    // What each option loses when no other unit changes.
+    let units = (0..<8).map { unit in
+      (0..<3).map { option -> BudgetedChoice.Option in
+        var choice = equal
+        choice[unit] = option
+        return .init(bytes: 1 + option, loss: measure(choice) - 7)
+      }
+    }
+    #expect(units[2][2].loss > units[2][1].loss && units[5][0].loss > units[5][1].loss)
+    #expect(BudgetedChoice.choose(units, budget: 16) == equal)
+    var choice = equal
+    let found = BitEvolution(generations: 100, offspring: 8, seed: seed).improve(&choice, units, measure: measure)
+    #expect(choice[2] == 2 && choice[5] == 0 && Self.bytes(choice, units) == 16, "\(choice)")
+    #expect(found.last == measure(choice) && measure(choice) < measure(equal))
+  }
+
   // MARK: Steps
 
   private static func loss(_ choice: [Int], _ units: [[BudgetedChoice.Option]], _ pairs: [BitSteps.Pair]) -> Double {

@@ -232,6 +232,73 @@ import Testing
     #expect(error.0 != error.1 && error.1 < 2 * error.0, "\(error)")
   }
 
+  /// Tokens that later ones attend to lie in one subspace, most others in another, and both share the columns of a
+  /// layer: with weights of tokens the results for those that are attended to come closer, at the others' expense.
+  @Test func attendedTokensComeCloser() throws {
+    let (attended, tokens, columns) = (10, 50, 32)
+    var random = SplitMix64(seed: 12)
+    func rows(_ count: Int, rank: Int) -> [Float] {
+      let basis = (0..<rank).map { _ in random.floats(columns) }
+      return (0..<count).flatMap { _ -> [Float] in
+        let factors = random.floats(rank)
+        return (0..<columns).map { column in zip(factors, basis).reduce(0) { $0 + $1.0 * $1.1[column] } }
+      }
+    }
+    let table = rows(attended, rank: 12) + rows(tokens - attended, rank: 24)
+    // Scores of 8 for those that are attended to, of 0 for the others.
+    let keys = (0..<tokens).flatMap { token in
+      (0..<columns).map { Float($0 == 0 && token < attended ? 8 : 0) }
+    }
+    let queries = (0..<tokens * columns).map { Float($0 % columns == 0 ? 1 : 0) }
+    let length = Symbol("T", in: 1...64)
+    var builder = GraphBuilder(name: "main", role: "main", symbols: [length])
+    let ids = builder.input("tokens", TensorType(.i32, [.symbol(length)]))
+    func gathered(_ name: String, _ numbers: [Float]) throws -> ValueID {
+      try builder.emit(Gather(axis: 0), builder.constant(.inline(name, .f32, [tokens, columns], numbers)), ids)
+    }
+    let x = try gathered("table", table)
+    let (q, k) = (try gathered("queries", queries), try gathered("keys", keys))
+    // What attention adds is 0, so that the rows stay as they are.
+    let none = try gathered("values", [Float](repeating: 0, count: tokens * columns))
+    let added = try builder.emit(Attention(heads: 1, kvHeads: 1, scale: 1), q, k, none)
+    let sum = try builder.emit(Add(), x, added)
+    let weight = builder.constant(
+      Constant(name: "w", type: TensorType(.f32, [24, columns]), source: .random(seed: 2, deviation: 0.3)))
+    builder.output("y", try builder.emit(MatMul(transposeB: true), sum, weight))
+    var before = Model(name: "attended")
+    (before.functions, before.constants) = ([builder.graph], builder.constants)
+    func errors(_ options: String) throws -> (attended: Double, others: Double) {
+      var after = before
+      var context = PassContext()
+      context.tokenSamples = { _, _, _, model in [Self.spread(8, of: model.functions[0], seed: 1)] }
+      let passes = "quantize{spec=w3a32,embeddings=keep},gptq{text=\"t\"\(options)}"
+      try PassManager().run(Pipeline(parsing: passes, registry: .all), on: &after, &context)
+      let (a, b) = (try Evaluator(after), try Evaluator(before))
+      var sums = (attended: 0.0, others: 0.0)
+      for sample in Self.spread(8, of: before.functions[0], seed: 99) {
+        let found = try a.run(sample.inputs).outputs[0].array(of: Float.self)
+        let wanted = try b.run(sample.inputs).outputs[0].array(of: Float.self)
+        for (place, id) in sample.inputs[0].array(of: Int32.self).enumerated() {
+          let range = place * 24..<(place + 1) * 24
+          let error = zip(found[range], wanted[range]).reduce(0.0) { $0 + Double(($1.0 - $1.1) * ($1.0 - $1.1)) }
+          if id < attended { sums.attended += error } else { sums.others += error }
+        }
+      }
+      return sums
+    }
+    let plain = try errors(""), weighted = try errors(",tokenWeight=attention")
+    #expect(weighted.attended < 0.9 * plain.attended && weighted.others > plain.others, "\(plain) \(weighted)")
+  }
+
+  /// Samples of which a fifth are the first ten tokens.
+  private static func spread(_ count: Int, of graph: Graph, seed: UInt64) -> [FunctionInputs] {
+    var random = SplitMix64(seed: seed)
+    return (0..<count).map { _ in
+      let ids = (0..<48).map { _ in Int32(random.uniform() < 0.2 ? random.int(below: 10) : 10 + random.int(below: 40)) }
+      return FunctionInputs(inputs: [Tensor(.i32, [48], ids)])
+    }
+  }
+
   /// The attention that keys receive is that of the definition: the sums of the softmax's columns.
   @Test func sumsReceivedAttention() throws {
     var random = SplitMix64(seed: 4)

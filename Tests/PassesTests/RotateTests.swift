@@ -102,7 +102,8 @@ import Testing
   /// Every published width, through a layer that writes a stream and one that reads it. The columns of inputs and
   /// outputs are few; sums of up to 53248 terms in another order.
   @Test(arguments: [
-    1536, 3584, 4864, 5120, 6912, 8960, 10944, 11008, 13696, 17408, 18944, 25600, 29568, 53248, 33, 172,
+    1536, 2560, 3584, 4864, 5120, 6912, 8960, 9728, 10240, 10944, 11008, 13696, 13824, 14336, 17408, 18944, 25600,
+    27648, 28672, 29568, 53248, 33, 172,
   ])
   func anyWidth(_ width: Int) throws {
     var builder = GraphBuilder(name: "main")

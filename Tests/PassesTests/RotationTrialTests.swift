@@ -58,7 +58,9 @@ import Testing
       let passes = (rotate.isEmpty ? "" : rotate + ",") + "quantize{spec=\(Self.spec)}"
       return try Self.divergence(Self.run(passes, on: planted, known), original, others)
     }
-    let fixed = try ["", "rotate{kind=hadamard}", "rotate{kind=random}"].map { try loss($0) }
+    let fixed = try [
+      "", "rotate{kind=hadamard}", "rotate{kind=random}", "rotate{kind=\"outlier-aware\",text=\"t\"}",
+    ].map { try loss($0) }
     let chosen = try loss("rotate{kind=auto,text=\"t\",spec=\(Self.spec)}")
     let best = try #require(fixed.min())
     #expect(chosen <= 1.05 * best, "\(factor): \(chosen) of \(fixed)")

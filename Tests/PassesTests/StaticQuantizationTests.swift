@@ -73,6 +73,36 @@ import Testing
     #expect(codes.filter { $0.zeroPoint == 0 }.count == 2)
   }
 
+  /// Ranges of a network of one input on samples.
+  private func calibration(_ graph: Graph, _ constants: ConstantTable, _ samples: [[Float]]) throws -> Calibration {
+    var model = Model(name: "net")
+    (model.functions, model.constants) = ([graph], constants)
+    let sizes = graph.type(of: graph.inputs[0]).shape.maximumSizes
+    var context = PassContext()
+    context.samples = { _, _ in samples.map { [Tensor(.f32, sizes, $0)] } }
+    try PassManager().run(Pipeline(parsing: "calibrate{samples=\"s\"}", registry: .all), on: &model, &context)
+    return try #require(context.calibration)
+  }
+
+  /// What is no number is refused where it comes up first, in an input or on the way; infinities of masks are not.
+  @Test func refusesWhatIsNoNumber() throws {
+    var builder = GraphBuilder(name: "main", role: "main")
+    let x = builder.input("x", TensorType(.f32, [1, 4]))
+    let mask = builder.constant(.inline("m", .f32, [4], [0, 0, 0, -Float.infinity]))
+    let ratio = try builder.emit(Divide(), x, x, name: "ratio")
+    let masked = try builder.emit(Add(), ratio, mask, name: "masked")
+    builder.output("y", try builder.emit(Softmax(axis: -1), masked, name: "weights"))
+    let good: [Float] = [1, 2, 3, 4]
+    let found = try calibration(builder.graph, builder.constants, [good, good])
+    #expect(found["main", "masked"]?.range == 1...1 && found["main", "masked"]?.count == 6)
+    for (bad, value) in [([1, .nan, 3, 4], "%x"), ([1, 2, 0, 4], "%ratio")] as [([Float], String)] {
+      let error = #expect(throws: CompileError.self) {
+        try calibration(builder.graph, builder.constants, [good, bad])
+      }
+      #expect(error?.kind == .input && error?.message == "'\(value)' is not a number (NaN) on sample 1 of 's'")
+    }
+  }
+
   @Test func refusesWhatDoesNotGoTogether() throws {
     for spec in ["w4", "w8a4"] {
       let error = #expect(throws: CompileError.self) { try run("calibrate{samples=\"s\"},quantize{spec=\(spec)}") }

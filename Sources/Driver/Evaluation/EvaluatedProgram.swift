@@ -34,7 +34,7 @@ struct EvaluatedProgram {
   /// The program at `path`, or one that is compiled from the model there with `options`.
   init(_ path: String, _ options: FrontendOptions) async throws {
     name = path
-    if let file = try? MappedFile(path: path), ProgramFile.isProgram(file) {
+    if ModelEvaluation.isProgram(path) {
       folder = nil
       self.path = ChildProcess.path(of: path)
     } else {

@@ -121,15 +121,12 @@ struct LanguageEvaluation {
 
   // MARK: Texts
 
-  /// The texts of a file, as the first program's tokenizer cuts them.
+  /// The texts of a file, as the first program's tokenizer cuts them, or of its token ids, of which each row is a
+  /// document or a stream.
   private func texts(_ path: String, _ programs: [EvaluatedProgram], _ folder: WorkFolder) async throws -> [Text] {
     let context = programs.map(\.context).min() ?? 1
     if let length = windows.length, length > context {
       throw CompileError(.usage, "a window of \(length) tokens is larger than the context of \(context)")
-    }
-    var characters = String(decoding: try MappedFile.contents(path: path), as: UTF8.self)
-    if let count = windows.characters {
-      characters = String(String.UnicodeScalarView(characters.unicodeScalars.prefix(count)))
     }
     let program = programs[0]
     let begin: Int32? =
@@ -142,22 +139,25 @@ struct LanguageEvaluation {
       throw CompileError(
         .usage, "the token id \(begin) lies outside the vocabulary of \(try vocabulary(programs)) tokens")
     }
+    let isArchive = try CalibrationSamples.isArchive(path)
+    let rows =
+      try await isArchive
+      ? idRows(path, vocabulary: vocabulary(programs)) : textRows(path, program, folder)
     var texts: [Text]
     if let length = windows.length {
-      let ids = try await self.ids([characters], program, folder)[0]
-      texts = stride(from: 0, to: ids.count - length + 1, by: length).map { start in
-        var window = Array(ids[start..<(start + length)])
-        if let begin { window[0] = begin }
-        return Text(ids: window, first: windows.scoreFrom)
+      texts = rows.flatMap { ids in
+        stride(from: 0, to: ids.count - length + 1, by: length).map { start in
+          var window = Array(ids[start..<(start + length)])
+          if let begin { window[0] = begin }
+          return Text(ids: window, first: windows.scoreFrom)
+        }
       }
     } else {
-      let documents = Self.documents(characters)
-      texts =
-        documents.isEmpty
-        ? []
-        : try await self.ids(documents, program, folder).map { ids in
-          Text(ids: Array(((begin.map { [$0] } ?? []) + ids).prefix(context)), first: 1)
-        }
+      texts = rows.map { ids in
+        // Ids may have been taken with the token that begins a text.
+        let missing = isArchive && ids.first == begin ? nil : begin
+        return Text(ids: Array(((missing.map { [$0] } ?? []) + ids).prefix(context)), first: 1)
+      }
     }
     texts.removeAll { $0.ids.count < 2 }
     guard !texts.isEmpty else {
@@ -165,6 +165,24 @@ struct LanguageEvaluation {
       throw CompileError(.input, "'\(path)' is too short: it does not hold \(wanted)")
     }
     return texts
+  }
+
+  /// The ids of a file of text: of all of it for windows, else of its documents.
+  private func textRows(_ path: String, _ program: EvaluatedProgram, _ folder: WorkFolder) async throws -> [[Int32]] {
+    var characters = String(decoding: try MappedFile.text(path: path), as: UTF8.self)
+    if let count = windows.characters {
+      characters = String(String.UnicodeScalarView(characters.unicodeScalars.prefix(count)))
+    }
+    let texts = windows.length == nil ? Self.documents(characters) : [characters]
+    return texts.isEmpty ? [] : try await ids(texts, program, folder)
+  }
+
+  /// The rows of a file of token ids.
+  private func idRows(_ path: String, vocabulary: Int) throws -> [[Int32]] {
+    guard windows.characters == nil else {
+      throw CompileError(.usage, "--characters is for texts; '\(path)' holds token ids")
+    }
+    return try CalibrationSamples.ids(path, vocabulary: vocabulary)
   }
 
   /// The parts of a text between `<|endoftext|>`, without white space around them; empty ones are left out.

@@ -1,4 +1,5 @@
 import Base
+import CodeGen
 import Formats
 import IR
 import Tensors
@@ -107,6 +108,11 @@ package struct ModelEvaluation {
     case (.network, .text): throw CompileError(.usage, "a network that reads no text is judged on --data")
     case (_, .data): throw CompileError(.usage, "a network that reads text is judged on --text")
     }
+  }
+
+  /// Whether there is a generated program at `path`, which is judged as it is.
+  package static func isProgram(_ path: String) -> Bool {
+    (try? MappedFile(path: path)).map { ProgramFile.isProgram($0) } ?? false
   }
 
   /// The options of a reference: nothing that changes the function, the cache in f32.

@@ -9,7 +9,10 @@ struct SentenceEvaluation {
     _ programs: [EvaluatedProgram], _ reference: EvaluatedProgram?, _ path: String, _ progress: Progress
   ) async throws -> [ModelEvaluation.Result] {
     let folder = try WorkFolder()
-    let lines = try MappedFile.contents(path: path).split(separator: UInt8(ascii: "\n"))
+    guard try !CalibrationSamples.isArchive(path) else {
+      throw CompileError(.input, "'\(path)' holds arrays; encoders are judged on sentences, one in each line")
+    }
+    let lines = try MappedFile.text(path: path).split(separator: UInt8(ascii: "\n"))
       .map { $0.last == UInt8(ascii: "\r") ? $0.dropLast() : $0 }
       .filter { line in line.contains { $0 > UInt8(ascii: " ") } }
     guard !lines.isEmpty else { throw CompileError(.input, "'\(path)' holds no sentence") }

@@ -43,6 +43,8 @@ package struct Histogram: Sendable {
   private(set) var zeros = 0
   /// Finite numbers seen.
   package private(set) var count = 0
+  /// Whether something that is no number was seen.
+  package private(set) var hasNaN = false
   private var smallest = Float.infinity
   private var largest = -Float.infinity
 
@@ -51,9 +53,13 @@ package struct Histogram: Sendable {
   /// Adds numbers; those that are not finite are passed over.
   package mutating func add(_ values: UnsafeBufferPointer<Float>) {
     var low = smallest, high = largest
-    for value in values where value.isFinite {
-      low = min(low, value)
-      high = max(high, value)
+    for value in values {
+      if value.isFinite {
+        low = min(low, value)
+        high = max(high, value)
+      } else if value.isNaN {
+        hasNaN = true
+      }
     }
     guard low <= high else { return }
     (smallest, largest) = (low, high)
