@@ -58,6 +58,8 @@ package struct FactorCache: TokenSampled {
   private static let longest = 2048
   /// What ranks are multiples of.
   private static let step = 4
+  /// The share of energy that all numbers of a cache count for at least.
+  private static let leastShare = 1e-9
 
   package init() {}
 
@@ -286,7 +288,12 @@ package struct FactorCache: TokenSampled {
     let all = caches.reduce(0) { $0 + $1.heads * $1.width }
     let allowed = zip(caches, steps).map { Array(stride(from: $1, to: $0.width, by: $1)) + [$0.width] }
     let units = zip(caches, allowed).map { basis, ranks in
-      ranks.map { BudgetedChoice.Option(bytes: basis.heads * $0, loss: basis.discarded[$0]) }
+      // Numbers that carry nothing on the samples may do so elsewhere.
+      ranks.map {
+        BudgetedChoice.Option(
+          bytes: basis.heads * $0,
+          loss: basis.discarded[$0] + Self.leastShare * (1 - Double($0) / Double(basis.width)))
+      }
     }
     let budget = Int((rank * Double(all)).rounded()), least = BudgetedChoice.least(units)
     var choice: [Int]?

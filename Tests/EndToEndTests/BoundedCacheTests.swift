@@ -44,6 +44,7 @@ import Testing
   }
 
   @Test func refusesBadOptions() throws {
+    let folder = try TemporaryFolder()
     let text = Fixtures.packageRoot + "/README.md"
     for (arguments, message) in [
       (["--kv-keep", "0.3"], "--kv-keep needs a text"), (["--kv-keep", "0", "--calibrate", text], "--kv-keep is 0.0"),
@@ -54,7 +55,7 @@ import Testing
       (["--kv-keep", "0.3", "--calibrate", text, "--pipeline", "fuse"], "name 'bound-cache{keep=...}'"),
       (["--kv-keep", "0.01", "--calibrate", text], "less than 36 for each of 5 caches"),
     ] {
-      let outcome = try MCCProgram.run(["compile", CompiledModels.stories, "-o", "/dev/null/none"] + arguments)
+      let outcome = try MCCProgram.run(["compile", CompiledModels.stories, "-o", folder.path("none")] + arguments)
       #expect(outcome.exitCode == 64, "\(arguments): \(outcome.exitCode)")
       #expect(outcome.errors.contains(message), "\(arguments): \(outcome.errors)")
     }

@@ -79,6 +79,7 @@ import Testing
   }
 
   @Test func refusesBadOptions() throws {
+    let folder = try TemporaryFolder()
     let text = Fixtures.packageRoot + "/README.md"
     for (arguments, message) in [
       (["--kv-rank", "0.5"], "--kv-rank needs a text"), (["--kv-rank", "0", "--calibrate", text], "--kv-rank is 0.0"),
@@ -93,7 +94,7 @@ import Testing
       (["--pipeline", "factor-cache{length=0,text=\"\(text)\"}"], "'length' of the pass 'factor-cache' is 0"),
       (["--pipeline", "center-keys{samples=-1,text=\"\(text)\"}"], "'samples' of the pass 'center-keys' is -1"),
     ] {
-      let outcome = try MCCProgram.run(["compile", CompiledModels.stories, "-o", "/dev/null/none"] + arguments)
+      let outcome = try MCCProgram.run(["compile", CompiledModels.stories, "-o", folder.path("none")] + arguments)
       #expect(outcome.exitCode == 64, "\(arguments): \(outcome.exitCode)")
       #expect(outcome.errors.contains(message), "\(arguments): \(outcome.errors)")
     }
