@@ -38,7 +38,7 @@ package struct ProgramCheck {
   package func run(model path: String, program: String) async throws -> Result {
     let manifest = try ProgramFile(try MappedFile(path: program)).manifest()
     // Passes that a program of another model names might fail on this one.
-    let source = try Self.main(try ModelLoader.load(path, load), path)
+    let source = try Self.main(try ModelLoader.load(path, loadOptions(manifest)), path)
     try Self.requireSameKind(source, path, manifest, program)
     let (model, quantizes) = try await reference(path, manifest)
     let function = try Self.main(model, path)
