@@ -7,6 +7,25 @@ import Testing
 
 /// Attention over old rows with the first numbers of a head alone.
 extension KernelTests {
+  /// Attention over queries, keys, values and a position with seeded last rows; of several tokens for any number of them.
+  private func recentCase(
+    _ name: String, _ op: Attention, _ inputs: [Tensor], valueDim: Int, _ others: [Tensor] = [], tolerance: Double
+  ) -> KernelCase {
+    let recent = op.recent ?? 0, sizes = inputs[0].view.sizes
+    let last = [(sizes[1] / op.heads, 94), (valueDim, 95)].map { size, seed in
+      Tensor.random([recent + sizes[0], op.kvHeads * size], seed: UInt64(seed))
+    }
+    let all = inputs + last + others
+    var types = all.map(\.type)
+    if sizes[0] > 1 {
+      types[0] = symbolic(types[0])
+      for index in 4...5 { types[index].shape[0] = types[0].shape[0] + .fixed(recent) }
+    }
+    return KernelCase(
+      "attention \(op.heads)/\(op.kvHeads) \(name) recent \(recent)", op, all, types: types,
+      symbols: sizes[0] > 1 ? ["T": sizes[0]] : [:], tolerance: tolerance)
+  }
+
   /// Ranks that fill vectors and that do not, one of keys or values whole, heads of other values; caches of all types; one
   /// token, whose lanes take several keys where ranks fill vectors, and many; positions before the last rows are full and
   /// behind; windows longer and shorter than they. Sums of up to 90 products in f32, 1e-5.
@@ -28,20 +47,10 @@ extension KernelTests {
           let op = Attention(
             heads: heads, kvHeads: kvHeads, scale: 1 / Float(dim).squareRoot(), window: window,
             softcap: window == nil ? nil : 2, recent: recent)
-          let last = [(dim, 94), (valueDim, 95)].map { size, seed in
-            Tensor.random([recent + tokens, kvHeads * size], seed: UInt64(seed))
-          }
-          let inputs = [q, k, v, at] + last
-          var types = inputs.map(\.type)
-          if tokens > 1 {
-            types[0] = symbolic(q.type)
-            for index in 4...5 { types[index].shape[0] = types[0].shape[0] + .fixed(recent) }
-          }
           cases.append(
-            KernelCase(
-              "attention \(heads)/\(kvHeads) x\(dim)x\(valueDim) of \(keyRank)x\(valueRank) \(type) \(tokens)@\(position) "
-                + "recent \(recent)",
-              op, inputs, types: types, symbols: tokens > 1 ? ["T": tokens] : [:], tolerance: 1e-5))
+            recentCase(
+              "x\(dim)x\(valueDim) of \(keyRank)x\(valueRank) \(type) \(tokens)@\(position)", op, [q, k, v, at],
+              valueDim: valueDim, tolerance: 1e-5))
         }
       }
     }
@@ -85,21 +94,12 @@ extension KernelTests {
           let op = Attention(
             heads: heads, kvHeads: kvHeads, scale: 0.2 / Float(dim * keyRank).squareRoot(),
             softcap: recent == 7 ? 2 : nil, recent: recent, latent: latent)
-          let last = [(dim, 194), (valueDim, 195)].map { size, seed in
-            Tensor.random([recent + tokens, kvHeads * size], seed: UInt64(seed))
-          }
-          let inputs =
-            [q, k, v, at] + last + factors + (turning == 0 ? [] : [Tensor(.f32, [rows, 2, turning], angles)])
-          var types = inputs.map(\.type)
-          if tokens > 1 {
-            types[0] = symbolic(q.type)
-            for index in 4...5 { types[index].shape[0] = types[0].shape[0] + .fixed(recent) }
-          }
+          let others = factors + (turning == 0 ? [] : [Tensor(.f32, [rows, 2, turning], angles)])
           cases.append(
-            KernelCase(
-              "attention \(heads)/\(kvHeads) x\(dim)x\(valueDim) of latent \(keyRank)x\(valueRank) \(type) "
-                + "\(tokens)@\(position) recent \(recent) turning \(turning)",
-              op, inputs, types: types, symbols: tokens > 1 ? ["T": tokens] : [:], tolerance: 3e-5))
+            recentCase(
+              "x\(dim)x\(valueDim) of latent \(keyRank)x\(valueRank) \(type) \(tokens)@\(position) turning \(turning)",
+              op,
+              [q, k, v, at], valueDim: valueDim, others, tolerance: 3e-5))
         }
       }
     }
