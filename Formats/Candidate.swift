@@ -34,15 +34,7 @@ package struct Candidate: Sendable {
   /// Whether there is nothing in it: no byte in a file, no name in a folder.
   package var isEmpty: Bool {
     guard isFolder else { return bytes.isEmpty }
-    guard let folder = opendir(path) else { return false }
-    defer { closedir(folder) }
-    while let entry = readdir(folder) {
-      let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-        String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-      }
-      if name != ".", name != ".." { return false }
-    }
-    return true
+    return (try? namesInFolder(path, limit: 1))?.isEmpty ?? false
   }
 
   /// The last part of the path without its extension, as a name for the model.

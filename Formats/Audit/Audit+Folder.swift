@@ -35,16 +35,7 @@ extension Audit {
   }
 
   private static func names(in path: String) -> [String] {
-    guard let folder = opendir(path) else { return [] }
-    defer { closedir(folder) }
-    var names: [String] = []
-    while names.count <= entryLimit, let entry = readdir(folder) {
-      let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-        String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-      }
-      if name != "." && name != ".." { names.append(name) }
-    }
-    return names.sorted()
+    (try? namesInFolder(path, limit: entryLimit + 1)) ?? []
   }
 
   /// A link is right in a hub cache, from a snapshot to its blobs; anywhere else it leaves the folder.

@@ -14,24 +14,13 @@ struct SampleFolder {
   /// - Throws: `CompileError` of kind `.input` if it has no such files, or too many, `.io` if it cannot be read.
   init?(_ path: String) throws {
     guard Self.isFolder(path) else { return nil }
-    guard let folder = opendir(path) else {
-      throw CompileError(.io, "cannot read the folder '\(path)': \(describeErrno(errno))")
+    let names = try namesInFolder(path, limit: Self.fileLimit + 1) { name in
+      (name.hasSuffix(".npy") || name.hasSuffix(".npz")) && !Self.isFolder("\(path)/\(name)")
     }
-    defer { closedir(folder) }
-    var names: [String] = []
-    while let entry = readdir(folder) {
-      let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-        String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-      }
-      guard name.hasSuffix(".npy") || name.hasSuffix(".npz"), !Self.isFolder("\(path)/\(name)") else { continue }
-      names.append(name)
-      guard names.count <= Self.fileLimit else {
-        throw CompileError(.input, "'\(path)' has more than \(Self.fileLimit) files of samples")
-      }
+    guard names.count <= Self.fileLimit else {
+      throw CompileError(.input, "'\(path)' has more than \(Self.fileLimit) files of samples")
     }
     guard !names.isEmpty else { throw CompileError(.input, "the folder '\(path)' has no file .npy or .npz") }
-    // By bytes, so that the order is the same under every locale.
-    names.sort { $0.utf8.lexicographicallyPrecedes($1.utf8) }
     files = names.map { "\(path)/\($0)" }
   }
 

@@ -40,18 +40,7 @@ package final class TemporaryFolder: Sendable {
   /// The names in the folder, hidden ones too, sorted.
   package func names() -> [String] { Self.names(in: path) }
 
-  package static func names(in path: String) -> [String] {
-    guard let folder = opendir(path) else { return [] }
-    defer { closedir(folder) }
-    var names: [String] = []
-    while let entry = readdir(folder) {
-      let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-        String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-      }
-      if name != "." && name != ".." { names.append(name) }
-    }
-    return names.sorted()
-  }
+  package static func names(in path: String) -> [String] { (try? namesInFolder(path)) ?? [] }
 
   private static func remove(_ path: String) {
     for name in names(in: path) {

@@ -60,18 +60,7 @@ package final class WorkFolder: Sendable {
   }
 
   /// The names in a folder, sorted; empty if it cannot be read.
-  package static func names(in path: String) -> [String] {
-    guard let folder = opendir(path) else { return [] }
-    defer { closedir(folder) }
-    var names: [String] = []
-    while let entry = readdir(folder) {
-      let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-        String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-      }
-      if name != ".", name != ".." { names.append(name) }
-    }
-    return names.sorted()
-  }
+  package static func names(in path: String) -> [String] { (try? namesInFolder(path)) ?? [] }
 
   /// Removes a file, or a folder with everything in it; links are not followed.
   package static func remove(_ path: String) {
