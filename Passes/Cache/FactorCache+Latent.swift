@@ -15,7 +15,7 @@ import Tensors
 /// those of their rows side by side (C.-C. Chang and others, xKV, 2025, who decompose the rows of each prompt). They are whole
 /// when the last of the layers has its rows, so that all queries of a call take the rows of the call as they are.
 ///
-/// `x' = x A` and `x = x' B` are those of ``CacheBasis`` for all columns together. In the metric of the queries a key counts
+/// `x' = x A` and `x = x' B^T` are those of ``CacheBasis`` for all columns together. In the metric of the queries a key counts
 /// as if all differences of positions came with the same weight: the two numbers of a pair that turns get the mean of
 /// what is measured for them, and other pairs nothing to do with them.
 extension FactorCache {
@@ -30,7 +30,7 @@ extension FactorCache {
     var keys: ValueID { embedding?.value ?? cache.keys.rows }
     /// Columns of all heads.
     var columns: (keys: Int, values: Int) { (op.kvHeads * cache.keys.width, op.kvHeads * cache.values.width) }
-    /// The nodes before which keys, values and queries are measured.
+    /// The nodes before which keys and values are measured.
     var wanted: [NodeID: [ValueID]] {
       let keyNode = embedding?.rope ?? cache.keys.update
       return [keyNode: [keys], cache.values.update: [cache.values.rows]]
@@ -137,7 +137,6 @@ extension FactorCache {
     }
     var rows: [ValueID: [SampleRows]] = [:]
     var metrics: [NodeID: SquareMatrix] = [:]
-    var result = groups
     // Attentions in the order in which they come, the rows of the current group being kept.
     var current = groups.map { _ in 0 }
     let most = groups.joined().flatMap(\.places).map(\.cache.rows).max() ?? 1
@@ -153,27 +152,23 @@ extension FactorCache {
       guard places.allSatisfy({ rows[$0.keys] != nil && rows[$0.cache.values.rows] != nil }),
         metric == .plain || places.allSatisfy({ metrics[$0.cache.node] != nil })
       else { return }
-      var readers: [SquareMatrix]? = []
-      if metric == .readers {
-        for place in places {
-          guard let next = try self.readers(of: place.cache, function: index, of: model, context) else {
-            readers = nil
-            break
-          }
-          readers?.append(SquareMatrix(blocks: next))
+      // Where nothing that is known reads the values of a layer, those of all count as they are.
+      let readers =
+        try metric == .plain
+        ? []
+        : places.compactMap { place in
+          try self.readers(of: place.cache, function: index, of: model, context).map { SquareMatrix(blocks: $0) }
         }
-      }
-      result[index][current[index]].keys = try basis(
+      groups[index][current[index]].keys = try basis(
         places.map { (rows[$0.keys] ?? [], $0.columns.keys) },
         metrics: metric == .plain ? nil : places.compactMap { metrics[$0.cache.node] }, named: places[0].keys, in: graph
       )
-      result[index][current[index]].values = try basis(
+      groups[index][current[index]].values = try basis(
         places.map { (rows[$0.cache.values.rows] ?? [], $0.columns.values) },
-        metrics: metric == .plain ? nil : readers, named: places[0].cache.values.rows, in: graph)
+        metrics: readers.count == places.count ? readers : nil, named: places[0].cache.values.rows, in: graph)
       rows = [:]
       if current[index] + 1 < groups[index].count { current[index] += 1 }
     }
-    groups = result
   }
 
   /// The basis of rows side by side.
@@ -238,7 +233,8 @@ extension FactorCache {
       (first.values, values, ranks.values, places.map(\.cache.values.rows)),
     ].map { cache, basis, rank, rows in
       let type = graph.type(of: cache.state)
-      builder.graph.setType(type.latent(rank, step: Self.latentStep(basis.width), width: cache.width), of: cache.state)
+      builder.graph.setType(
+        type.cache(of: rank, part: Self.latentStep(basis.width), from: cache.width), of: cache.state)
       let name = graph[cache.state].name
       let features = try builder.features(of: rows, basis, rank, name: name)
       let update = try builder.emit(CacheUpdate(), cache.state, features, first.position)
@@ -356,18 +352,6 @@ extension Graph {
       rest += self[id].inputs
     }
     return false
-  }
-}
-
-extension TensorType {
-  /// The type of a cache with rows of `rank` numbers without heads, in codes with a scale for `step` of them where those of
-  /// heads of `width` numbers have codes.
-  fileprivate func latent(_ rank: Int, step: Int, width: Int) -> TensorType {
-    let shape = Shape([shape[0], .fixed(rank)])
-    guard case .block(let old) = encoding, let type = CacheType(old, headDim: width),
-      let format = type.format(headDim: step)
-    else { return with(shape: shape) }
-    return TensorType(element, shape, encoding: .block(format))
   }
 }
 

@@ -16,13 +16,15 @@ import Testing
       path, pipeline, of: FactorCache.name, seed: 60, cache: cache, context: rows, size: size, explaining: pass)
   }
 
-  /// With all numbers nothing is lost, whatever the order of queries, keys and values in their projections, with biases,
-  /// groups of heads, norms, embeddings that turn or do not; tokens before, on and behind the window.
-  @Test(arguments: [
+  private static let decoders = [
     "stories260K/hf", "pycode7m", "architectures/llama", "architectures/qwen2", "architectures/qwen3",
     "architectures/phi3", "architectures/gpt2", "architectures/gpt-neox", "architectures/olmo2",
     "architectures/mixtral",
-  ])
+  ]
+
+  /// With all numbers nothing is lost, whatever the order of queries, keys and values in their projections, with biases,
+  /// groups of heads, norms, embeddings that turn or do not; tokens before, on and behind the window.
+  @Test(arguments: decoders)
   func keepsTheFunctionAtFullRank(_ name: String) throws {
     guard let path = Fixtures.path(name) else { return }
     let outcome = try Self.run(path, "factor-cache{rank=1,window=8,text=\"t\"}", context: 64, size: 48)
@@ -38,11 +40,7 @@ import Testing
   }
 
   /// The same with features of a layer, and of two layers, whose calls go on from one another.
-  @Test(arguments: [
-    "stories260K/hf", "pycode7m", "architectures/llama", "architectures/qwen2", "architectures/qwen3",
-    "architectures/phi3", "architectures/gpt2", "architectures/gpt-neox", "architectures/olmo2",
-    "architectures/mixtral",
-  ])
+  @Test(arguments: decoders)
   func featuresKeepTheFunctionAtFullRank(_ name: String) throws {
     guard let path = Fixtures.path(name) else { return }
     for layers in [1, 2] {

@@ -34,8 +34,8 @@ struct AttentionByteTile {
   var block: Int { form.block }
   /// Pairs that are scored together.
   var part: Int { Self.vectors * lanes }
-  var paddedHeadDim: Int { (headDim + lanes - 1) / lanes * lanes }
-  var paddedValueDim: Int { (valueDim + lanes - 1) / lanes * lanes }
+  var paddedHeadDim: Int { headDim.aligned(to: lanes) }
+  var paddedValueDim: Int { valueDim.aligned(to: lanes) }
   /// Words of four columns in a head.
   var headWords: Int { (headDim + 3) / 4 }
   /// Parts of a tile: fewer where heads are wide, whose sums would not stay in the second cache.
