@@ -153,7 +153,7 @@ package struct FactorCache: TokenSampled {
     for cache in [place.keys, place.values] {
       try heads.check(cache.number, of: model, function: index)
       if case .block(let format) = graph.type(of: cache.state).encoding {
-        guard CacheType(format, headDim: cache.width) != nil else {
+        guard format.levels == nil, CacheType(format, headDim: cache.width) != nil else {
           throw AttentionHeads.Refusal(reason: "the cache has codes of another form")
         }
       }
@@ -366,7 +366,7 @@ package struct FactorCache: TokenSampled {
     {
       let name = graph[cache.state].name
       let type = graph.type(of: cache.state)
-      builder.graph.setType(type.factored(count, from: cache.width, to: rank), of: cache.state)
+      builder.graph.setType(type.cache(of: count * rank, part: rank, from: cache.width), of: cache.state)
       let first = try builder.firstOfHeads(
         rows, rank, count: count, width: cache.width, name: graph[cache.rows].name + "_first")
       let update = try builder.emit(CacheUpdate(), cache.state, first, place.position)
@@ -418,11 +418,12 @@ extension [Float] {
 }
 
 extension TensorType {
-  /// The type of a cache with fewer numbers of a head.
-  fileprivate func factored(_ heads: Int, from width: Int, to rank: Int) -> TensorType {
-    let shape = Shape([shape[0], .fixed(heads * rank)])
+  /// The type of a cache with rows of `columns` numbers, in codes with scales for each `part` of them where those of heads of
+  /// `width` numbers have codes.
+  func cache(of columns: Int, part: Int, from width: Int) -> TensorType {
+    let shape = Shape([shape[0], .fixed(columns)])
     guard case .block(let old) = encoding, let type = CacheType(old, headDim: width),
-      let format = type.format(headDim: rank)
+      let format = type.format(headDim: part)
     else { return with(shape: shape) }
     return TensorType(element, shape, encoding: .block(format))
   }

@@ -36,6 +36,8 @@ package struct FrontendOptions: Sendable {
   package var cacheRank: Double?
   /// How many successive layers then have rows in common; 0 for rows of heads.
   package var cacheLayers = 1
+  /// The share of the numbers of a row that lies beside caches of levels, where a text says what these are like.
+  package var cacheOutliers = 0.01
   /// Passes that replace the preset and the quantization.
   package var pipeline: Pipeline?
   package var rewriteLimit: Int?
@@ -149,9 +151,10 @@ package struct Frontend {
     }
     // Behind a rotation, which would turn what attention adds to the keys.
     if options.cacheRank == nil, let text = options.calibration?.samples,
-      model[metadata: "cache"] == CacheType.i4.rawValue, isLanguage(model)
+      let type = model[metadata: "cache"].flatMap({ CacheType(rawValue: $0) }), isLanguage(model)
     {
-      passes.append(CenterKeys(text: text))
+      if type == .i4 { passes.append(CenterKeys(text: text)) }
+      if type.levels != nil { passes.append(ChannelCache(outliers: options.cacheOutliers, text: text)) }
     }
     return passes
   }

@@ -15,7 +15,8 @@ import Tensors
 ///   a zero point; `w6` to `w2` only.
 /// - activations: `a8` (without: the same, for quantized weights), `a7` to `a4`, whose codes are bytes of fewer values, or
 ///   `a32`, which leaves them as they are; `wfp8` takes `a32` only.
-/// - cache: `kv32`, `kv16`, `kv8`, `kv4` or `kv4t`, see ``CacheType``; without, the checkpoint decides.
+/// - cache: `kv32`, `kv16`, `kv8`, `kv4`, `kv4t`, `kv4n`, `kv3n` or `kv2n`, see ``CacheType``; without, the checkpoint
+///   decides.
 /// - attention: `at8`, products of bytes where there are several queries (``ByteAttention``), or `at32` (without: the
 ///   same).
 package struct QuantizationSpec: Hashable, Sendable {
@@ -254,9 +255,9 @@ extension QuantizationSpec: CustomStringConvertible {
 
     cacheType = nil
     if take("kv") {
-      let spelling = word() + (take("t") ? "t" : "")
+      let spelling = word() + (take("t") ? "t" : take("n") ? "n" : "")
       guard let type = CacheType(spelling: spelling) else {
-        throw fail("unknown KV cache 'kv\(spelling)' (choices: kv32, kv16, kv8, kv4, kv4t)")
+        throw fail("unknown KV cache 'kv\(spelling)' (choices: kv32, kv16, kv8, kv4, kv4t, kv4n, kv3n, kv2n)")
       }
       cacheType = type
     }

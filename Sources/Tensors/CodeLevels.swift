@@ -1,4 +1,4 @@
-/// The whole numbers that codes stand for where these are places in a table: 8 or 16 levels within -127...127, times a
+/// The whole numbers that codes stand for where these are places in a table: 4, 8 or 16 levels within -127...127, times a
 /// scale.
 package struct CodeLevels: Hashable, Sendable {
   /// The level of each code.
@@ -10,10 +10,10 @@ package struct CodeLevels: Hashable, Sendable {
   /// The first code of a level, by the level plus 128; 0 for numbers that are no level.
   private let codes: [UInt8]
 
-  /// A table of levels; nil unless there are 8 or 16, two different ones at least, and none below -127.
+  /// A table of levels; nil unless there are 4, 8 or 16, two different ones at least, and none below -127.
   package init?(_ values: [Int8]) {
     let sorted = Set(values).sorted()
-    guard values.count == 8 || values.count == 16, sorted.count > 1, sorted[0] > -128 else { return nil }
+    guard [4, 8, 16].contains(values.count), sorted.count > 1, sorted[0] > -128 else { return nil }
     self.values = values
     let numbers = sorted.map { Float($0) }
     ascending = numbers
@@ -32,8 +32,14 @@ package struct CodeLevels: Hashable, Sendable {
 
   package func hash(into hasher: inout Hasher) { hasher.combine(values) }
 
-  /// Bits of a code: 3 or 4.
-  package var bits: Int { values.count == 8 ? 3 : 4 }
+  /// Bits of a code: 2, 3 or 4.
+  package var bits: Int { values.count.trailingZeroBitCount }
+
+  /// Whether codes ascend with their levels, no two of which are equal.
+  package var isAscending: Bool { zip(values, values.dropFirst()).allSatisfy(<) }
+
+  /// The places half way between neighbouring levels, in ascending order.
+  package var bounds: [Float] { thresholds }
 
   /// The code of a level.
   package func code(of level: Float) -> UInt8 {
@@ -89,8 +95,11 @@ extension CodeLevels {
   /// Eight quantiles of a normal distribution, from which levels of three bits are fitted.
   package static let nf3 = CodeLevels(known: [-127, -68, -31, 0, 23, 49, 79, 127])
 
+  /// Four quantiles of a normal distribution, from which levels of two bits are fitted.
+  package static let nf2 = CodeLevels(known: [-127, -30, 30, 127])
+
   private static let named: [(name: String, levels: CodeLevels)] = [
-    ("e2m1", e2m1), ("nf4", nf4), ("iq4nl", iq4nl), ("twinlog", twinLog), ("twinlog3", twinLog3), ("nf3", nf3),
+    ("e2m1", e2m1), ("nf4", nf4), ("iq4nl", iq4nl), ("twinlog", twinLog), ("twinlog3", twinLog3), ("nf3", nf3), ("nf2", nf2),
   ]
 
   /// The name of a known table, or `x` and two hexadecimal digits for each level.

@@ -10,7 +10,7 @@ import Base
 /// codes `j`, `j + bytes`, `j + 2 * bytes`, ... With 32 numbers per group, 8 and 4 bits are GGUF's Q8_0 and Q4_0 (ggml,
 /// `ggml-common.h`).
 ///
-/// Codes of 4 or 3 bits may instead be places in a table of levels, of value `level * scale` (``CodeLevels``), and
+/// Codes of 4 to 2 bits may instead be places in a table of levels, of value `level * scale` (``CodeLevels``), and
 /// codes of 8 bits floats. Numbers of E2M1 have scales of eight bits as well: powers of two (E8M0, here of type `u8`),
 /// by which they are multiplied as in MXFP4, or E4M3 over the format's `divisor`, as in NVFP4.
 package struct BlockFormat: Hashable, Sendable {

@@ -119,8 +119,8 @@ struct Eval: AsyncParsableCommand {
         .usage,
         "\(given.joined(separator: ", ")): for models that are compiled here; '\(models[0])' is a program already")
     }
-    let changesCache = passes.kvKeep != nil || passes.kvRank != nil
-    let own = passes.quantizes || changesCache || passes.pipeline != nil ? compiled.first : nil
+    // Nothing but what changes numbers takes a text or samples.
+    let own = passes.quantizes || passes.calibrate != nil || passes.pipeline != nil ? compiled.first : nil
     guard !layers || models.count == 1 && own != nil else {
       throw CompileError(.usage, "--layers is for one model with --quantize, --bits, --max-size or --pipeline")
     }

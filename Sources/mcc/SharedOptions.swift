@@ -12,7 +12,10 @@ struct LoadArguments: ParsableArguments {
   var context: Int?
 
   @Option(
-    help: "Bits of the KV cache: 32, 16, 8, 4, or 4t for one scale a head. (default: 32 for f32 checkpoints, else 16)")
+    help: """
+      Bits of the KV cache: 32, 16, 8, 4, 4t for one scale a head, or 4n, 3n and 2n for levels that are not uniform. \
+      (default: 32 for f32 checkpoints, else 16)
+      """)
   var kv: String?
 
   @Option(
@@ -169,9 +172,9 @@ struct PassArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       """
-      For models of language a text or token ids (.npy, .npz) to choose the codes of weights on, with --kv 4 to \
-      measure what keys have in common, and with --kv-keep and --kv-rank what they are looked at; for other networks samples (.npz, .npy or a folder of them) to measure the ranges \
-      of activations on, whose convolutions and linear layers then compute in 8 bits.
+      For models of language a text or token ids (.npy, .npz) to choose the codes of weights on, with --kv 4, 4n, 3n or \
+      2n to measure what keys and values are like, and with --kv-keep and --kv-rank what they are looked at; for other \
+      networks samples (.npz, .npy or a folder of them) to measure the ranges of activations on, whose convolutions and linear layers then compute in 8 bits.
       """, valueName: "file"))
   var calibrate: String?
 
@@ -235,6 +238,14 @@ struct PassArguments: ParsableArguments {
       """, valueName: "count"))
   var kvLayers: Int?
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      With --kv 4n, 3n or 2n and --calibrate, keeps this share of the numbers of a row apart in f16, those of largest \
+      magnitude. (default: 0.01)
+      """, valueName: "share"))
+  var kvOutliers: Double?
+
   @Option(help: "Passes that replace the preset, such as canonicalize,fuse.")
   var pipeline: String?
 
@@ -263,7 +274,8 @@ struct PassArguments: ParsableArguments {
       ("-\(level?.rawValue ?? "O")", level != nil), ("--outputs", outputs != nil), ("--quantize", quantize != nil),
       ("--bits", bits != nil), ("--max-size", maxSize != nil), ("--calibrate", calibrate != nil),
       ("--method", method != nil), ("--rotate", rotate != nil), ("--smooth", smooth != nil),
-      ("--kv-keep", kvKeep != nil), ("--kv-rank", kvRank != nil), ("--pipeline", pipeline != nil),
+      ("--kv-keep", kvKeep != nil), ("--kv-rank", kvRank != nil), ("--kv-outliers", kvOutliers != nil),
+      ("--pipeline", pipeline != nil),
     ]
     return all.filter(\.1).map(\.0)
   }
@@ -317,14 +329,25 @@ struct PassArguments: ParsableArguments {
         throw CompileError(.usage, "--kv-layers is \(kvLayers), expected 0 to 1024")
       }
     }
+    if let kvOutliers {
+      guard kvOutliers >= 0, kvOutliers <= ChannelCache.largestShare else {
+        throw CompileError(.usage, "--kv-outliers is \(kvOutliers), expected 0 to \(ChannelCache.largestShare)")
+      }
+      guard calibrate != nil else { throw CompileError(.usage, "--kv-outliers needs a text: --calibrate FILE") }
+      guard pipeline == nil else {
+        throw CompileError(
+          .usage,
+          "--kv-outliers and --pipeline exclude each other; name 'channel-cache{outliers=...}' in the pipeline")
+      }
+    }
     guard
       calibrate == nil || quantizes || kvKeep != nil || kvRank != nil
-        || load.kv == CacheType.i4.spelling && pipeline == nil
+        || pipeline == nil && load.kv.flatMap({ CacheType(spelling: $0) })?.isMeasured == true
     else {
       throw CompileError(
         .usage,
-        "--calibrate needs --quantize, --kv-keep, --kv-rank or --kv 4; in a pipeline write 'quantize,gptq{text=...}' or "
-          + "'calibrate{samples=...},quantize'"
+        "--calibrate needs --quantize, --kv-keep, --kv-rank or --kv 4, 4n, 3n or 2n; in a pipeline write "
+          + "'quantize,gptq{text=...}' or 'calibrate{samples=...},quantize'"
       )
     }
     guard method == nil || quantizes else { throw CompileError(.usage, "--method needs --quantize") }
@@ -388,6 +411,16 @@ struct PassArguments: ParsableArguments {
         throw CompileError(.usage, "--kv-keep and attention in bytes (at8) exclude each other")
       }
     }
+    if kvRank != nil || kvOutliers != nil {
+      let hasLevels = options.load.cacheType?.levels != nil
+      guard kvRank == nil || !hasLevels else {
+        throw CompileError(.usage, "--kv-rank is for caches without tables of levels: --kv 32, 16, 8, 4 or 4t")
+      }
+      guard kvOutliers == nil || hasLevels else {
+        throw CompileError(.usage, "--kv-outliers needs a cache of levels: --kv 4n, 3n or 2n")
+      }
+    }
+    options.cacheOutliers = kvOutliers ?? options.cacheOutliers
     options.cacheRank = kvRank
     options.cacheLayers = kvLayers ?? options.cacheLayers
     guard kvRank == nil || options.quantization?.attentionBits == nil else {

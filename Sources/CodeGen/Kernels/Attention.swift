@@ -44,6 +44,8 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   package var angleBlock: Int?
   /// Rows of keys and values that all heads have in common; nil where rows have heads. For the tiled kernel alone.
   package var latent: LatentConfig?
+  /// Rows of keys with scales of columns; nil where they are stored as they are. For the tiled kernel alone.
+  package var channels: ChannelConfig?
   /// How products are those of bytes; nil for numbers as they are.
   package var int8: ByteAttention?
 
@@ -108,6 +110,15 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
       }
       if latent.rows.wholeCalls { parts.append("calls") }
     }
+    if let channels {
+      parts.append("channels")
+      if let block = channels.rows.angleBlock {
+        parts.append((channels.rows.interleaved ? "pairs" : "turn") + "\(channels.turning)_\(block)")
+      }
+      if channels.rows.outliers > 0 {
+        parts.append("apart\(channels.rows.outliers)" + channels.outliers.map(\.rawValue).joined())
+      }
+    }
     if let int8, int8 != ByteAttention() { parts.append("block\(int8.block)" + (int8.smooth ? "" : "plain")) }
     if causal { parts.append("causal") }
     if let window { parts.append("window\(window)") }
@@ -130,8 +141,8 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
   /// Keys scored at a time.
   private static let block = 32
 
-  /// Parameters: q, k, v, position, mask, last keys and values, means and angles of keys or factors of latent rows and angles if
-  /// there are any, y, then the run-time ones of batch, tokens and keys. Threads share the heads of all tokens, neighbouring tokens of a head
+  /// Parameters: q, k, v, position, mask, last keys and values, means and angles of keys, or factors of latent rows and angles, or
+  /// scales of columns, angles and outliers if there are any, y, then the run-time ones of batch, tokens and keys. Threads share the heads of all tokens, neighbouring tokens of a head
   /// together.
   package func build(name: String? = nil, target: Target) -> KernelFunction {
     let k = KernelBuilder(name ?? self.name(target: target), target: target)
@@ -155,10 +166,26 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     let term = angleBlock.map {
       AttentionTile.KeyTerm(means: k.input("key_means", .f32), angles: k.input("key_angles", .f32), block: $0)
     }
+    func angles(_ block: Int?, _ interleaved: Bool, _ turning: Int) -> AttentionTile.KeyAngles? {
+      block.map {
+        AttentionTile.KeyAngles(
+          pointer: k.input("key_angles", .f32), block: $0, interleaved: interleaved, turning: turning)
+      }
+    }
     let expansion = latent.map {
       AttentionTile.Latent(
         config: $0, keys: k.input("expand_k", .f32), values: k.input("expand_v", .f32),
-        angles: $0.rows.angleBlock == nil ? nil : k.input("key_angles", .f32))
+        angles: angles($0.rows.angleBlock, $0.rows.interleaved, $0.turning))
+    }
+    let columns = channels.map { channels in
+      AttentionTile.Channels(
+        scales: k.input("column_scales", .f32),
+        angles: angles(channels.rows.angleBlock, channels.rows.interleaved, channels.turning),
+        outliers: channels.rows.outliers == 0
+          ? nil
+          : (
+            k.input("apart_k", channels.outliers[0]), k.input("apart_v", channels.outliers[1]), channels.rows.outliers
+          ))
     }
     let y = k.output("y", .f32)
     let batches = k.extent(batch)
@@ -176,11 +203,14 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     if isTiled {
       AttentionTile(
         config: self, k: k, q: q, keyPointer: keyPointer, valuePointer: valuePointer, position: position,
-        mask: maskPointer, last: last, term: term, latent: expansion, y: y, tokens: count, rowCount: rowCount
+        mask: maskPointer, last: last, term: term, latent: expansion, channels: columns,
+        tables: (key.table(k), value.table(k)), y: y, tokens: count, rowCount: rowCount
       ).build()
       return k.finish()
     }
-    precondition(angleBlock == nil && latent == nil, "terms of keys and latent rows are for tiles")
+    precondition(
+      angleBlock == nil && latent == nil && channels == nil, "terms of keys and forms of rows are for tiles")
+    let tables = (keys: key.table(k), values: value.table(k))
     let part = k.partition(batches * .integer(heads) * count)
     let scores = k.array("scores", .f32, count: max(Self.block, k.lanes))
     let sums = k.array("sums", .f32, count: (valueDim + k.lanes - 1) / k.lanes * k.lanes)
@@ -221,8 +251,9 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
           accumulate(k, values: values, row: row, rows: rows, scores: scores, sums: sums, correction: correction)
         }
       }
-      let keys = CacheRows(pointer: keyRows, element: key, stride: keyStride, size: keySize)
-      let values = CacheRows(pointer: valueRows, element: value, stride: valueStride, size: valueSize)
+      let keys = CacheRows(pointer: keyRows, element: key, stride: keyStride, size: keySize, table: tables.keys)
+      let values = CacheRows(
+        pointer: valueRows, element: value, stride: valueStride, size: valueSize, table: tables.values)
       if let recent, let last, let position {
         pass(keys, values, from: begin, to: k.define("early", end - .integer(recent)), behind: 0)
         let lastKeys = k.pointer("last_keys", last.keys, offset: shared * .integer(headDim))
@@ -265,6 +296,8 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     let stride: Int
     /// Numbers of the head.
     let size: Int
+    /// The table that codes are places in.
+    var table: Expression?
   }
 
   /// scores[r] = scale * query . keys[row + r] for the key `first + r`, capped and masked; -inf beyond the last row.
@@ -276,7 +309,9 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
     func load(_ part: CacheElement.Part) -> Expression { query.load(.integer(part.start), count: part.tail(k.lanes)) }
     let loaded = parts.count <= 8 ? parts.map { k.define("q", load($0)) } : []
     k.loop("r", to: rows) { r in
-      let row = CacheRow(k, keys.pointer, keys.element, at: (start + r) * .integer(keys.stride), size: keys.size)
+      let row = CacheRow(
+        k, keys.pointer, keys.element, at: (start + r) * .integer(keys.stride), size: keys.size,
+        table: keys.table)
       var products: [Expression?] = [nil, nil]
       func add(_ a: Expression, _ b: Expression, to index: Int) {
         products[index % 2] = k.define("p", products[index % 2].map { .multiplyAdd(a, b, $0) } ?? a * b)
@@ -354,7 +389,7 @@ package struct AttentionConfig: Hashable, Codable, Sendable {
       k.loop("r", to: rows) { r in
         let row = CacheRow(
           k, values.pointer, values.element, at: (start + r) * .integer(values.stride), size: values.size,
-          groups: (part.first?.group ?? 0)...(part.last?.group ?? 0))
+          table: values.table, groups: (part.first?.group ?? 0)...(part.last?.group ?? 0))
         var weight: Expression?
         for (index, register) in registers.enumerated() {
           let group = part[index].group

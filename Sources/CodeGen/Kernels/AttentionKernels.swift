@@ -5,7 +5,7 @@ import Tensors
 package enum AttentionKernel: Kernel {
   package static let name = "attention"
   package static let summary =
-    "scaled dot-product attention by online softmax; keys and values in f32, f16, bf16, 8 or 4 bits"
+    "scaled dot-product attention by online softmax; keys and values in f32, f16, bf16, 8 to 2 bits"
 
   package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
     guard let op = query.operation.op as? Attention, query.operands.count >= 3,
@@ -28,8 +28,11 @@ package enum AttentionKernel: Kernel {
     let valueWidth = lastValues.flatMap(\.shape.last.fixedValue) ?? oldWidth
     if let position = optional.position, types[position].element != .i32 { return [] }
     if let last = op.recentInputs(types.count), last.contains(where: { types[$0].element != .f32 }) { return [] }
-    let others = op.termInputs(types.count) ?? op.latentInputs(types.count) ?? 0..<0
-    if others.contains(where: { types[$0].element != .f32 }) { return [] }
+    let others = op.formInputs(types.count) ?? 0..<0
+    let apart = op.channels.map { $0.outliers > 0 ? others.suffix(2) : [] } ?? []
+    if others.contains(where: { !apart.contains($0) && types[$0].element != .f32 }) { return [] }
+    let apartElements = apart.compactMap { types[$0].element.scalar }
+    guard apartElements.count == apart.count, apartElements.allSatisfy({ [.f32, .f16].contains($0) }) else { return [] }
     let rows = q.rank - 2
     var extents = ExtentTable()
     let batch = q.rank == 3 ? q.shape[0] : 1
@@ -65,6 +68,11 @@ package enum AttentionKernel: Kernel {
           turning: range.count > 2 ? types[range.lowerBound + 2].shape.last.fixedValue ?? 0 : 0)
       }
     }
+    config.channels = op.channels.map {
+      ChannelConfig(
+        rows: $0, turning: $0.angleBlock == nil ? 0 : types[others.lowerBound + 1].shape.last.fixedValue ?? 0,
+        outliers: apartElements)
+    }
     let queries = Double(batch.maximum) * Double(q.shape[rows].maximum) * Double(op.heads)
     let keys = Double(k.shape[rows].maximum)
     let bytes = Double(k.maximumByteCount + v.maximumByteCount)
@@ -87,6 +95,12 @@ package enum AttentionKernel: Kernel {
       return [
         choice(
           config.build(target: target), products: 2 * queries + products / Double(4 * config.headDim), query.unpacked)
+      ]
+    }
+    if op.channels != nil {
+      config.isTiled = true
+      return [
+        choice(config.build(target: target), products: 2 * laneQueries(config, q, batch, target), query.unpacked)
       ]
     }
     if let block = op.angleBlock {
@@ -180,7 +194,7 @@ package enum AttentionKernel: Kernel {
 /// Rows written into a cache.
 package enum CacheUpdateKernel: Kernel {
   package static let name = "cache_update"
-  package static let summary = "rows written into a cache of f32, f16, bf16, 8 or 4 bits at a position"
+  package static let summary = "rows written into a cache of f32, f16, bf16, 8 to 2 bits at a position"
 
   package static func choices(for query: KernelQuery, target: Target) throws -> [KernelChoice] {
     guard query.operation.op is CacheUpdate, query.operands.count == 3, query.operands[0].rowStride == nil,

@@ -17,7 +17,7 @@ extension AttentionTile {
   struct Latent {
     let config: LatentConfig
     let keys, values: Pointer
-    let angles: Pointer?
+    let angles: KeyAngles?
   }
 
   /// Local memory for latent rows.
@@ -30,12 +30,12 @@ extension AttentionTile {
     let sums: Sums
 
     init(_ tile: AttentionTile, _ latent: LatentConfig, width: Int) {
-      func padded(_ count: Int) -> Int { (count + tile.lanes - 1) / tile.lanes * tile.lanes }
-      let (k, block) = (tile.k, AttentionTile.block)
+      let (k, block, lanes) = (tile.k, AttentionTile.block, tile.lanes)
       let isPlain = tile.config.key == .f32 && tile.config.value == .f32
-      rows = isPlain ? nil : k.array("latent_rows", .f32, count: block * padded(max(latent.keys, latent.values)))
+      rows =
+        isPlain ? nil : k.array("latent_rows", .f32, count: block * max(latent.keys, latent.values).aligned(to: lanes))
       keys = k.array("latent_keys", .f32, count: block * tile.paddedHeadDim)
-      let stride = padded(latent.values)
+      let stride = latent.values.aligned(to: lanes)
       sums = Sums(pointer: k.array("latent_sums", .f32, count: width * stride), stride: stride, size: latent.values)
     }
   }
@@ -46,7 +46,7 @@ extension AttentionTile {
       let group = format.group
     else { return widened(source, first, rows, local) }
     // 8-bit codes lie in blocks that have a scale each.
-    let padded = (source.size + lanes - 1) / lanes * lanes
+    let padded = source.size.aligned(to: lanes)
     k.loop("r", to: rows) { r in
       prefetch(source, first + r)
       k.loop("part", to: .integer(source.size / group)) { part in
@@ -71,7 +71,7 @@ extension AttentionTile {
     multiply(
       rows, count: count, depth: depth, by: factors, columns: headDim, most: Self.block, into: local,
       stride: paddedHeadDim)
-    turn(local, latent, from: key, count: count)
+    if let angles = latent.angles { turn(local, angles, from: key, count: count) }
     return CacheRows(pointer: local, element: .f32, stride: paddedHeadDim, size: headDim, isLocal: true)
   }
 
@@ -116,49 +116,6 @@ extension AttentionTile {
             k.store(local, (r + .integer(index)) * .integer(stride) + .integer(column), sum)
           }
         }
-      }
-    }
-  }
-
-  /// Turns keys in local memory by the angles of their positions.
-  private func turn(_ keys: Pointer, _ latent: Latent, from key: Expression, count: Expression) {
-    guard let angles = latent.angles, let block = latent.config.rows.angleBlock else { return }
-    let turning = latent.config.turning
-    let isEven =
-      latent.config.rows.interleaved
-      ? k.define("even", (.laneNumbers & .broadcast(.integer(1))).isEqual(to: .broadcast(.integer(0)))) : nil
-    k.loop("r", to: count) { r in
-      let position = k.define("key_position", key + r)
-      let early = k.pointer(
-        "early", angles, offset: (position / .integer(block) + .integer(block)) * .integer(2 * turning))
-      let late = k.pointer("late_angles", angles, offset: position % .integer(block) * .integer(2 * turning))
-      let row = k.pointer("key_row", keys, offset: r * .integer(paddedHeadDim))
-      func angle(_ d: Expression, _ tail: Expression?) -> (cosine: Expression, sine: Expression) {
-        func load(_ pointer: Pointer, _ name: String) -> (Expression, Expression) {
-          (
-            k.define(name, pointer.load(d, count: tail)),
-            k.define(name, pointer.load(.integer(turning) + d, count: tail))
-          )
-        }
-        let ((a, b), (c, d)) = (load(early, "e"), load(late, "l"))
-        return (k.define("cosine", a * c - b * d), k.define("sine", .multiplyAdd(b, c, a * d)))
-      }
-      guard let isEven else {
-        let half = Expression.integer(turning / 2)
-        k.vectorLoop("d", count: half) { d, tail in
-          let (cosine, sine) = angle(d, tail)
-          let x = k.define("x", row.load(d, count: tail))
-          let y = k.define("y", row.load(half + d, count: tail))
-          k.store(row, d, x * cosine - y * sine, count: tail)
-          k.store(row, half + d, .multiplyAdd(y, cosine, x * sine), count: tail)
-        }
-        return
-      }
-      k.vectorLoop("d", count: .integer(turning)) { d, tail in
-        let (cosine, sine) = angle(d, tail)
-        let x = k.define("x", row.load(d))
-        let other = k.define("y", .exchanged(x, distance: 1) * sine)
-        k.store(row, d, .choose(isEven, x * cosine - other, .multiplyAdd(x, cosine, other)), count: tail)
       }
     }
   }

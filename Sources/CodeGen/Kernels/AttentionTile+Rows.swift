@@ -7,6 +7,8 @@ extension AttentionTile {
     let stride: Int
     /// Numbers of the head.
     let size: Int
+    /// The table that codes are places in.
+    var table: Expression?
     /// Whether rows lie in local memory, padded to whole vectors.
     var isLocal = false
   }
@@ -31,11 +33,12 @@ extension AttentionTile {
         pointer: k.pointer("block", source.pointer, offset: first * .integer(source.stride)), stride: source.stride,
         isPadded: source.isLocal)
     }
-    let padded = (size + lanes - 1) / lanes * lanes
+    let padded = size.aligned(to: lanes)
     k.loop("r", to: rows) { r in
       prefetch(source, first + r)
       let row = CacheRow(
-        k, source.pointer, source.element, at: (first + r) * .integer(source.stride), size: size)
+        k, source.pointer, source.element, at: (first + r) * .integer(source.stride), size: size,
+        table: source.table)
       forEachVector(of: source.element, size) { d, tail, load in
         let number = term?.added(to: [load(row)], k, at: d, count: tail)[0] ?? load(row)
         k.store(local, r * .integer(padded) + d, number, count: tail)
@@ -46,7 +49,7 @@ extension AttentionTile {
 
   /// Calls `body` for the vectors of a head: the first column, the number of columns if it is no full vector, and what
   /// loads them from a row.
-  private func forEachVector(
+  func forEachVector(
     of element: CacheElement, _ size: Int, _ body: (Expression, Expression?, (CacheRow) -> Expression) -> Void
   ) {
     guard element.isPacked else {
@@ -76,12 +79,13 @@ extension AttentionTile {
       k.define(
         "even", (.laneNumbers & .broadcast(.integer(distance))).isEqual(to: .broadcast(.integer(0))))
     }
-    let padded = (source.size + lanes - 1) / lanes * lanes
+    let padded = source.size.aligned(to: lanes)
     k.loop("r", to: rows, step: copies) { r in
       let sources = (0..<copies).map { copy in
         let row = k.define("row", first + .minimum(r + .integer(copy), rows - 1))
         if !source.isLocal { prefetch(source, row) }
-        return CacheRow(k, source.pointer, source.element, at: row * .integer(source.stride), size: source.size)
+        return CacheRow(
+          k, source.pointer, source.element, at: row * .integer(source.stride), size: source.size, table: source.table)
       }
       forEachVector(of: source.element, source.size) { d, _, load in
         var vectors = sources.map { k.define("x", load($0)) }

@@ -23,6 +23,10 @@ struct AttentionTile {
   let term: KeyTerm?
   /// What keys and values of the cache are multiplied out by, if all heads have rows in common.
   let latent: Latent?
+  /// What rows with scales of columns stand for, if keys lie so.
+  let channels: Channels?
+  /// The tables that codes of keys and values are places in.
+  let tables: (keys: Expression?, values: Expression?)
   let y: Pointer
   /// Rows of the queries and of the keys.
   let tokens: Expression
@@ -35,8 +39,8 @@ struct AttentionTile {
   private var group: Int { config.heads / config.kvHeads }
   var headDim: Int { config.headDim }
   var valueDim: Int { config.valueDim }
-  var paddedValueDim: Int { (valueDim + lanes - 1) / lanes * lanes }
-  var paddedHeadDim: Int { (headDim + lanes - 1) / lanes * lanes }
+  var paddedValueDim: Int { valueDim.aligned(to: lanes) }
+  var paddedHeadDim: Int { headDim.aligned(to: lanes) }
 
   /// Vectors of pairs in a tile: fewer where heads are wide, so that a tile stays in the first cache.
   static func vectors(_ config: AttentionConfig, lanes: Int) -> Int {
@@ -97,6 +101,8 @@ struct AttentionTile {
     let keys, values: Pointer?
     /// The term of the next key and its partner; nil without one.
     let term: Pointer?
+    /// Keys of the head from rows with scales of columns; nil without such.
+    let channelKeys: Pointer?
     let latent: LatentScratch?
 
     init(_ tile: AttentionTile, width: Int) {
@@ -109,13 +115,17 @@ struct AttentionTile {
         size: tile.valueDim)
       ends = tile.config.causal ? k.array("ends", .i32, count: width) : nil
       factors = k.array("factors", .f32, count: width)
+      let isLocal = tile.latent != nil || tile.channels != nil
       keys =
-        tile.copies == 1 && (tile.latent != nil || tile.config.key == .f32 && tile.term == nil)
+        tile.copies == 1 && (isLocal || tile.config.key == .f32 && tile.term == nil)
         ? nil : k.array("key_rows", .f32, count: AttentionTile.block * tile.paddedHeadDim)
       values =
-        tile.config.value == .f32 || tile.latent != nil
+        tile.config.value == .f32 && tile.channels?.outliers == nil || tile.latent != nil
         ? nil : k.array("value_rows", .f32, count: AttentionTile.block * tile.paddedValueDim)
       term = tile.term.map { _ in k.array("term", .f32, count: 2 * tile.paddedHeadDim) }
+      channelKeys = tile.channels.map { _ in
+        k.array("channel_keys", .f32, count: AttentionTile.block * tile.paddedHeadDim)
+      }
       latent = tile.latent.map { LatentScratch(tile, $0.config, width: width) }
     }
   }
@@ -141,16 +151,24 @@ struct AttentionTile {
             into: local.keys)
           keyRow = 0
         }
+        if source.isInChannels, let channels, let local = scratch.channelKeys {
+          keys = channelKeys(channels, keys, row, from: key, count: rows, head: place.shared, into: local)
+          keyRow = 0
+        }
         let keyBlock =
           copies == 1
           ? widened(keys, keyRow, rows, scratch.keys, term) : interleaved(keys, keyRow, rows, scratch, term)
         score(keyBlock, size: keys.size, rows: rows, vectors: vectors, scratch)
         addMask(place, key, rows, vectors, scratch)
         weigh(key, vectors: vectors, largest, total, source, scratch)
-        let values =
-          isLatent
-          ? latentRows(source.values, row, rows, scratch.latent?.rows)
-          : widened(source.values, row, rows, scratch.values)
+        let values: Rows
+        if isLatent {
+          values = latentRows(source.values, row, rows, scratch.latent?.rows)
+        } else if source.isInChannels, let channels {
+          values = channelValues(channels, source.values, row, count: rows, head: place.shared, scratch.values)
+        } else {
+          values = widened(source.values, row, rows, scratch.values)
+        }
         accumulate(
           values, size: source.values.size, rows: rows, passes: passes, perPass: perPass,
           into: isLatent ? scratch.latent?.sums ?? scratch.sums : scratch.sums, scratch)
@@ -200,21 +218,26 @@ struct AttentionTile {
     var limit: Expression?
     /// Whether rows are what keys and values of all heads follow from.
     var isLatent = false
+    /// Whether keys lie there before they turn, with scales of columns.
+    var isInChannels = false
   }
 
   /// The cache, and behind it the last keys and values where they lie apart.
   private func sources(_ place: Place, _ range: KeyRange) -> [Source] {
     func rows(
-      _ name: String, _ pointer: Pointer, _ element: CacheElement, _ stride: Int, _ size: Int, hasHeads: Bool = true
+      _ name: String, _ pointer: Pointer, _ element: CacheElement, _ stride: Int, _ size: Int, hasHeads: Bool = true,
+      table: Expression? = nil
     ) -> CacheRows {
       let head = hasHeads ? place.shared * .integer(element.headStride(size)) : 0
       return CacheRows(
         pointer: k.pointer(name, pointer, offset: place.item * rowCount * .integer(stride) + head), element: element,
-        stride: stride, size: size)
+        stride: stride, size: size, table: table)
     }
-    let keys = rows("keys", keyPointer, config.key, config.keyStride, config.keySize, hasHeads: latent == nil)
+    let keys = rows(
+      "keys", keyPointer, config.key, config.keyStride, config.keySize, hasHeads: latent == nil, table: tables.keys)
     let values = rows(
-      "values", valuePointer, config.value, config.valueStride, config.valueSize, hasHeads: latent == nil)
+      "values", valuePointer, config.value, config.valueStride, config.valueSize, hasHeads: latent == nil,
+      table: tables.values)
     guard let recent = config.recent, let last else {
       return [
         Source(keys: keys, values: values, begin: range.begin, end: range.end, start: 0, window: config.window)
@@ -226,7 +249,7 @@ struct AttentionTile {
       keys: keys, values: values, begin: range.begin,
       end: k.define("early", wholeCalls ? start + 1 : range.end - .integer(recent)), start: 0,
       delay: wholeCalls ? 0 : recent, window: config.window, limit: wholeCalls ? start + 1 : nil,
-      isLatent: latent != nil)
+      isLatent: latent != nil, isInChannels: channels != nil)
     let oldest = wholeCalls ? start + 1 : range.past + tokenAndHead(place, 0).token + 1 - .integer(recent)
     let late = Source(
       keys: rows("last_keys", last.keys, .f32, config.kvHeads * headDim, headDim),

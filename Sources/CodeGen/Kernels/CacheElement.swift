@@ -1,6 +1,7 @@
 import Tensors
 
-/// How the numbers of one head lie in a row of keys or values: f32, f16 or bf16 numbers, or blocks of codes of 8 or 4 bits.
+/// How the numbers of one head lie in a row of keys or values: f32, f16 or bf16 numbers, or blocks of codes of 8 to 2
+/// bits.
 package struct CacheElement: Hashable, Codable, Sendable {
   /// What offsets count: numbers, or the bytes of codes.
   package var scalar: ScalarType
@@ -19,21 +20,26 @@ package struct CacheElement: Hashable, Codable, Sendable {
     self.format = format
   }
 
-  /// Whether rows become such blocks when they are written: int8 codes with f32 scales, or 4-bit codes.
+  /// Whether rows become such blocks when they are written: int8 codes with f32 scales, 4-bit codes, or places
+  /// in an ascending table.
   package static func isWritten(_ format: BlockFormat) -> Bool {
     guard let group = format.group else { return false }
     switch (format.bits, format.codes) {
     case (8, .signed): return format.scale == .f32 && group % 4 == 0
     case (4, .signed): return format.scale == .f32
     case (4, .zeroPoint): return format.scale == .f16
+    case (_, .levels(let levels)): return format.scale == .f16 && levels.isAscending
     default: return false
     }
   }
 
   package var name: String { format.map { $0.bits == 8 ? "i8" : $0.name } ?? scalar.rawValue }
 
-  /// Whether two codes share a byte.
-  package var isPacked: Bool { format.map { $0.bits == 4 } ?? false }
+  /// Whether codes share bytes.
+  package var isPacked: Bool { format.map { $0.bits < 8 } ?? false }
+
+  /// The table of levels that codes are places in; nil for other codes.
+  func table(_ k: KernelBuilder) -> Expression? { format?.levels.map { k.table($0) } }
 
   /// From one head to the next in a row, in units of `scalar`.
   package func headStride(_ size: Int) -> Int { format?.rowBytes(columns: size) ?? size }
@@ -54,11 +60,11 @@ package struct CacheElement: Hashable, Codable, Sendable {
     func tail(_ lanes: Int) -> Expression? { count < lanes ? .integer(count) : nil }
   }
 
-  /// The parts of a head of `size` numbers, in order: vectors, and what is left. 4-bit codes lie in the lower halves of the
-  /// bytes of a group first and then in the upper ones, and no part has both.
+  /// The parts of a head of `size` numbers, in order: vectors, and what is left. No part has codes from several places of the
+  /// bytes of a plane, such as the lower and the upper half of those of 4 bits.
   package func parts(_ size: Int, lanes: Int) -> [Part] {
     let group = isPacked ? format?.group ?? size : size
-    let stretch = isPacked ? group / 2 : size
+    let stretch = format.map { isPacked ? $0.stretch(columns: group) : size } ?? size
     return stride(from: 0, to: size, by: stretch).flatMap { first in
       stride(from: 0, to: stretch, by: lanes).map {
         Part(start: first + $0, count: min(lanes, stretch - $0), group: first / group)
@@ -76,13 +82,16 @@ struct CacheRow {
   let scales: [Expression?]
   /// The codes of zero.
   private let zeros: [Expression]
+  /// The table that codes are places in.
+  private let table: Expression?
 
   /// The row at an offset in units of the element, of which some groups are read; all if nil.
   init(
     _ k: KernelBuilder, _ base: Pointer, _ element: CacheElement, at offset: Expression, size: Int,
-    groups: ClosedRange<Int>? = nil
+    table: Expression? = nil, groups: ClosedRange<Int>? = nil
   ) {
     self.element = element
+    self.table = table
     let place = k.define("row", offset)
     guard let format = element.format else {
       (numbers, start, scales, zeros) = (base, place, [nil], [])
@@ -130,11 +139,23 @@ struct CacheRow {
       return loadUnscaled(.integer(part.start), count: count)
     }
     let place = part.start - part.group * group
-    let byte =
-      part.group * format.blockBytes(columns: group) + format.headerBytes + place % (group / 2)
-    let bytes = numbers.load(start + .integer(byte), count: count)
-    let codes = place < group / 2 ? bytes & .integer(15) : bytes >> 4
-    return (codes - zeros[part.group]).asFloat
+    var first = part.group * format.blockBytes(columns: group) + format.headerBytes
+    var codes: Expression?
+    var shift = 0
+    for width in format.planes {
+      let bytes = group * width / 8
+      let lowest = place / bytes * width
+      var bits = numbers.load(start + .integer(first + place % bytes), count: count)
+      if lowest > 0 { bits = bits >> lowest }
+      if lowest + width < 8 { bits = bits & .integer(1 << width - 1) }
+      codes = codes.map { $0 | (bits << shift) } ?? bits
+      shift += width
+      first += bytes
+    }
+    guard let codes else { preconditionFailure("codes without planes") }
+    guard let table else { return (codes - zeros[part.group]).asFloat }
+    // The low byte of each lane, with its sign.
+    return (.lookup(table: table, codes) << 24).shiftedRightArithmetically(by: 24).asFloat
   }
 
   /// The numbers of a part.
@@ -142,4 +163,9 @@ struct CacheRow {
     let loaded = loadUnscaled(part, lanes: lanes)
     return scales[part.group].map { loaded * .broadcast($0) } ?? loaded
   }
+}
+
+extension BlockFormat {
+  /// How many codes of a group follow one another in one place of the bytes of every plane.
+  func stretch(columns: Int) -> Int { groupLength(columns: columns) * (planes.last ?? 8) / 8 }
 }

@@ -1,8 +1,9 @@
 import Tensors
 
 /// Writes rows of f32 into a cache at a position: cache[position + i] = rows[i], converted to the cache's type, or
-/// rounded to codes as `BlockFormat` says: of 8 bits with an f32 scale, or of 4 bits, with a zero point and an f16
-/// scale or with an f32 scale alone.
+/// rounded to codes as `BlockFormat` says: of 8 bits with an f32 scale, of 4 bits with a zero point and an f16
+/// scale or with an f32 scale alone, or places in a table with the f16 scale that makes the number of largest magnitude the
+/// largest level.
 package struct CacheUpdateConfig: Hashable, Codable, Sendable {
   package var columns: Int
   package var tokens: Extent
@@ -83,6 +84,7 @@ package struct CacheUpdateConfig: Hashable, Codable, Sendable {
       let numbers = k.pointer("numbers", rows, offset: token * .integer(inputStride) + index * .integer(group))
       let writer = GroupWriter(k: k, numbers: numbers, block: block, group: group, format: format)
       switch (format.bits, format.codes) {
+      case (_, .levels(let levels)): writer.writeLevels(levels)
       case (8, _): writer.writeBytes()
       case (_, .zeroPoint): writer.writeNibblesFromZeroPoint()
       default: writer.writeNibbles()
@@ -103,13 +105,31 @@ private struct GroupWriter {
     k.store(k.pointer("scales", block, offset: 0, as: format.scale == .f16 ? .f16 : .f32), 0, scale)
   }
 
-  /// The codes of two numbers in a byte: that of the first half of the group in the lower bits.
-  private func storeNibbles(_ code: (Expression) -> Expression) {
-    let codes = k.pointer("codes", block, offset: .integer(format.headerBytes))
-    k.vectorLoop("j", count: .integer(group / 2)) { j, tail in
-      let low = k.define("low", code(numbers.load(j, count: tail)))
-      let high = k.define("high", code(numbers.load(j + .integer(group / 2), count: tail)))
-      k.store(codes, j, low | (high << 4), count: tail)
+  /// The planes of the codes of all numbers.
+  private func storePlanes(_ code: (Expression) -> Expression) {
+    let planes = k.pointer("codes", block, offset: .integer(format.headerBytes))
+    let stretch = format.stretch(columns: group)
+    k.vectorLoop("j", count: .integer(stretch)) { j, tail in
+      let codes = (0..<group / stretch).map {
+        k.define("code", code(numbers.load(j + .integer($0 * stretch), count: tail)))
+      }
+      var (plane, shift) = (0, 0)
+      for width in format.planes {
+        let bytes = group * width / 8
+        let step = bytes / stretch
+        for first in 0..<step {
+          let parts = (0..<8 / width).map { part -> Expression in
+            var bits = codes[first + part * step]
+            if shift > 0 { bits = bits >> shift }
+            if shift + width < format.bits { bits = bits & .integer(1 << width - 1) }
+            return part == 0 ? bits : bits << (part * width)
+          }
+          let byte = parts.dropFirst().reduce(parts[0]) { $0 | $1 }
+          k.store(planes, j + .integer(plane + first * stretch), byte, count: tail)
+        }
+        plane += bytes
+        shift += width
+      }
     }
   }
 
@@ -154,15 +174,15 @@ private struct GroupWriter {
     k.store(block, .integer(format.scale.byteCount), .convert(zero, .i32))
     let inverse = k.define("inverse", .broadcast(.choose(isFlat, 0.0, 1 / scale)))
     let offset = k.define("offset", .broadcast(zero))
-    storeNibbles { x in
+    storePlanes { x in
       let steps = Expression.minimum(.maximum(x * inverse, -30.0), 30.0)
       let code = Expression.unary(.round, steps + offset)
       return Expression.minimum(.maximum(code, 0.0), 15.0).asInt32
     }
   }
 
-  /// The number of largest magnitude, the first of equals, has the code 0 of -8 steps.
-  func writeNibbles() {
+  /// The number of largest magnitude, the first of equals.
+  private func largestNumber() -> Expression {
     let most = largestMagnitude()
     // Ends of the range that are equal in magnitude: which sign comes first decides.
     let positive = k.variable("positive", .broadcast(.real(Float(group))))
@@ -176,10 +196,31 @@ private struct GroupWriter {
       k.assign(negative, .minimum(.choose(x.isEqual(to: opposite), place, negative), negative))
     }
     let isNegative = Expression.reduce(.minimum, negative) < Expression.reduce(.minimum, positive)
-    let scale = k.define("scale", .choose(isNegative, -most, most) / -8)
+    return k.define("extreme", .choose(isNegative, -most, most))
+  }
+
+  /// The number of largest magnitude becomes the largest level; codes follow from the scale as it is stored.
+  func writeLevels(_ levels: CodeLevels) {
+    let highest = Float(levels.values[levels.values.count - 1])
+    let wanted = k.define("wanted_scale", largestNumber() * .real(1 / highest))
+    store(scale: .minimum(.maximum(wanted, -65504.0), 65504.0))
+    let scale = k.define("scale", k.pointer("stored", block, offset: 0, as: .f16)[0])
+    let inverse = k.define("inverse", .broadcast(.choose(scale.isEqual(to: 0.0), 0.0, 1 / scale)))
+    storePlanes { x in
+      let steps = k.define("steps", .minimum(.maximum(x * inverse, -128.0), 128.0))
+      let above = levels.bounds.map { bound in
+        Expression.choose(steps >= .broadcast(.real(bound)), .broadcast(.real(1)), .broadcast(.real(0)))
+      }
+      return above.dropFirst().reduce(above[0]) { $0 + $1 }.asInt32
+    }
+  }
+
+  /// The number of largest magnitude has the code 0 of -8 steps.
+  func writeNibbles() {
+    let scale = k.define("scale", largestNumber() / -8)
     store(scale: scale)
     let inverse = k.define("inverse", .broadcast(.choose(scale.isEqual(to: 0.0), 0.0, 1 / scale)))
-    storeNibbles { x in
+    storePlanes { x in
       let steps = Expression.minimum(.maximum(x * inverse, -8.0), 8.0)
       return Expression.minimum(.unary(.floor, steps + 8.5), 15.0).asInt32
     }

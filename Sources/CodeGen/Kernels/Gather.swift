@@ -136,7 +136,7 @@ package struct GatherConfig: Hashable, Sendable {
           : .real(Float(format.middleCode))
         let table = format.levels.map { k.table($0) }
         // Stretches of columns in which every plane keeps to one shift.
-        let stretch = group * (format.planes.last ?? 4) / 8
+        let stretch = format.stretch(columns: inner)
         for start in stride(from: 0, to: columns, by: stretch) {
           k.vectorLoop("j", count: .integer(min(stretch, columns - start))) { j, tail in
             var code: Expression?

@@ -11,7 +11,7 @@ package struct KernelRegistry: KernelLibrary {
     PoolScalarKernel.self,
     NormalizationKernel.self, HadamardKernel.self, SoftmaxKernel.self, ReduceKernel.self, RecurrenceKernel.self,
     CumulativeSumKernel.self, TopPlacesKernel.self, ScatterKernel.self,
-    RotaryKernel.self, RotaryTableKernel.self, CacheUpdateKernel.self, AttentionKernel.self,
+    RotaryKernel.self, RotaryTableKernel.self, CacheUpdateKernel.self, SplitOutliersKernel.self, AttentionKernel.self,
     BoundedAttentionKernel.self, RelativeBiasKernel.self, SelectiveScanKernel.self, RouteKernel.self,
     ExpertMatMulKernel.self,
     VocabularyStatisticsKernel.self,

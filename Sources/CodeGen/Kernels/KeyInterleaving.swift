@@ -4,7 +4,8 @@ enum KeyInterleaving {
   static func copies(_ config: AttentionConfig, lanes: Int) -> Int {
     guard let pairs = config.tokens.fixedValue.map({ $0 * config.heads / config.kvHeads }), config.mask == nil,
       config.headDim % lanes == 0,
-      config.latent != nil || config.key.parts(config.keySize, lanes: lanes).allSatisfy({ $0.count == lanes })
+      config.latent != nil || config.channels != nil
+        || config.key.parts(config.keySize, lanes: lanes).allSatisfy({ $0.count == lanes })
     else { return 1 }
     return [4, 2].first { pairs * $0 <= lanes } ?? 1
   }

@@ -55,10 +55,10 @@ extension Attention: NumericOperator {
     }
     if let latent, let range = latentInputs(inputs.count), let past, let last {
       let (keyFactors, valueFactors) = (inputs[range.lowerBound], inputs[range.lowerBound + 1])
-      let angles = range.count > 2 ? inputs[range.lowerBound + 2] : nil
       let factors = LatentFactors(
-        latent: latent, heads: kvHeads, headDim: keyFactors.sizes[2], valueDim: valueFactors.sizes[2],
-        keys: keyFactors.data, values: valueFactors.data, angles: angles?.data, turning: angles?.sizes[2] ?? 0)
+        heads: kvHeads, headDim: keyFactors.sizes[2], valueDim: valueFactors.sizes[2],
+        keys: keyFactors.data, values: valueFactors.data,
+        angles: latent.angleBlock.map { angles(inputs[range.lowerBound + 2], $0, latent.interleaved) })
       // Rows that no query reads are zeros.
       let old = max(0, (latent.wholeCalls ? past + 1 : visible) - (recent ?? 0))
       let all = (
@@ -70,6 +70,23 @@ extension Attention: NumericOperator {
         kWidth: kvHeads * factors.headDim, vWidth: kvHeads * factors.valueDim, q: q.data,
         k: UnsafePointer(all.keys.data), v: UnsafePointer(all.values.data), y: y, mask: mask, keys: visible, last: last,
         kept: [all.keys, all.values], rounded: nil)
+    }
+    if let channels, let range = channelInputs(inputs.count), let past, let last {
+      let numbers = ChannelNumbers(
+        heads: kvHeads, headDim: kWidth / kvHeads, outliers: channels.outliers, scales: inputs[range.lowerBound].data,
+        angles: channels.angleBlock.map { angles(inputs[range.lowerBound + 1], $0, channels.interleaved) })
+      let old = max(0, visible - (recent ?? 0))
+      let apart = (0..<2).map { side in
+        channels.outliers > 0 ? inputs[range.upperBound - 2 + side].prefix(old * 2 * channels.outliers) : nil
+      }
+      let all = (
+        keys: numbers.keys(k.prefix(old * kWidth), apart[0], count: old, of: visible),
+        values: numbers.values(v.prefix(old * vWidth), apart[1], width: vWidth, count: old, of: visible)
+      )
+      return AttentionPlan<R>(
+        op: self, batches: 1, queries: queries, visible: visible, past: past, qWidth: q.sizes[rank - 1],
+        kWidth: kWidth, vWidth: vWidth, q: q.data, k: UnsafePointer(all.keys.data), v: UnsafePointer(all.values.data),
+        y: y, mask: mask, keys: visible, last: last, kept: [all.keys, all.values], rounded: nil)
     }
     if let range = termInputs(inputs.count), let block = angleBlock, let past {
       let term = KeyTerm(
@@ -100,6 +117,11 @@ extension Attention: NumericOperator {
       kWidth: kWidth, vWidth: vWidth, q: q.data, k: k.visible(batches, visible, kWidth),
       v: v.visible(batches, visible, vWidth), y: y, mask: mask, keys: keys, last: last, rounded: rounded)
   }
+}
+
+/// Angles of keys from `[N, 2, C]`.
+private func angles<R: Real>(_ numbers: Numbers<R>, _ block: Int, _ interleaved: Bool) -> KeyAngles<R> {
+  KeyAngles(numbers: numbers.data, block: block, interleaved: interleaved, turning: numbers.sizes[2])
 }
 
 extension Numbers {

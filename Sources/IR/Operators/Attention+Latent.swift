@@ -53,54 +53,21 @@ extension Attention {
     guard valueDim >= 1, valueDim <= 1 << 20 else { throw failure("found heads of \(valueDim) numbers of values") }
     try expectShape(inputs[0], [.fixed(kvHeads), k.shape[1], .fixed(headDim)], "factors of keys")
     try expectShape(inputs[1], [.fixed(kvHeads), v.shape[1], .fixed(valueDim)], "factors of values")
-    if let block = latent.angleBlock {
-      guard block >= 2, block <= 1 << 20 else {
-        throw failure("attribute 'angleBlock' is \(block), expected 2 to \(1 << 20)")
-      }
-      let rows = k.shape[0].maximum, angles = inputs[2].shape
-      guard rows < 1 << 40 else { throw failure("found \(rows) keys, more than there are angles for") }
-      let least = LatentRows.angleRows(block: block, positions: rows)
-      guard let count = angles[0].fixedValue, count >= least, angles[1] == 2, let columns = angles[2].fixedValue,
-        columns >= 0, columns % 2 == 0, columns <= headDim
-      else {
-        throw failure(
-          "found angles of shape \(angles) for keys of shape \(k.shape), expected [\(least), 2, C] with an even C up to "
-            + "\(headDim)")
-      }
-    }
+    if let block = latent.angleBlock { try checkAngles(inputs[2], block: block, rows: k.shape[0], headDim: headDim) }
     return valueDim * kvHeads
   }
 }
 
 /// What latent rows are expanded by.
 struct LatentFactors<R: Real> {
-  let latent: LatentRows
   let heads, headDim, valueDim: Int
   let keys, values: UnsafePointer<R>
-  let angles: UnsafePointer<R>?
-  /// Numbers of a head that turn.
-  let turning: Int
+  let angles: KeyAngles<R>?
 
   /// Keys of the first `count` of `all` positions with their heads side by side, and zeros for the others.
   func expandedKeys(_ rows: UnsafePointer<R>, count: Int, of all: Int, rank: Int) -> Scratch<R> {
     let result = expanded(rows, by: keys, count: count, of: all, rank: rank, width: headDim)
-    guard let angles, let block = latent.angleBlock else { return result }
-    let pairs = turning / 2
-    for row in 0..<count {
-      let early = angles + (block + row / block) * 2 * turning
-      let late = angles + row % block * 2 * turning
-      for head in 0..<heads {
-        let numbers = result.data + (row * heads + head) * headDim
-        for pair in 0..<pairs {
-          let (first, second) = latent.interleaved ? (2 * pair, 2 * pair + 1) : (pair, pair + pairs)
-          let cosine = early[first] * late[first] - early[turning + first] * late[turning + first]
-          let sine = early[turning + first] * late[first] + early[first] * late[turning + first]
-          let (x, y) = (numbers[first], numbers[second])
-          numbers[first] = x * cosine - y * sine
-          numbers[second] = y * cosine + x * sine
-        }
-      }
-    }
+    angles?.turn(result.data, count: count, heads: heads, headDim: headDim)
     return result
   }
 

@@ -34,6 +34,12 @@ import Tensors
 /// and `expandV: f32[kvHeads, Rv, Dv]`. The key of position `j` is `k[j] expandK[h']`, turned by its position as a ``Rope`` turns
 /// it if a further input says by which angles, and its value is `v[j] expandV[h']`.
 ///
+/// With `channels`, which needs `recent`, all other keys are stored before they turn, column by column less an offset and over
+/// a scale, and outliers of keys and values lie apart (``ChannelRows``): the inputs at the end are `scales: f32[2, kvHeads * D]`,
+/// scales and behind them offsets, the angles of a ``LatentRows`` if keys turn, and `ok[S, 2 n]` and `ov[S, 2 n]` if there are `n`
+/// outliers, as ``SplitOutliers`` gives them. With `k'[j]` and `v'[j]` the rows in which outliers stand in their places, the key of
+/// position `j` is `k'[j] * scale + offset`, turned, and its value `v'[j]`.
+///
 /// With `int8` the products are those of bytes, as ``ByteAttention`` says, which loses some precision; a target on which
 /// bytes are no faster may compute with the numbers as they are.
 package struct Attention: Operator {
@@ -48,13 +54,15 @@ package struct Attention: Operator {
   package var recent: Int?
   package var angleBlock: Int?
   package var latent: LatentRows?
+  package var channels: ChannelRows?
   package var int8: ByteAttention?
 
   package init() {}
 
   package init(
     heads: Int, kvHeads: Int, scale: Float, causal: Bool = true, window: Int? = nil, softcap: Float? = nil,
-    recent: Int? = nil, angleBlock: Int? = nil, latent: LatentRows? = nil, int8: ByteAttention? = nil
+    recent: Int? = nil, angleBlock: Int? = nil, latent: LatentRows? = nil, channels: ChannelRows? = nil,
+    int8: ByteAttention? = nil
   ) {
     self.heads = heads
     self.kvHeads = kvHeads
@@ -65,6 +73,7 @@ package struct Attention: Operator {
     self.recent = recent
     self.angleBlock = angleBlock
     self.latent = latent
+    self.channels = channels
     self.int8 = int8
   }
 
@@ -82,9 +91,12 @@ package struct Attention: Operator {
     return recent == nil ? nil : max(0, end - 2)..<end
   }
 
-  /// The number of inputs before those of `angleBlock` and `latent`.
-  private func endOfRows(_ count: Int) -> Int {
-    latentInputs(count)?.lowerBound ?? termInputs(count)?.lowerBound ?? count
+  /// The number of inputs before those of `angleBlock`, `latent` and `channels`.
+  private func endOfRows(_ count: Int) -> Int { formInputs(count)?.lowerBound ?? count }
+
+  /// The indices of what the form of the rows takes among `count` inputs: of `angleBlock`, `latent` or `channels`.
+  package func formInputs(_ count: Int) -> Range<Int>? {
+    latentInputs(count) ?? termInputs(count) ?? channelInputs(count)
   }
 
   /// The indices of means and angles of the term of the keys among `count` inputs; nil if there is none.
@@ -94,8 +106,11 @@ package struct Attention: Operator {
   /// rows have heads.
   package func latentInputs(_ count: Int) -> Range<Int>? { latent.map { max(0, count - $0.inputs)..<count } }
 
+  /// The indices of scales, angles and outliers among `count` inputs; nil without them.
+  package func channelInputs(_ count: Int) -> Range<Int>? { channels.map { max(0, count - $0.inputs)..<count } }
+
   package func inferTypes(_ inputs: [TensorType]) throws -> [TensorType] {
-    let others = (recent == nil ? 0 : 2) + (angleBlock == nil ? 0 : 2) + (latent?.inputs ?? 0)
+    let others = (recent == nil ? 0 : 2) + (angleBlock == nil ? 0 : 2) + (latent?.inputs ?? 0) + (channels?.inputs ?? 0)
     try expect(inputs, count: others == 0 ? 3...5 : 4 + others...5 + others)
     let (q, k, v) = (inputs[0], inputs[1], inputs[2])
     for (input, role) in zip(inputs, ["queries", "keys", "values"]) {
@@ -131,6 +146,12 @@ package struct Attention: Operator {
     if latent != nil {
       guard recent != nil else { throw failure("attribute 'latent' needs 'recent'") }
       guard angleBlock == nil else { throw failure("attributes 'latent' and 'angleBlock' exclude each other") }
+    }
+    if channels != nil {
+      guard recent != nil else { throw failure("attribute 'channels' needs 'recent'") }
+      guard angleBlock == nil, latent == nil else {
+        throw failure("attributes 'channels' and '\(latent == nil ? "angleBlock" : "latent")' exclude each other")
+      }
     }
     let rows = q.rank - 2
     var columns = (
@@ -170,6 +191,9 @@ package struct Attention: Operator {
     var valueDim = columns.2 / kvHeads
     if let recent, let range = recentInputs(inputs.count) {
       valueDim = try checkRecent(recent, inputs[range].map { $0 }, q, headDim: columns.0 / heads, least: valueDim)
+    }
+    if let channels, let range = channelInputs(inputs.count) {
+      try checkChannels(channels, inputs[range].map { $0 }, k, v, headDim: columns.0 / heads)
     }
     if let block = angleBlock, let range = termInputs(inputs.count) {
       try checkTerm(block, inputs[range].map { $0 }, q, k)

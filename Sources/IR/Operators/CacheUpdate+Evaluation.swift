@@ -21,7 +21,7 @@ extension CacheUpdate {
         format.quantize(
           UnsafeBufferPointer(start: numbers.data, count: numbers.count), columns: columns,
           into: UnsafeMutableRawBufferPointer(
-            rebasing: output[(position * rowBytes)..<((position + rows.sizes[0]) * rowBytes)]))
+            rebasing: output[(position * rowBytes)..<((position + rows.sizes[0]) * rowBytes)]), triesScales: false)
       }
       return
     }

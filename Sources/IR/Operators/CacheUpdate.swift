@@ -4,7 +4,8 @@ import Tensors
 /// A cache with rows written at a position: `result[position + i] = rows[i]`, the others as they were.
 ///
 /// Inputs: `cache[C, W]`, `rows[T, W]`, `position: i32[1]`; the result has the type of the cache, to whose elements
-/// the rows are converted; a cache of blocks is quantized row by row. `position + T` beyond `C` is an error.
+/// the rows are converted; a cache of blocks is quantized row by row, each group
+/// of codes in a table with the scale that makes the number of largest magnitude the largest level. `position + T` beyond `C` is an error.
 package struct CacheUpdate: Operator {
   package static let name = "cache_update"
 

@@ -38,7 +38,7 @@ package struct OperatorRegistry: Sendable {
     MatMul.self, Conv2D.self, ConvTranspose2D.self, MaxPool2D.self, AveragePool2D.self, Resize2D.self, Reduce.self,
     Softmax.self, LogSoftmax.self, Recurrence.self, CumulativeSum.self, TopPlaces.self, ScatterRows.self,
     RMSNorm.self, LayerNorm.self, BatchNorm.self,
-    RopeTable.self, Rope.self, CacheUpdate.self, Attention.self, BoundedAttention.self, DistanceBias.self,
+    RopeTable.self, Rope.self, CacheUpdate.self, SplitOutliers.self, Attention.self, BoundedAttention.self, DistanceBias.self,
     RelativeBias.self,
     CausalConv.self, SelectiveScan.self, Route.self, Stack.self, ExpertMatMul.self, LowRankUpdate.self, Hadamard.self,
     KroneckerMatMul.self,

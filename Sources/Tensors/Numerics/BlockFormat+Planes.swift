@@ -6,10 +6,12 @@ extension BlockFormat {
   /// The stored code of value 0 where blocks have no zero point.
   package var middleCode: Int { 1 << (bits - 1) }
 
-  /// Quantizes a row to narrow codes of any kind.
-  func quantizePlanes(_ source: UnsafePointer<Float>, columns: Int, into destination: UnsafeMutableRawPointer) {
+  /// Quantizes a row to narrow codes of any kind, see `quantizeRow` for `triesScales`.
+  func quantizePlanes(
+    _ source: UnsafePointer<Float>, columns: Int, into destination: UnsafeMutableRawPointer, triesScales: Bool = true
+  ) {
     let length = groupLength(columns: columns), blockBytes = blockBytes(columns: columns)
-    let factors = levels.map { scaleFactors($0) } ?? []
+    let factors = levels.map { scaleFactors($0, triesScales: triesScales) } ?? []
     withUnsafeTemporaryAllocation(of: UInt8.self, capacity: max(length, 1)) { buffer in
       guard let unpacked = buffer.baseAddress else { return }
       for block in 0..<blocks(columns: columns) {

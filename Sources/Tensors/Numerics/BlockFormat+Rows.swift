@@ -12,14 +12,16 @@ extension BlockFormat {
   /// lie in `-127...127`. A group of zeros has
   /// scale 0 and codes of value 0. NaN and infinities give arbitrary codes: check with `isAllFinite`.
   ///
-  /// With eight bits and an f32 scale codes may be held to `-largestCode...largestCode`, `d = |m| / largestCode`.
+  /// With eight bits and an f32 scale codes may be held to `-largestCode...largestCode`, `d = |m| / largestCode`. Without
+  /// `triesScales` the number `m` becomes the largest level of a table, as caches are written while a program runs.
   package func quantizeRow(
-    _ source: UnsafePointer<Float>, columns: Int, into destination: UnsafeMutableRawPointer, largestCode: Int = 127
+    _ source: UnsafePointer<Float>, columns: Int, into destination: UnsafeMutableRawPointer, largestCode: Int = 127,
+    triesScales: Bool = true
   ) {
     precondition(largestCode == 127 || takesFewerCodes && (1..<127).contains(largestCode), "codes of \(name)")
     if codes == .float8 { return quantizeFloats(source, columns: columns, into: destination) }
     guard bits == 8 || bits == 4 && codes == .signed else {
-      return quantizePlanes(source, columns: columns, into: destination)
+      return quantizePlanes(source, columns: columns, into: destination, triesScales: triesScales)
     }
     let length = groupLength(columns: columns)
     let blockBytes = blockBytes(columns: columns)
@@ -74,7 +76,7 @@ extension BlockFormat {
   /// Quantizes rows of numbers lying one after the other, on all threads.
   package func quantize(
     _ source: UnsafeBufferPointer<Float>, columns: Int, into destination: UnsafeMutableRawBufferPointer,
-    largestCode: Int = 127
+    largestCode: Int = 127, triesScales: Bool = true
   ) {
     guard columns > 0, let input = source.baseAddress, let output = destination.baseAddress else { return }
     let rows = source.count / columns
@@ -83,7 +85,8 @@ extension BlockFormat {
     parallelFor(rows, grain: max(1, 65536 / columns)) { range in
       for row in range {
         quantizeRow(
-          input + row * columns, columns: columns, into: output + row * rowBytes, largestCode: largestCode)
+          input + row * columns, columns: columns, into: output + row * rowBytes, largestCode: largestCode,
+          triesScales: triesScales)
       }
     }
   }

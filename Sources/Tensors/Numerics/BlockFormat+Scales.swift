@@ -65,9 +65,10 @@ extension BlockFormat {
   var hasSignedScales: Bool { scale == .f16 || scale == .f32 }
 
   /// What the number of largest magnitude, or its magnitude where scales are positive, is multiplied by for each scale that
-  /// is tried; the first makes it the largest level.
-  func scaleFactors(_ levels: CodeLevels) -> [Float] {
+  /// is tried, the first of them alone without `triesScales`; it makes it the largest level.
+  func scaleFactors(_ levels: CodeLevels, triesScales: Bool = true) -> [Float] {
     let low = levels.ascending[0], high = levels.ascending[levels.ascending.count - 1]
+    guard triesScales else { return [1 / high] }
     switch scale {
     case .u8: return [1, 2, 0.5].map { $0 / high }
     case .f8e4m3:

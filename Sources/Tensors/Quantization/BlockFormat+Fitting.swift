@@ -16,9 +16,11 @@ extension BlockFormat {
   /// their groups' scales, each weighted by the square of the scale and by `weights[column]` if given; scales and
   /// levels are improved in turn, and the best table of all rounds is taken, which may be the one to begin with.
   ///
+  /// Without `triesScales` scales are those of `quantizeRow` without them.
+  ///
   /// - Throws: `CompileError` of kind `.input` if a number is not finite.
   package func fitted(
-    to numbers: UnsafeBufferPointer<Float>, columns: Int, weights: [Float]? = nil
+    to numbers: UnsafeBufferPointer<Float>, columns: Int, weights: [Float]? = nil, triesScales: Bool = true
   ) throws -> BlockFormat {
     guard scale == .f8e4m3 || levels != nil, columns > 0, let start = numbers.baseAddress else { return self }
     guard isAllFinite(numbers) else { throw CompileError(.input, "a weight is not finite") }
@@ -40,7 +42,7 @@ extension BlockFormat {
       var error = 0.0
       for index in 0..<count {
         error += next.count(
-          start + index * rows / count * columns, columns: columns, levels, weights, into: &histogram)
+          start + index * rows / count * columns, columns: columns, levels, weights, triesScales, into: &histogram)
       }
       if error < best.error { best = (next, error) }
       guard round < Self.rounds, let found = histogram.levels(levels.values.count) else { break }
@@ -51,11 +53,11 @@ extension BlockFormat {
 
   /// Adds the numbers of a row over their scales to a histogram; the sum of squared errors.
   private func count(
-    _ row: UnsafePointer<Float>, columns: Int, _ levels: CodeLevels, _ weights: [Float]?,
+    _ row: UnsafePointer<Float>, columns: Int, _ levels: CodeLevels, _ weights: [Float]?, _ triesScales: Bool,
     into histogram: inout LevelHistogram
   ) -> Double {
     let length = groupLength(columns: columns)
-    let factors = scaleFactors(levels)
+    let factors = scaleFactors(levels, triesScales: triesScales)
     var error = 0.0
     withUnsafeTemporaryAllocation(of: UInt8.self, capacity: length) { codes in
       guard let codes = codes.baseAddress else { return }
