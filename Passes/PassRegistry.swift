@@ -8,6 +8,7 @@ extension PassRegistry {
     RemoveDeadUnits.self, FoldNorm.self, KeepKronecker.self, FixInput.self, SelectOutputs.self, MergeMatMuls.self,
     FuseElementwise.self, Calibrate.self, Rotate.self, AffineTransform.self, Smooth.self, CenterKeys.self,
     Equalize.self, QuantizeWeights.self, WidenActivations.self, AllocateBits.self, ChooseCodes.self, CorrectBias.self,
-    FuseQuantized.self, QuantizeAttention.self, BoundCache.self, FactorCache.self, ChannelCache.self,
+    FuseQuantized.self, QuantizeAttention.self, QuantizeSoftmax.self, BoundCache.self, FactorCache.self,
+    ChannelCache.self,
   ])
 }
