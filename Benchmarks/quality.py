@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Print how much quality mcc's quantized programs lose, against rounding to nearest and against llama.cpp's curve.
 
-usage: quality.py FOLDER [--only weights curve ablation formats speed encoder cache keywords] [--seeds 3] [--quick]
-                  [--large MODEL] [--mcc .build/release/mcc]
+usage: quality.py FOLDER [--only weights curve ablation formats speed encoder cache keywords softmax] [--seeds 3] [--quick]
+                  [--large MODEL] [--vision FOLDER] [--mcc .build/release/mcc]
 
 FOLDER receives the tables as quality.json, whose rows of parts that are not measured stay. --large is a language model whose
 weights do not fit into caches, for `speed`. Models and texts are those of MCC_TEST_MODELS (default ../shared/models). Divergence (KL)
@@ -14,6 +14,9 @@ Networks of convolutions (keywords) are judged on the inputs of mlperf-tiny: key
 kws_eval.npz (seeds: half of these, drawn) and counted on the other 800; the others calibrated on seeded inputs of the same
 distribution as those that TensorFlow Lite's outputs were recorded for, and compared on the latter. The error is the root mean
 square of the difference from the float network's outputs over that of the outputs.
+
+Codes for what softmax gives (softmax) are fitted on one text, or on the samples of the vision transformer that
+make_vision_transformer.py wrote to the folder of --vision.
 """
 import argparse
 import json
@@ -436,8 +439,35 @@ def keywords(lab):
                    "tflite": theirs, "ratio": error / theirs, "bar": 1.01}
 
 
+def softmax(lab):
+    """Codes for the weights of attention: the cosine of MiniLM's embeddings to the original's, and with --vision the accuracy of
+    a vision transformer and its logits' error, each with and without layers in few bits."""
+    print("\nweights of attention in few bits\n")
+    cases = [("MiniLM", lab.path("minilm"), lab.lessons()[0], ["--text", lab.sentences()])]
+    if lab.options.vision:
+        folder = lab.options.vision
+        cases.append(("ViT", os.path.join(folder, "vit"), os.path.join(folder, "samples.npz"),
+                      ["--data", os.path.join(folder, "test.npz")]))
+    for name, model, samples, arguments in cases:
+        for layers in ("", "w4a4", "w3a4"):
+            for bits, kind in [(32, "")] + [(bits, kind) for bits in (4, 3) for kind in ("sulq", "log2", "uniform")]:
+                passes = [lab.exact]
+                if kind:
+                    passes.append(f'quantize-softmax{{text="{samples}",bits={bits},kind={kind}}}')
+                if layers:
+                    passes.append(f"quantize{{spec={layers}}}")
+                if len(passes) == 1 and name == "MiniLM":
+                    continue
+                command = [lab.options.mcc, "eval", model, "--json", "--pipeline", ",".join(passes), *arguments]
+                row = json.loads(output(command))["results"][-1]
+                figures = {key: row[key] for key in ("accuracy", "cosine", "smallest_cosine", "error") if key in row}
+                print(f"{name:<8} {layers or 'f32':<6} {bits:>3} {kind:<8}",
+                      " ".join(f"{key} {value:.5f}" for key, value in figures.items()), flush=True)
+                yield {"table": "softmax", "network": name, "layers": layers or "f32", "bits": bits, "kind": kind, **figures}
+
+
 PARTS = {"weights": weights, "curve": curve, "ablation": ablation, "formats": formats, "speed": speed, "encoder": encoder,
-         "cache": cache, "keywords": keywords}
+         "cache": cache, "keywords": keywords, "softmax": softmax}
 
 
 def main():
@@ -447,6 +477,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--large")
+    parser.add_argument("--vision")
     parser.add_argument("--mcc", default=".build/release/mcc")
     options = parser.parse_args()
     os.makedirs(options.folder, exist_ok=True)
