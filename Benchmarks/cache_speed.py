@@ -14,6 +14,7 @@ from pairing import alternate, compiled, output, ratio
 
 # The options of a cache; TEXT stands for a calibration text.
 CACHES = (("kv16", "--kv 16"), ("kv8", "--kv 8"), ("kv4", "--kv 4"),
+          ("kv4n, 1 % apart", "--kv 4n --calibrate TEXT"), ("kv3n, 1 % apart", "--kv 3n --calibrate TEXT"),
           ("kv16, half of heads", "--kv 16 --kv-rank 0.5 --kv-layers 0 --calibrate TEXT"),
           ("kv16, half of a layer", "--kv 16 --kv-rank 0.5 --calibrate TEXT"),
           ("kv8, half of a layer", "--kv 8 --kv-rank 0.5 --calibrate TEXT"),

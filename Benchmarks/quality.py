@@ -320,14 +320,22 @@ CACHES = (("4t", "4t", "eliminate-dead-code"), ("4", "4", "eliminate-dead-code")
           ("16 rank 0.25", "16", 'factor-cache{rank=0.25,layers=1,text="TEXT"}'),
           ("8 rank 0.5", "8", 'factor-cache{rank=0.5,layers=1,text="TEXT"}'),
           ("8 rank 0.25 of 4", "8", 'factor-cache{rank=0.25,layers=4,text="TEXT"}'),
-          ("16 keep 0.5", "16", 'bound-cache{keep=0.5,text="TEXT"}'))
+          ("16 keep 0.5", "16", 'bound-cache{keep=0.5,text="TEXT"}'),
+          ("4n", "4n", "eliminate-dead-code"), ("4n + text", "4n", 'channel-cache{text="TEXT"}'),
+          *((f"{bits}n + text, 1 % apart", f"{bits}n", 'channel-cache{outliers=0.01,text="TEXT"}') for bits in (4, 3, 2)),
+          # What each part is good for: all but it.
+          ("3n + text, 2 % apart", "3n", 'channel-cache{outliers=0.02,text="TEXT"}'),
+          ("3n, none apart", "3n", 'channel-cache{text="TEXT"}'),
+          ("3n, keys as they turn", "3n", 'channel-cache{outliers=0.01,channels=false,text="TEXT"}'),
+          ("3n, levels given", "3n", 'channel-cache{outliers=0.01,levels=given,text="TEXT"}'),
+          ("3n, even ranges", "3n", 'channel-cache{outliers=0.01,metric=plain,text="TEXT"}'))
 
 
 def cache(lab):
     """Types of the KV cache, weights as they are: KL against the cache in f32, and over that of the plain scheme; with a text the
-    mean of the keys is taken out."""
+    mean of the keys is taken out, or levels are fitted."""
     print("\nKV cache: KL against the cache in f32\n")
-    print(f"{'model':<24} {'cache':>20} {'KL':>11} {'same top':>9} {'to 4t':>6}")
+    print(f"{'model':<24} {'cache':>24} {'KL':>11} {'same top':>9} {'to 4t':>6}")
     characters = "30000" if lab.options.quick else "120000"
     pycode = ["--bos", "0", "--characters", characters]
     code, tale = lab.texts()[0], lab.tales()[0]
@@ -340,7 +348,7 @@ def cache(lab):
             calls = ["--chunk", "1"] if " of 4" in label else []
             row = lab.eval(model, text, passes.replace("TEXT", lesson), "--kv", bits, *windows, *calls)
             plain = plain or row["kl"]
-            print(f"{name:<24} {label:>20} {row['kl']:>11.7f} {100 * row['same_top']:>8.2f}% {row['kl'] / plain:>6.3f}", flush=True)
+            print(f"{name:<24} {label:>24} {row['kl']:>11.7f} {100 * row['same_top']:>8.2f}% {row['kl'] / plain:>6.3f}", flush=True)
             yield {"table": "cache", "model": name, "cache": label, "kl": row["kl"], "same_top": row["same_top"]}
 
 
