@@ -89,7 +89,7 @@ package struct ChannelCache: TokenSampled {
             forms[place.cache.node, default: Form()].values = try measured(place.cache.values.rows, walk)
           }
           if node == place.cache.node {
-            try fit(&forms[node, default: Form()], place, walk, &context)
+            try fit(&forms[node, default: Form()], place, walk)
             left -= 1
           }
         }
@@ -180,7 +180,7 @@ package struct ChannelCache: TokenSampled {
   }
 
   private func fit(
-    _ form: inout Form, _ place: Place, _ walk: SampleWalk, _ context: inout PassContext
+    _ form: inout Form, _ place: Place, _ walk: SampleWalk
   ) throws {
     guard var keys = form.keys, var values = form.values else { return }
     (form.keys, form.values) = (nil, nil)
@@ -203,9 +203,6 @@ package struct ChannelCache: TokenSampled {
       try fitted(graph.type(of: place.cache.keys.state), keys, weights),
       try fitted(graph.type(of: place.cache.values.state), values, nil)
     )
-    for (cache, format) in [(place.cache.keys, form.formats.keys), (place.cache.values, form.formats.values)] {
-      context.report("levels of %\(graph[cache.state].name)", format?.levels.map { Double($0.values.count) } ?? 0)
-    }
   }
 
   /// The mean squared error of a score for an error of 1 in a column of keys, at any distance of queries alike.

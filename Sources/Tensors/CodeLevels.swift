@@ -99,7 +99,8 @@ extension CodeLevels {
   package static let nf2 = CodeLevels(known: [-127, -30, 30, 127])
 
   private static let named: [(name: String, levels: CodeLevels)] = [
-    ("e2m1", e2m1), ("nf4", nf4), ("iq4nl", iq4nl), ("twinlog", twinLog), ("twinlog3", twinLog3), ("nf3", nf3), ("nf2", nf2),
+    ("e2m1", e2m1), ("nf4", nf4), ("iq4nl", iq4nl), ("twinlog", twinLog), ("twinlog3", twinLog3), ("nf3", nf3),
+    ("nf2", nf2),
   ]
 
   /// The name of a known table, or `x` and two hexadecimal digits for each level.

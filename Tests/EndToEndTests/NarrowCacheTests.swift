@@ -10,7 +10,9 @@ import Testing
 /// Programs with a KV cache of few bits.
 @Suite(.serialized) struct NarrowCacheTests {
   /// Logits of 200 tokens, which a program reads in two calls: the rows that lie apart reach from one call into the next.
-  @Test(arguments: [CacheType.i4, .i4t, .i8, .n4, .n3, .n2]) func programAndEvaluatorAgree(_ type: CacheType) async throws {
+  @Test(arguments: [CacheType.i4, .i4t, .i8, .n4, .n3, .n2]) func programAndEvaluatorAgree(_ type: CacheType)
+    async throws
+  {
     let (program, _) = try await CompiledModels.compile("narrow-\(type)", cache: type)
     // Sums in f32 differ by about 1e-6. A last bit may move a code by one step, the 15th of a range in 4 bits, which then
     // differs for all later tokens.
