@@ -96,11 +96,15 @@ package struct ChannelCache: TokenSampled {
         try walk.advance()
       }
       if goesOn { states = try (0..<walk.count).map { try walk.states(of: $0) } }
+      var builder = GraphBuilder(graph: graph, constants: model.constants)
+      var angles: [KeyEmbedding.Angles: ValueID] = [:]
       for place in places[index] {
         guard let form = forms[place.cache.node] else { continue }
-        try change(place, form, function: index, of: &model)
+        try change(place, form, &angles, in: &builder)
         context.count("attentions fitted")
       }
+      _ = builder.graph.eraseDeadCode()
+      (model.functions[index], model.constants) = (builder.graph, builder.constants)
     }
   }
 
@@ -231,8 +235,9 @@ package struct ChannelCache: TokenSampled {
 
   // MARK: The change
 
-  private func change(_ place: Place, _ form: Form, function index: Int, of model: inout Model) throws {
-    var builder = GraphBuilder(graph: model.functions[index], constants: model.constants)
+  private func change(
+    _ place: Place, _ form: Form, _ angles: inout [KeyEmbedding.Angles: ValueID], in builder: inout GraphBuilder
+  ) throws {
     let (cache, node) = (place.cache, place.cache.node)
     builder.origin = builder.graph[node].origin
     var inputs = builder.graph[node].inputs
@@ -251,51 +256,55 @@ package struct ChannelCache: TokenSampled {
       }
       table = zip(factors, turned).map { $0 * $1 } + zip(offsets, turned).map { $0 * $1 }
     }
-    var apart: [ValueID] = []
-    for (operand, part) in [
-      (1, (cache.keys, keys, form.formats.keys)), (2, (cache.values, cache.values.rows, form.formats.values)),
-    ] {
-      let (cache, rows, format) = part
-      if let format {
-        let type = builder.type(of: cache.state)
-        builder.graph.setType(TensorType(type.element, type.shape, encoding: .block(format)), of: cache.state)
-      }
-      var kept = rows
-      let state = builder.graph[cache.state].name
-      if place.outliers > 0 {
-        let parts = try builder.emitAll(
-          SplitOutliers(count: place.outliers), [rows], names: [state + "_rest", state + "_apart"])
-        kept = parts[0]
-        let shape = Shape([builder.type(of: cache.state).shape[0], .fixed(2 * place.outliers)])
-        let number = builder.graph.states.count
-        let store = builder.state("outliers_" + state, TensorType(.f16, shape))
-        let update = try builder.emit(CacheUpdate(), store, parts[1], place.cache.position)
-        builder.graph.setUpdate(ofState: number, to: update)
-        apart.append(update)
-      }
-      let update = try builder.emit(CacheUpdate(), cache.state, kept, place.cache.position)
-      builder.graph.setUpdate(ofState: cache.number, to: update)
-      inputs[operand] = update
-    }
+    let position = cache.position
+    let stores = try [
+      store(keys, in: cache.keys, form.formats.keys, place.outliers, at: position, &builder),
+      store(cache.values.rows, in: cache.values, form.formats.values, place.outliers, at: position, &builder),
+    ]
+    (inputs[1], inputs[2]) = (stores[0].update, stores[1].update)
     if form.scales != nil || place.outliers > 0 {
       op.channels = ChannelRows(
         angleBlock: place.embedding == nil ? nil : KeyEmbedding.Angles.block,
         interleaved: place.embedding?.op.interleaved ?? false, outliers: place.outliers)
       inputs.append(builder.constant(.inline(name + "_scales", .f32, [2, columns], table)))
       if let embedding = place.embedding {
-        let angles = KeyEmbedding.Angles(embedding, rows: cache.rows, columns: 2 * embedding.pairs)
-        inputs.append(try angles.emit(in: &builder))
+        let turns = KeyEmbedding.Angles(embedding, rows: cache.rows, columns: 2 * embedding.pairs)
+        let value = try angles[turns] ?? turns.emit(in: &builder)
+        angles[turns] = value
+        inputs.append(value)
       }
-      inputs += apart
+      inputs += stores.compactMap(\.apart)
     }
-    let names = [cache.keys, cache.values].map { builder.graph[builder.graph[$0.update].results[0]].name }
     try builder.replace(node, op, inputs)
-    for (cache, (operand, name)) in zip([cache.keys, cache.values], zip([1, 2], names)) {
+    for (cache, store) in zip([cache.keys, cache.values], stores) {
+      let name = builder.graph[builder.graph[cache.update].results[0]].name
       builder.graph.erase(cache.update)
-      builder.graph.rename(inputs[operand], to: name)
+      builder.graph.rename(store.update, to: name)
     }
-    _ = builder.graph.eraseDeadCode()
-    (model.functions[index], model.constants) = (builder.graph, builder.constants)
+  }
+
+  /// Writes rows into a cache, with other codes if there is a format for them, and `outliers` numbers of each into a new state;
+  /// what becomes of both.
+  private func store(
+    _ rows: ValueID, in cache: CachedAttention.Cache, _ format: BlockFormat?, _ outliers: Int, at position: ValueID,
+    _ builder: inout GraphBuilder
+  ) throws -> (update: ValueID, apart: ValueID?) {
+    let type = builder.type(of: cache.state), name = builder.graph[cache.state].name
+    if let format {
+      builder.graph.setType(TensorType(type.element, type.shape, encoding: .block(format)), of: cache.state)
+    }
+    func write(_ rows: ValueID, into state: ValueID, _ number: Int) throws -> ValueID {
+      let update = try builder.emit(CacheUpdate(), state, rows, position)
+      builder.graph.setUpdate(ofState: number, to: update)
+      return update
+    }
+    guard outliers > 0 else { return (try write(rows, into: cache.state, cache.number), nil) }
+    let parts = try builder.emitAll(SplitOutliers(count: outliers), [rows], names: [name + "_rest", name + "_apart"])
+    let number = builder.graph.states.count
+    let state = builder.state(
+      "outliers_" + name, TensorType(.f16, Shape([type.shape[0], .fixed(2 * outliers)])))
+    let apart = try write(parts[1], into: state, number)
+    return (try write(parts[0], into: cache.state, cache.number), apart)
   }
 }
 
