@@ -201,6 +201,12 @@ private let handCases: [OperatorCase] = [
     [
       .f32([1, 2, 1], [1, 3]), .f32([1, 2, 1], [4, 2]), .f32([1, 2, 2], [2, 0.5, 0, 2]), .f32([3, 1], [4, 6, 3]),
     ]),
+  // The largest by magnitude, the first of equals, with their places; no place for what is not there.
+  OperatorCase(
+    SplitOutliers(count: 2), [.f32([3, 3], [1, -5, 2, 0, 3, 0, 4, -4, 4])],
+    [
+      .f32([3, 3], [1, 0, 0, 0, 0, 0, 0, 0, 4]), .f32([3, 4], [-5, 2, 1, 2, 3, 0, 1, -1, 4, -4, 0, 1]),
+    ]),
   // Empty tensors.
   OperatorCase(Concat(axis: 0), [.f32([0, 2], []), .f32([1, 2], [1, 2])], [.f32([1, 2], [1, 2])]),
   OperatorCase(MatMul(), [.f32([2, 0], []), .f32([0, 2], [])], [.f32([2, 2], [0, 0, 0, 0])]),
