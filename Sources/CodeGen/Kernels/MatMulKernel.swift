@@ -86,7 +86,11 @@ package enum MatMulKernel: Kernel {
   static func tokenTile(_ weights: WeightType, isBytes: Bool, vectors: Int, target: Target) -> Int {
     let registers = target.vectorRegisters
     if isBytes, target.loopsOverTokens { return MatMulTokenLoop.tokens }
-    if isBytes { return max(1, (registers / 4) / vectors) }
+    if isBytes {
+      // Two sums for each token and vector, and what a step of several instructions takes.
+      let isInstruction = target.vocabulary.hasInstruction(for: ByteDot(target.vocabulary.eightBitWeights))
+      return max(1, registers * (isInstruction ? 3 : 2) / 8 / vectors)
+    }
     if weights.isQuantized { return max(1, (registers / 4) / vectors) }
     // Sixteen sums hide the latency of the multiply-add; more tokens at a time leave more of the last tile unused.
     return max(1, min(registers - 4, 16) / vectors)
