@@ -21,7 +21,7 @@ help:
 	@echo "make lint    check formatting"
 	@echo "make bench   the table of speeds and memory against llama.cpp, ONNX Runtime and OpenVINO (installs them with pip)"
 	@echo "make bench-kernels  whether the chosen kernels of the benchmarked models are the fastest on this machine"
-	@echo "make quality  what quantization loses: against llama.cpp's curve, by bits, and with each ingredient left out (hours)"
+	@echo "make quality  what quantization loses: against llama.cpp's curve, by bits, and with each ingredient left out (half a day; QUALITY=--quick: two hours)"
 	@echo "make clean   remove what was built"
 
 prerequisites:
@@ -81,7 +81,7 @@ bench-kernels: build
 	Benchmarks/run.sh $(or $(BENCH),build/benchmarks) --kernels
 
 quality: build
-	python3 Benchmarks/quality.py build/quality --mcc $(MCC)
+	python3 Benchmarks/quality.py build/quality --mcc $(MCC) $(QUALITY)
 
 clean:
 	rm -rf .build build

@@ -43,6 +43,11 @@ def ratio(a, b):
     return statistics.median(x / y for x, y in zip(a, b))
 
 
+def spread(values):
+    """The mean and half of the range of figures of several seeds."""
+    return statistics.mean(values), (max(values) - min(values)) / 2
+
+
 def row(work, ours, peer, value, bar, unit="", **more):
     """A row of the table: `value` is to be at least `bar`; `ours` and `peer` are for reading."""
     return {"work": work, "ours": ours, "peer": peer, "unit": unit, "ratio": value, "bar": bar,
