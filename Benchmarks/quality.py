@@ -4,8 +4,9 @@
 usage: quality.py FOLDER [--only weights curve ablation formats speed encoder cache keywords softmax] [--seeds 3] [--quick]
                   [--large MODEL] [--vision FOLDER] [--mcc .build/release/mcc]
 
-FOLDER receives the tables as quality.json, whose rows of parts that are not measured stay. --large is a language model whose
-weights do not fit into caches, for `speed`. Models and texts are those of MCC_TEST_MODELS (default ../shared/models). Divergence (KL)
+FOLDER receives the tables as quality.json, whose rows of parts that are not measured stay. All parts with three seeds take half
+a day on two cores, with --quick (one seed, a quarter of the text) two to three hours. --large is a language model whose
+weights do not fit into caches, for `speed`; without, six layers of make_llama.py. Models and texts are those of MCC_TEST_MODELS (default ../shared/models). Divergence (KL)
 is that of the next token's distribution from the original model in f32; pycode7m by the protocol of llama-perplexity -c 256: the
 first 120,000 characters of eval.txt as one stream, windows of 256 with the first token replaced by BOS, tokens from 128 on counted.
 Calibration is on calibration.txt; a seed is the part of it that is read. Bytes are weights with scales, and the tokenizer.
@@ -16,7 +17,7 @@ distribution as those that TensorFlow Lite's outputs were recorded for, and comp
 square of the difference from the float network's outputs over that of the outputs.
 
 Codes for what softmax gives (softmax) are fitted on one text, or on the samples of the vision transformer that
-make_vision_transformer.py wrote to the folder of --vision.
+make_vision_transformer.py wrote to the folder of --vision, or writes to FOLDER/vision.
 """
 import argparse
 import json
@@ -26,9 +27,9 @@ import re
 import statistics
 import sys
 
-import numpy as np
-
-from pairing import Failed, alternate, compiled, output, ratio
+from make_llama import write_hugging_face
+from pairing import Failed, alternate, compiled, output, ratio, spread
+from tiny_networks import keywords
 
 # llama.cpp of August 2026 on pycode7m: bytes of the file and KL, with an importance matrix where that is better; measured
 # for this project with llama-perplexity, see the protocol above.
@@ -162,11 +163,6 @@ class Lab:
         return self.eval("stories260K/hf", "stories260K/tinystories_sample.txt", passes, "--kv", "32")
 
 
-def spread(values):
-    """The mean and half of the range of figures of several seeds."""
-    return statistics.mean(values), (max(values) - min(values)) / 2
-
-
 def weights(lab):
     """Weights alone, linear layers alone: KL of chosen codes over that of rounding to nearest, the grid asymmetric in groups of 32."""
     print("\nweights only, linear layers, groups of 32 with zero points: KL against round-to-nearest\n")
@@ -266,13 +262,14 @@ def formats(lab):
 
 def speed(lab):
     """The time per decoded token of each format over that of w8, and what a rotation adds to w4g32; programs take turns."""
-    if lab.options.large is None:
-        raise Failed("speed needs --large, a model whose weights do not fit into caches")
+    large = lab.options.large or lab.file("llama")
+    if lab.options.large is None and not os.path.exists(os.path.join(large, "model.safetensors")):
+        write_hugging_face(large, layers=6)
     print("\ntokens per second, decoding, against w8\n")
     print(f"{'format':<26} {'bytes':>11} {'tokens/s':>9} {'to w8':>6} {'bar':>5}")
 
     def build(name, *arguments):
-        path, _ = compiled(lab.options, lab.options.large, lab.file(name), *arguments)
+        path, _ = compiled(lab.options, large, lab.file(name), *arguments)
         return path
 
     def rate(program):
@@ -297,14 +294,14 @@ def encoder(lab):
     print("\nMiniLM, cosine of embeddings to the original's on other sentences than those of the calibration\n")
     print(f"{'recipe':<22} {'sentences':>9} {'bytes':>9} {'cosine':>9} {'+-':>9} {'least':>9} {'bar':>7}")
     sentences, lessons = lab.sentences(), lab.lessons()
-    for recipe, bar, calibrated in (("w8a8", 0.9995, False), ("w8a8", 0.9995, True), ("w4", None, False), ("w4", 0.995, True),
-                                    ("wcb4", 0.995, True)):
+    for recipe, bar, method in (("w8a8", 0.9995, None), ("w8a8", 0.9995, "best"), ("w4", None, None), ("w4", 0.995, "best"),
+                                ("w4", None, "gptq"), ("w3", None, "best"), ("w3", None, "gptq")):
         rows = []
-        for lesson in lessons if calibrated else [None]:
+        for lesson in lessons if method else [None]:
             command = [lab.options.mcc, "eval", lab.path("minilm"), "--json", "--quantize", recipe, "--text", sentences]
-            rows.append(json.loads(output(command + (["--calibrate", lesson] if lesson else [])))["results"][-1])
+            rows.append(json.loads(output(command + (["--calibrate", lesson, "--method", method] if method else [])))["results"][-1])
         (mean, half), least = spread([row["cosine"] for row in rows]), min(row["smallest_cosine"] for row in rows)
-        name = recipe + (" --calibrate" if calibrated else "")
+        name = recipe + (f", {method}" if method else "")
         print(f"{name:<22} {rows[0]['count']:>9} {rows[0]['bytes']:>9} {mean:>9.6f} {half:>9.6f} {least:>9.6f} {bar or '':>7}",
               flush=True)
         yield {"table": "encoder", "recipe": name, "count": rows[0]["count"], "bytes": rows[0]["bytes"], "cosine": mean,
@@ -352,110 +349,20 @@ def cache(lab):
             yield {"table": "cache", "model": name, "cache": label, "kl": row["kl"], "same_top": row["same_top"]}
 
 
-# Networks of MLPerf Tiny: float, int8 as TensorFlow Lite has it.
-TINY = (("ad01_fp32", "ad01_int8"), ("pretrainedResnet", "pretrainedResnet_quant"), ("vww_96_float", "vww_96_int8"))
-# What is tried: the default (minmax, biases corrected), other ranges, and codes chosen by the windows of convolutions.
-NETWORK_RECIPES = (("default", []), ("percentile", ["--calibration-range", "percentile"]),
-                   ("mse", ["--calibration-range", "mse"]),
-                   ("entropy", ["--calibration-range", "entropy"]),
-                   ("sparse-minmax", ["--calibration-range", "sparse-minmax"]), ("gptq", ["--method", "gptq"]))
-SAMPLES = 32
-
-
-def codes(lab, model):
-    """The scales and zero points, for signed codes, of the input and the output of a TensorFlow Lite model in int8."""
-    text = output([lab.options.mcc, "dump", model])
-    found = [(float(scale), int(zero) - 128) for scale, zero in
-             re.findall(r"\{scale = ([0-9.e+-]+), zeroPoint = (\d+)\}", text)]
-    first = re.search(r"input = \{scale = ([0-9.e+-]+), zeroPoint = (\d+)\}", text)
-    return (float(first[1]), int(first[2]) - 128), found[-1]
-
-
-def runs(lab, program, inputs):
-    """The first output of a program for each input, as rows."""
-    source, target = lab.file("x.npy"), lab.file("y.npz")
-    rows = []
-    for x in inputs:
-        np.save(source, x)
-        output([program, "--input", source, "--output", target])
-        with np.load(target) as archive:
-            rows.append(archive[archive.files[0]].reshape(-1))
-    return np.stack(rows)
-
-
-def network(lab, model, *arguments):
-    """The program of a network."""
-    program = lab.file("network")
-    output([lab.options.mcc, "compile", "-q", lab.path(model), "-o", program, *arguments])
-    return program
-
-
-def distance(found, wanted):
-    return float(np.sqrt(np.mean((found - wanted) ** 2) / np.mean(wanted ** 2)))
-
-
-def spotting(lab):
-    """Keyword spotting: the share of the last 800 inputs that get their label."""
-    model = "mlperf-tiny/kws_ref_model_float32.onnx"
-    with np.load(lab.path("mlperf-tiny/kws_eval.npz")) as archive:
-        inputs, labels, expected = (archive[name] for name in ("input", "label", "expected"))
-    data = lab.file("rest.npz")
-    np.savez(data, input=inputs[200:], label=labels[200:], expected=expected[200:])
-    float_accuracy = float(np.mean(np.argmax(expected[200:], 1) == labels[200:]))
-    for recipe, arguments in NETWORK_RECIPES:
-        accuracies, errors = [], []
-        for seed in range(lab.options.seeds):
-            order = range(200) if seed == 0 else sorted(np.random.default_rng(seed).permutation(200)[:100])
-            samples = lab.file("samples.npz")
-            np.savez(samples, input=inputs[list(order)])
-            command = [lab.options.mcc, "eval", "--json", network(lab, model, "--quantize", "w8", "--calibrate", samples,
-                                                                  *arguments), "--data", data]
-            row = json.loads(output(command))["results"][-1]
-            accuracies.append(row["accuracy"])
-            errors.append(row["error"])
-        (accuracy, half), (error, _) = spread(accuracies), spread(errors)
-        print(f"{'keyword spotting':<18} {recipe:<14} {100 * accuracy:>8.2f}% +-{100 * half:.2f} (float "
-              f"{100 * float_accuracy:.2f}%) {error:>10.5f}", flush=True)
-        yield {"table": "keywords", "network": "keyword spotting", "recipe": recipe, "accuracy": accuracy,
-               "spread": half, "float": float_accuracy, "bar": float_accuracy - 0.003, "error": error}
-
-
-def keywords(lab):
-    """Networks of convolutions in int8: accuracy, and errors against those of TensorFlow Lite's own int8 files."""
-    print("\nnetworks of convolutions in int8, activations calibrated by mcc\n")
-    yield from spotting(lab)
-    print(f"\n{'network':<18} {'recipe':<14} {'error':>9} {'+-':>9} {'TFLite':>9} {'ratio':>6}")
-    for name, peer in TINY:
-        with np.load(lab.path(f"mlperf-tiny/{peer}.expected.npz")) as archive:
-            stored, found = archive["input"], archive["output"].reshape(8, -1)
-        (scale, zero), (out_scale, out_zero) = codes(lab, lab.path(f"mlperf-tiny/{peer}.tflite"))
-        inputs = ((stored.astype(np.float32) - zero) * np.float32(scale)).astype(np.float32)
-        model = f"mlperf-tiny/{name}.onnx"
-        wanted = runs(lab, network(lab, model), inputs)
-        theirs = distance((found.astype(np.float64) - out_zero) * out_scale, wanted)
-        for recipe, arguments in NETWORK_RECIPES:
-            errors = []
-            for seed in range(lab.options.seeds):
-                drawn = np.random.default_rng([7, seed]).integers(-128, 128, (SAMPLES, *inputs.shape[2:]))
-                samples = lab.file("samples.npz")
-                np.savez(samples, input=((drawn.astype(np.float32) - zero) * np.float32(scale)).astype(np.float32))
-                program = network(lab, model, "--quantize", "w8", "--calibrate", samples, *arguments)
-                errors.append(distance(runs(lab, program, inputs), wanted))
-            error, half = spread(errors)
-            print(f"{name:<18} {recipe:<14} {error:>9.5f} {half:>9.5f} {theirs:>9.5f} {error / theirs:>6.2f}", flush=True)
-            yield {"table": "keywords", "network": name, "recipe": recipe, "error": error, "spread": half,
-                   "tflite": theirs, "ratio": error / theirs, "bar": 1.01}
-
-
 def softmax(lab):
     """Codes for the weights of attention: the cosine of MiniLM's embeddings to the original's, and with --vision the accuracy of
     a vision transformer and its logits' error, each with and without layers in few bits."""
     print("\nweights of attention in few bits\n")
     cases = [("MiniLM", lab.path("minilm"), lab.lessons()[0], ["--text", lab.sentences()])]
-    if lab.options.vision:
-        folder = lab.options.vision
+    folder = lab.options.vision or lab.file("vision")
+    try:
+        if lab.options.vision is None and not os.path.exists(os.path.join(folder, "test.npz")):
+            maker = os.path.join(os.path.dirname(os.path.abspath(__file__)), "make_vision_transformer.py")
+            output([sys.executable, maker, folder])
         cases.append(("ViT", os.path.join(folder, "vit"), os.path.join(folder, "samples.npz"),
                       ["--data", os.path.join(folder, "test.npz")]))
+    except Failed as error:
+        print(f"ViT      not measured: {error}", file=sys.stderr)
     for name, model, samples, arguments in cases:
         for layers in ("", "w4a4", "w3a4"):
             for bits, kind in [(32, "")] + [(bits, kind) for bits in (4, 3) for kind in ("sulq", "log2", "uniform")]:

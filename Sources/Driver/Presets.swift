@@ -73,8 +73,9 @@ package enum Presets {
   ]
 
   /// The passes of a quantization in the spelling `w4g32a8`; none for types that only narrow. With `calibration` the
-  /// codes of a model of language, or of one that embeds, are chosen on its samples, as `method` says; of other
-  /// networks activations become bytes with measured ranges. With the method `rtn` weights are rounded to the nearest
+  /// codes of a model of language, or of one that embeds, are chosen on its samples, as `method` says; the best for one
+  /// that embeds are in levels that are fitted to each tensor (``QuantizationSpec/withFittedLevels``). Of other networks
+  /// activations become bytes with measured ranges. With the method `rtn` weights are rounded to the nearest
   /// all the same.
   package static func quantize(
     _ spec: QuantizationSpec, calibration: Calibrate? = nil, method: QuantizationMethod = .best,
@@ -91,6 +92,7 @@ package enum Presets {
           throw CompileError(.usage, "--calibration-range is for networks whose activations get fixed ranges")
         }
         // Structure first: codes are chosen for the formats that layers have.
+        if method == .best, embeds { passes = [QuantizeWeights(weights.withFittedLevels)] }
         if method != .rtn { passes.append(codes(calibration.samples, method, embeds: embeds)) }
       } else {
         // Measured on the very values that are then quantized; bytes are fused while every value still has one user.

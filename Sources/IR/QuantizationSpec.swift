@@ -134,6 +134,18 @@ package struct QuantizationSpec: Hashable, Sendable {
     }
   }
 
+  /// The specification with levels that are fitted to each tensor in place of even steps (`wcb4` for `w4`); itself where
+  /// there are none of as many bits.
+  package var withFittedLevels: QuantizationSpec {
+    var copy = self
+    switch weights {
+    case .bits4 where !hasZeroPoints: copy.weights = .codebook4
+    case .bits3 where !hasZeroPoints: copy.weights = .codebook3
+    default: break
+    }
+    return copy
+  }
+
   /// The specification with weights of at least eight bits, as tables that are multiplied by as well need them.
   package var widenedToBytes: QuantizationSpec {
     var copy = self

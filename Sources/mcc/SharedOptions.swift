@@ -181,7 +181,7 @@ struct PassArguments: ParsableArguments {
   @Option(
     help: """
       How codes are chosen: rtn (to the nearest, whatever else --calibrate serves), gptq (by their effect on --calibrate), adaptive (the same, one code at a \
-      time from the nearest) or best. (default: best with --calibrate, else rtn)
+      time from the nearest) or best, which in models that embed fits levels to each tensor where weights have 3 or 4 bits. (default: best with --calibrate, else rtn)
       """)
   var method: QuantizationMethod?
 

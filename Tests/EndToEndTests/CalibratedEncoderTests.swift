@@ -59,9 +59,32 @@ import Testing
     let folder = try TemporaryFolder()
     let text = try folder.write("sentences.txt", Self.sentences.joined(separator: "\r\n") + "\n\n")
     let quantize = "quantize{spec=w3g32,embeddings=keep}"
+    let choose = ",gptq{text=\"\(text)\"}"
     let rounded = try Self.cosine(try await Self.model(path, quantize))
-    let chosen = try Self.cosine(try await Self.model(path, quantize + ",gptq{text=\"\(text)\"}"))
+    let chosen = try Self.cosine(try await Self.model(path, quantize + choose))
     #expect(chosen > 0.9 && 1 - chosen < 0.9 * (1 - rounded), "\(rounded) \(chosen)")
+    let fitted = try Self.cosine(try await Self.model(path, "quantize{spec=wcb3g32,embeddings=keep}" + choose))
+    #expect(1 - fitted < 1 - chosen, "\(chosen) \(fitted)")
+  }
+
+  /// The best codes of a model that embeds are in levels fitted to each tensor, others in the steps that were asked for.
+  @Test func bestCodesHaveFittedLevels() throws {
+    func first(_ spec: String, _ method: QuantizationMethod, embeds: Bool = true) throws -> String {
+      let passes = try Presets.quantize(
+        QuantizationSpec(parsing: spec), calibration: Calibrate(samples: "lines.txt"), method: method, isLanguage: true,
+        embeds: embeds)
+      return try #require(passes.description.split(separator: ",").first.map(String.init))
+    }
+    #expect(try first("w4", .best).hasPrefix("quantize{spec=wcb4g32a8"))
+    #expect(try first("w3g64a32", .best).hasPrefix("quantize{spec=wcb3g64a32"))
+    for spec in ["w8g32a8", "w6g32a8", "w4g32za8", "wnf4g32a8"] {
+      let pass = try first(spec, .best)
+      #expect(pass.hasPrefix("quantize{spec=\(spec)"), "\(pass)")
+    }
+    for method in QuantizationMethod.allCases where method != .best {
+      #expect(try first("w4", method).hasPrefix("quantize{spec=w4g32a8"))
+    }
+    #expect(try first("w4", .best, embeds: false).hasPrefix("quantize{spec=w4g32a8"))
   }
 
   @Test func windowsOfLines() {
