@@ -6,9 +6,10 @@ usage: quality.py FOLDER [--only weights curve ablation formats speed encoder ca
 
 FOLDER receives the tables as quality.json, whose rows of parts that are not measured stay. All parts with three seeds take half
 a day on two cores, with --quick (one seed, a quarter of the text) two to three hours. --large is a language model whose
-weights do not fit into caches, for `speed`; without, six layers of make_llama.py. Models and texts are those of MCC_TEST_MODELS (default ../shared/models). Divergence (KL)
-is that of the next token's distribution from the original model in f32; pycode7m by the protocol of llama-perplexity -c 256: the
-first 120,000 characters of eval.txt as one stream, windows of 256 with the first token replaced by BOS, tokens from 128 on counted.
+weights do not fit into caches, for `speed`; without, six layers of make_llama.py. Models and texts are those of
+MCC_TEST_MODELS (default ../shared/models). Divergence (KL) is that of the next token's distribution from the original model
+in f32; pycode7m by the protocol of llama-perplexity -c 256: the first 120,000 characters of eval.txt as one stream, windows of
+256 with the first token replaced by BOS, tokens from 128 on counted.
 Calibration is on calibration.txt; a seed is the part of it that is read. Bytes are weights with scales, and the tokenizer.
 
 Networks of convolutions (keywords) are judged on the inputs of mlperf-tiny: keyword spotting calibrated on the first 200 inputs of
@@ -299,7 +300,8 @@ def encoder(lab):
         rows = []
         for lesson in lessons if method else [None]:
             command = [lab.options.mcc, "eval", lab.path("minilm"), "--json", "--quantize", recipe, "--text", sentences]
-            rows.append(json.loads(output(command + (["--calibrate", lesson, "--method", method] if method else [])))["results"][-1])
+            chosen = ["--calibrate", lesson, "--method", method] if method else []
+            rows.append(json.loads(output(command + chosen))["results"][-1])
         (mean, half), least = spread([row["cosine"] for row in rows]), min(row["smallest_cosine"] for row in rows)
         name = recipe + (f", {method}" if method else "")
         print(f"{name:<22} {rows[0]['count']:>9} {rows[0]['bytes']:>9} {mean:>9.6f} {half:>9.6f} {least:>9.6f} {bar or '':>7}",
